@@ -1,0 +1,71 @@
+"""Where things are in a checkout, and fingerprints of what a result depends on.
+
+A fingerprint is the SHA-256 of file names and contents; it does not depend on where the checkout lies, on the operating
+system's line ends, or on the order in which the file system lists a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BOOK = ROOT / "book"
+RESULTS = BOOK / "results"
+
+# The tools around the chapters. No result and no chapter can depend on them.
+_TOOLS = {"poolnb/cli.py", "poolnb/doctor.py", "poolnb/lab/book.py", "poolnb/lab/notebooks.py", "poolnb/lab/status.py"}
+_SOURCES = {".py", ".h", ".hpp", ".cpp", ".cu", ".cuh"}
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def files_hash(files: Iterable[Path], base: Path) -> str:
+    """SHA-256 over the names (relative to `base`) and contents of `files`, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in sorted(files, key=lambda p: p.relative_to(base).as_posix()):
+        content = path.read_bytes().replace(b"\r\n", b"\n")
+        digest.update(f"{path.relative_to(base).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def source_files() -> list[Path]:
+    """The files that decide what poolnb computes: `poolnb/**/*.py` without the tools, and the sources in `ext/`."""
+    found = [p for folder in (ROOT / "poolnb", ROOT / "ext") for p in folder.rglob("*") if p.suffix in _SOURCES]
+    return [p for p in found if p.relative_to(ROOT).as_posix() not in _TOOLS]
+
+
+def source_hash() -> str:
+    """Fingerprint of `poolnb` and `ext`: it changes when a file that decides what poolnb computes changes."""
+    return files_hash(source_files(), ROOT)
+
+
+def folder_hash(folder: Path) -> str:
+    """Fingerprint of every file in `folder`, hidden and temporary ones left out.
+
+    Raises `FileNotFoundError` when the folder does not exist: an absent input must not look like an empty one.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"folder: {folder} does not exist")
+    files = [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and p.suffix != ".tmp"]
+    return files_hash(files, folder)
+
+
+def note_use(folder: Path) -> None:
+    """Tell the runner of chapters that the running chapter reads `folder`.
+
+    The runner names a file in `POOLNB_USES`; the chapter's receipt then carries the fingerprint of each folder noted
+    there. Outside the runner this does nothing. A folder that is not under `book/` is no part of the book and is not
+    noted.
+    """
+    log = os.environ.get("POOLNB_USES")
+    folder = Path(folder).resolve()
+    if log and folder.is_relative_to(BOOK):
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(folder.relative_to(BOOK).as_posix() + "\n")
