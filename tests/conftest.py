@@ -5,7 +5,6 @@ import os
 # Before torch or NumPy is imported, and inherited by the kernels that nbval starts.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_variable] = "1"
-os.environ.setdefault("MPLBACKEND", "agg")
 
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402

@@ -1,0 +1,124 @@
+"""`poolnb book`: execute the chapters, check their receipts, build the site."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from poolnb.lab import notebooks
+from poolnb.lab.provenance import BOOK, ROOT, files_hash, source_files, text_hash
+
+BUILD = ROOT / "_build"
+SITE = BUILD / "html"
+_SITE_PACKAGES = (
+    "jupyter-book",
+    "sphinx",
+    "sphinx-book-theme",
+    "pydata-sphinx-theme",
+    "myst-nb",
+    "sphinxcontrib-bibtex",
+)
+
+
+def execute(names: list[str], everything: bool = False) -> int:
+    """Execute the named chapters; without names, those whose receipt no longer fits, or everything. 0 when all ran."""
+    if names:
+        paths = [notebooks.find_chapter(name) for name in names]
+    else:
+        paths = [p for p in notebooks.chapters() if everything or notebooks.stale(p)]
+    failed = 0
+    for number, path in enumerate(paths, 1):
+        print(f"[{number}/{len(paths)}] {notebooks.chapter_name(path)}", flush=True)
+        try:
+            notebooks.execute(path)
+        except RuntimeError as error:
+            failed += 1
+            print(error, file=sys.stderr)
+    print(f"{len(paths) - failed} executed, {failed} failed" if paths else "every chapter fits its receipt")
+    return int(failed > 0)
+
+
+def check() -> int:
+    """Name the chapters whose receipt no longer fits, and receipts without a chapter. 0 when there are none."""
+    complaints = [
+        f"{notebooks.chapter_name(path)}: {', '.join(reasons)}"
+        for path in notebooks.chapters()
+        if (reasons := notebooks.stale(path))
+    ]
+    complaints += [f"{path.relative_to(ROOT)}: its chapter does not exist" for path in notebooks.orphans()]
+    print("\n".join(complaints) or "every chapter fits its receipt")
+    return int(bool(complaints))
+
+
+def inputs_hash() -> str:
+    """Fingerprint of everything the site is made from."""
+    files = [p for p in BOOK.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.parts[-3:])]
+    files = {*files, ROOT / "_config.yml", ROOT / "_toc.yml", *source_files(), Path(__file__).with_name("status.py")}
+    packages = [f"{name} {importlib.metadata.version(name)}" for name in _SITE_PACKAGES]
+    return text_hash(files_hash([p for p in files if p.suffix != ".tmp"], ROOT) + "\n".join(packages))
+
+
+def build() -> int:
+    """Build the site strictly, from nothing: a warning is an error. 0 when `_build/html` is this book's site.
+
+    A site made from the same inputs is kept as it is. A build that fails leaves the previous site in place.
+    """
+    from filelock import FileLock
+
+    BUILD.mkdir(exist_ok=True)
+    stamp = SITE / ".inputs"
+    with FileLock(BUILD / "site.lock"):
+        inputs = inputs_hash()
+        if stamp.exists() and stamp.read_text() == inputs:
+            print(f"up to date: {SITE / 'index.html'}")
+            return 0
+        fresh = BUILD / "fresh"
+        shutil.rmtree(fresh, ignore_errors=True)
+        command = [sys.executable, "-m", "jupyter_book", "build", str(ROOT), "--path-output", str(fresh)]
+        done = subprocess.run([*command, "-W", "-n", "--keep-going"], env=os.environ | {"PYTHONWARNINGS": "ignore"})
+        if done.returncode != 0:
+            print("the site was not built: see the warnings above", file=sys.stderr)
+            return 1
+        shutil.rmtree(SITE, ignore_errors=True)
+        os.replace(fresh / "_build" / "html", SITE)
+        shutil.rmtree(fresh)
+        stamp.write_text(inputs)
+    print(f"the site is at {SITE / 'index.html'}")
+    return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `poolnb book`; parsed, they go to `run`."""
+    actions = parser.add_subparsers(dest="action", required=True)
+    action = actions.add_parser("execute", help="execute chapters in place and write their receipts")
+    action.add_argument("chapters", nargs="*", help="such as foundations/max; without any, those that need it")
+    action.add_argument("--all", action="store_true", help="execute every chapter")
+    actions.add_parser("check", help="name the chapters whose receipt no longer fits")
+    actions.add_parser("build", help="build the site, strictly, unless it is up to date")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the parsed arguments of `poolnb book` say; returns the exit status."""
+    if arguments.action == "execute":
+        try:
+            return execute(arguments.chapters, arguments.all)
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 2
+    return check() if arguments.action == "check" else build()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`poolnb book` by itself, for `python -m poolnb.lab.book`."""
+    parser = argparse.ArgumentParser(prog="poolnb book", description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""Execute the chapters of the book, and know which of them no longer fit the code and data they were made with.
+
+A chapter runs in its own kernel with one thread, and its working directory is the folder the chapter lies in: the same as
+in Jupyter and under nbval. What it reads it finds through the package (`poolnb.lab.provenance`), so the caller's working
+directory does not matter.
+
+Each chapter executed in place leaves a receipt, `book/results/receipts/<chapter>.json`, that says what it was made with.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from poolnb.lab.provenance import BOOK, RESULTS, folder_hash, source_hash, text_hash
+
+RECEIPTS = RESULTS / "receipts"
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "sympy", "matplotlib")
+
+_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+        "name": "python",
+        "pygments_lexer": "ipython3",
+    },
+}
+_KEPT_CELL_METADATA = {"tags", "jupyter", "editable", "slideshow", "mystnb"}
+
+
+def chapters() -> list[Path]:
+    """Every notebook of the book, sorted by name."""
+    return sorted(p for p in BOOK.rglob("*.ipynb") if not any(part.startswith((".", "_")) for part in p.parts[-3:]))
+
+
+def chapter_name(path: Path) -> str:
+    """The name of a chapter: its path under `book/`, without the suffix, as in `foundations/max`."""
+    return Path(path).resolve().relative_to(BOOK).with_suffix("").as_posix()
+
+
+def find_chapter(name: str) -> Path:
+    """The notebook called `name`: `foundations/max`, `max`, or a path to it.
+
+    Raises `ValueError` when no chapter, or more than one, has this name.
+    """
+    wanted = Path(name).with_suffix("") if name.endswith(".ipynb") else Path(name)
+    absolute = wanted.resolve().with_suffix(".ipynb")
+    found = [p for p in chapters() if p == absolute or chapter_name(p) == wanted.as_posix()]
+    found = found or [p for p in chapters() if p.stem == wanted.as_posix()]
+    if len(found) != 1:
+        known = ", ".join(chapter_name(p) for p in chapters())
+        raise ValueError(f"chapter: got {name!r}, which names {len(found)} chapters; known are: {known}")
+    return found[0]
+
+
+def receipt_path(path: Path) -> Path:
+    """Where the receipt of a chapter is kept."""
+    return RECEIPTS / f"{chapter_name(path)}.json"
+
+
+def code_hash(notebook: nbformat.NotebookNode) -> str:
+    """Fingerprint of a notebook's code cells, in order. Prose and outputs do not count."""
+    return text_hash(json.dumps([cell.source for cell in notebook.cells if cell.cell_type == "code"]))
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy without timings, paths and tool metadata, with this book's kernel and language metadata."""
+    notebook = copy.deepcopy(notebook)
+    notebook.metadata = nbformat.from_dict(_METADATA)
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k in _KEPT_CELL_METADATA})
+        if not cell.metadata.get("tags", True):
+            del cell.metadata["tags"]
+    return notebook
+
+
+def execute(
+    path: Path, parameters: dict[str, Any] | None = None, output: Path | None = None, timeout: int = 900
+) -> Path:
+    """Execute a chapter by papermill and return the file written.
+
+    Without `output` the chapter is replaced by its executed self, all at once, and its receipt is written; this is for
+    committed chapters, which hold their own parameters. With `output` the chapter is left alone, `parameters` replace
+    its own, and no receipt is written. `timeout` is in seconds and holds for each cell.
+
+    Raises `ValueError` for `parameters` without `output`, and `RuntimeError` when a cell fails; nothing is then written.
+    """
+    path = Path(path).resolve()
+    if parameters and output is None:
+        raise ValueError("parameters: need an output; a committed chapter is executed with the parameters it holds")
+    target = path if output is None else Path(output).resolve()
+    source = source_hash()
+    with tempfile.TemporaryDirectory() as folder:
+        uses = Path(folder, "uses.txt")
+        started = time.monotonic()
+        executed = _papermill(path, Path(folder, path.name), parameters or {}, uses, timeout)
+        seconds = time.monotonic() - started
+        used = sorted(set(uses.read_text(encoding="utf-8").split("\n")) - {""}) if uses.exists() else []
+    _write(target, nbformat.writes(clean(executed)) + "\n")
+    if output is None:
+        receipt = {
+            "chapter": chapter_name(path),
+            "date": datetime.date.today().isoformat(),
+            "device": device(),
+            "seconds": round(seconds, 1),
+            "versions": versions(),
+            "parameters": _parameters(executed),
+            "code": code_hash(executed),
+            "source": source,
+            "uses": {name: folder_hash(BOOK / name) for name in used},
+        }
+        _write(receipt_path(path), json.dumps(receipt, indent=2) + "\n")
+    return target
+
+
+def stale(path: Path) -> list[str]:
+    """Why a chapter's receipt no longer fits, in words; empty when it fits."""
+    file = receipt_path(path)
+    if not file.exists():
+        return ["it has no receipt"]
+    receipt = json.loads(file.read_text(encoding="utf-8"))
+    reasons = []
+    if receipt["code"] != code_hash(nbformat.read(path, as_version=4)):
+        reasons.append("its code changed")
+    if receipt["source"] != source_hash():
+        reasons.append("poolnb or ext changed")
+    for name, recorded in receipt["uses"].items():
+        if not (BOOK / name).is_dir():
+            reasons.append(f"{name} is gone")
+        elif folder_hash(BOOK / name) != recorded:
+            reasons.append(f"{name} changed")
+    return reasons
+
+
+def orphans() -> list[Path]:
+    """Receipts whose chapter does not exist."""
+    known = {receipt_path(path) for path in chapters()}
+    return sorted(set(RECEIPTS.rglob("*.json")) - known)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that chapters compute with."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return found
+
+
+def device() -> str:
+    """What a chapter runs on here: the CPU's architecture, and the GPU where PyTorch sees one."""
+    import torch
+
+    gpu = f", {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else ""
+    return f"{platform.machine()} CPU, 1 thread{gpu}"
+
+
+def _papermill(path: Path, out: Path, parameters: dict[str, Any], uses: Path, timeout: int) -> nbformat.NotebookNode:
+    environment = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}  # else figures would not reach the page
+    environment |= _THREADS | {"POOLNB_USES": str(uses)}
+    command = [sys.executable, "-m", "papermill", str(path), str(out), "--kernel", "python3", "--cwd", str(path.parent)]
+    command += ["--execution-timeout", str(timeout), "--no-progress-bar", "-y", json.dumps(parameters)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{path.name} failed:\n" + "\n".join(done.stderr.strip().split("\n")[-25:]))
+    return nbformat.read(out, as_version=4)
+
+
+def _parameters(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """The parameters a chapter holds and their values as written, read by papermill itself."""
+    if not any("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells):
+        return {}
+    from papermill.inspection import _infer_parameters
+
+    return {parameter.name: parameter.default for parameter in _infer_parameters(notebook)}
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file all at once: a reader sees the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
