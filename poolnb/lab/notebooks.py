@@ -1,10 +1,10 @@
 """Execute the chapters of the book, and know which of them no longer fit the code and data they were made with.
 
-A chapter runs in its own kernel with one thread, and its working directory is the folder the chapter lies in: the same as
-in Jupyter and under nbval. What it reads it finds through the package (`poolnb.lab.provenance`), so the caller's working
-directory does not matter.
+A chapter runs in its own kernel with one thread, and its working directory is the folder the chapter lies in: the same
+as in Jupyter and under nbval. What it reads it finds through the package (`poolnb.lab.provenance`), so the caller's
+working directory does not matter.
 
-Each chapter executed in place leaves a receipt, `book/results/receipts/<chapter>.json`, that says what it was made with.
+A chapter executed in place leaves a receipt, `book/results/receipts/<chapter>.json`, that says what it was made with.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def execute(
     committed chapters, which hold their own parameters. With `output` the chapter is left alone, `parameters` replace
     its own, and no receipt is written. `timeout` is in seconds and holds for each cell.
 
-    Raises `ValueError` for `parameters` without `output`, and `RuntimeError` when a cell fails; nothing is then written.
+    Raises `ValueError` for `parameters` without `output`, and `RuntimeError` if a cell fails; then nothing is written.
     """
     path = Path(path).resolve()
     if parameters and output is None:
