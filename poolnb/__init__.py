@@ -1,0 +1,11 @@
+"""Pooling operators for convolutional networks: every published pooler, one semantics."""
+
+from __future__ import annotations
+
+from poolnb import functional
+from poolnb.modules import *  # noqa: F403
+from poolnb.modules import __all__ as _modules
+from poolnb.registry import create_pool, list_pools
+
+__version__ = "0.1.0"
+__all__ = ["create_pool", "functional", "list_pools", *_modules]

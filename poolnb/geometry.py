@@ -1,0 +1,244 @@
+"""Windows: which input positions each output position looks at.
+
+This module is the only place that knows how ``kernel_size``, ``stride``, ``padding``, ``dilation``, ``ceil_mode`` and
+``mask`` become windows. The meaning is that of :func:`torch.nn.functional.max_pool2d`, in one, two or three dimensions.
+
+A *tap* is one position of a window. A tap is *valid* when it lies inside the input and the mask allows it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IntOrSizes = int | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The windows of one pooling call. Every tuple has one entry per spatial dimension, outermost first."""
+
+    size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    output: tuple[int, ...]
+
+    @property
+    def dims(self) -> int:
+        """Number of spatial dimensions."""
+        return len(self.kernel)
+
+    @property
+    def taps(self) -> int:
+        """Number of taps of a window, valid or not."""
+        return math.prod(self.kernel)
+
+    @property
+    def span(self) -> tuple[int, ...]:
+        """Extent of a window in input positions, the gaps of the dilation included."""
+        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """Extent, from the first padded position, that the windows of one dimension touch together."""
+        return tuple((o - 1) * s + e for o, s, e in zip(self.output, self.stride, self.span, strict=True))
+
+    @property
+    def inside(self) -> bool:
+        """Whether every tap of every window lies inside the input."""
+        return not any(self.padding) and all(r <= n for r, n in zip(self.reach, self.size, strict=True))
+
+    @property
+    def single(self) -> bool:
+        """Whether one window covers the whole input (global pooling)."""
+        return self.inside and self.kernel == self.size and all(d == 1 for d in self.dilation)
+
+    @property
+    def disjoint(self) -> bool:
+        """Whether no input position belongs to two windows."""
+        return all(s >= e for s, e in zip(self.stride, self.span, strict=True))
+
+    @property
+    def rounded_up(self) -> bool:
+        """Whether the output size is larger than ``ceil_mode=False`` would give."""
+        sizes = zip(self.output, self.size, self.padding, self.span, self.stride, strict=True)
+        return any(o > (n + 2 * p - e) // s + 1 for o, n, p, e, s in sizes)
+
+    def axis_taps(self, dim: int) -> list[list[int]]:
+        """Input coordinates along one dimension, per output position; only those inside the input."""
+        starts = (o * self.stride[dim] - self.padding[dim] for o in range(self.output[dim]))
+        steps = [t * self.dilation[dim] for t in range(self.kernel[dim])]
+        return [[a + t for t in steps if 0 <= a + t < self.size[dim]] for a in starts]
+
+    @property
+    def has_empty_window(self) -> bool:
+        """Whether some window has no tap inside the input (possible with dilation alone)."""
+        if self.inside or all(d == 1 for d in self.dilation):
+            return False
+        return any(not taps for dim in range(self.dims) for taps in self.axis_taps(dim))
+
+
+def resolve(
+    size: Sequence[int],
+    kernel_size: IntOrSizes | None,
+    stride: IntOrSizes | None = None,
+    padding: IntOrSizes = 0,
+    dilation: IntOrSizes = 1,
+    ceil_mode: bool = False,
+) -> Geometry:
+    """Check the arguments of a pooling call and return its windows.
+
+    ``size`` holds the spatial extents of the input. ``kernel_size=None`` means one window over all of it.
+
+    Raises:
+        TypeError: an argument is not an int or a sequence of ints (``ceil_mode``: not a bool).
+        ValueError: a wrong number of entries, an entry out of range, or an input too small for one window.
+    """
+    size, dims = tuple(size), len(size)
+    if not isinstance(ceil_mode, bool):
+        raise TypeError(f"ceil_mode must be a bool, got {ceil_mode!r}")
+    if kernel_size is None:
+        _check_global(dims, stride, padding, dilation)
+        ones, zeros = (1,) * dims, (0,) * dims
+        return Geometry(size, size, size, zeros, ones, ones)
+    kernel = _per_dim("kernel_size", kernel_size, dims, least=1)
+    strides = kernel if _is_default(stride) else _per_dim("stride", stride, dims, least=1)
+    pads = _per_dim("padding", padding, dims, least=0)
+    dilations = _per_dim("dilation", dilation, dims, least=1)
+    for k, p in zip(kernel, pads, strict=True):
+        if p > k // 2:
+            raise ValueError(f"padding must be at most half of kernel_size, got padding={pads}, kernel_size={kernel}")
+    output = tuple(map(_output_size, size, kernel, strides, pads, dilations, (ceil_mode,) * dims))
+    if any(o < 1 for o in output):
+        raise ValueError(
+            f"input is too small for one window: spatial size {size}, kernel_size={kernel}, padding={pads}, "
+            f"dilation={dilations}; the output size would be {output}, and every entry must be at least 1"
+        )
+    return Geometry(size, kernel, strides, pads, dilations, output)
+
+
+def _is_default(stride: IntOrSizes | None) -> bool:
+    # torch takes an empty list as "same as kernel_size" as well.
+    return stride is None or (isinstance(stride, list | tuple) and len(stride) == 0)
+
+
+def _check_global(dims: int, stride: IntOrSizes | None, padding: IntOrSizes, dilation: IntOrSizes) -> None:
+    if not _is_default(stride):
+        raise ValueError(f"stride must be left at None when kernel_size is None (global pooling), got {stride!r}")
+    for name, value, default in (("padding", padding, 0), ("dilation", dilation, 1)):
+        if value != default and _per_dim(name, value, dims, least=0) != (default,) * dims:
+            raise ValueError(
+                f"{name} must be left at {default} when kernel_size is None (global pooling), got {value!r}"
+            )
+
+
+def _per_dim(name: str, value: IntOrSizes, dims: int, least: int) -> tuple[int, ...]:
+    entries = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not all(isinstance(v, int | torch.SymInt) and not isinstance(v, bool) for v in entries):
+        raise TypeError(f"{name} must be an int or a sequence of {dims} ints, got {value!r}")
+    if len(entries) not in (1, dims):
+        raise ValueError(f"{name} must be an int or a sequence of {dims} ints, got {len(entries)} entries: {value!r}")
+    if any(v < least for v in entries):
+        raise ValueError(f"{name} must be at least {least} in every dimension, got {value!r}")
+    return entries * dims if len(entries) == 1 else entries
+
+
+def _output_size(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
+    room = n + 2 * p - d * (k - 1) - 1
+    out = (room + (s - 1 if ceil_mode else 0)) // s + 1
+    # With ceil_mode the last window must still start inside the input or its left padding.
+    if ceil_mode and (out - 1) * s >= n + p:
+        out -= 1
+    return out
+
+
+# ---- memory layout ---------------------------------------------------------------------------------------------------
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """The layout whose order of strides ``x`` (N, C, *spatial) has; plain contiguous where both fit."""
+    channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    if channels_last is None or x.size(1) == 1:
+        return torch.contiguous_format
+    inner_to_outer = [1, *range(x.dim() - 1, 1, -1), 0]
+    strides = [x.stride(d) for d in inner_to_outer if x.size(d) != 1]
+    ascending = all(a < b for a, b in zip(strides, strides[1:], strict=False))
+    spatial_one = all(x.size(d) == 1 for d in range(2, x.dim()))
+    return channels_last if ascending and not spatial_one and x.numel() > 0 else torch.contiguous_format
+
+
+def empty_output(x: Tensor, geometry: Geometry) -> Tensor:
+    """An uninitialised (N, C, *output) tensor in the layout and dtype of ``x``."""
+    shape = (x.size(0), x.size(1), *geometry.output)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
+
+
+# ---- windows as tensors ----------------------------------------------------------------------------------------------
+
+
+def gather(x: Tensor, geometry: Geometry, fill: float | bool = 0) -> Tensor:
+    """All taps of all windows: (N, C, *size) -> (taps, N, C, *output); positions outside the input hold ``fill``.
+
+    The tap axis comes first, so that a reduction over it runs along contiguous memory. Row-major order of taps.
+    """
+    n = geometry.dims
+    if geometry.single:
+        return x.flatten(2).movedim(2, 0).reshape(-1, x.size(0), x.size(1), *(1,) * n)
+    channels_last = memory_format(x) != torch.contiguous_format
+    for dim in range(n):
+        x = _unfold(x, geometry, dim, fill)
+    x = x.permute(*range(2 + n, 2 + 2 * n), *range(2 + n))
+    if channels_last:
+        return x.movedim(n + 1, -1).flatten(0, n - 1).movedim(-1, 2)
+    return x.flatten(0, n - 1)
+
+
+def _unfold(x: Tensor, geometry: Geometry, dim: int, fill: float | bool) -> Tensor:
+    """Append one axis with the taps of spatial dimension ``dim``."""
+    left, axis = geometry.padding[dim], 2 + dim
+    right = geometry.reach[dim] - geometry.size[dim] - left
+    if left or right > 0:
+        below = [0, 0] * (x.dim() - 1 - axis)
+        x = F.pad(x, [*below, left, max(right, 0)], value=fill)
+    step = geometry.dilation[dim]
+    return x.unfold(axis, geometry.span[dim], geometry.stride[dim])[..., ::step]
+
+
+def scatter(g: Tensor, geometry: Geometry) -> Tensor:
+    """The adjoint of :func:`gather`: add (taps, N, C, *output) back to (N, C, *size)."""
+    n, (batch, channels) = geometry.dims, g.shape[1:3]
+    if geometry.single:
+        return g.flatten(3).squeeze(3).movedim(0, 2).reshape(batch, channels, *geometry.size)
+    extent = [p + max(s, r - p) for p, s, r in zip(geometry.padding, geometry.size, geometry.reach, strict=True)]
+    shape, layout = (batch, channels, *extent), memory_format(g[0])
+    padded = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=layout).zero_()
+    for tap, offsets in enumerate(product(*map(range, geometry.kernel))):
+        target = padded
+        for dim in range(n):
+            start, step = offsets[dim] * geometry.dilation[dim], geometry.stride[dim]
+            stop = start + (geometry.output[dim] - 1) * step + 1
+            target = target[(slice(None),) * (2 + dim) + (slice(start, stop, step),)]
+        if geometry.disjoint:
+            target.copy_(g[tap])
+        else:
+            target.add_(g[tap])
+    for dim in range(n):
+        padded = padded.narrow(2 + dim, geometry.padding[dim], geometry.size[dim])
+    return padded
+
+
+def valid_taps(mask: Tensor | None, geometry: Geometry, device: torch.device) -> Tensor | None:
+    """Which taps are valid: bool (taps, N or 1, C or 1, *output); ``None`` when all are."""
+    if mask is None:
+        if geometry.inside:
+            return None
+        mask = torch.ones((1, 1, *geometry.size), dtype=torch.bool, device=device)
+    return gather(mask, geometry, fill=False)

@@ -1,0 +1,219 @@
+"""How an operator becomes a ``torch.library`` op: schema, fake kernel, gradient, second derivative, vmap.
+
+An operator's file gives ``forward`` and ``backward`` on plain tensors and one :class:`PoolOp` that names them. Both are
+the op's default kernels, for every device; a compiled kernel registered for CPU or CUDA takes precedence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poolnb.geometry import Geometry, empty_output, memory_format
+
+_LIBRARY = torch.library.Library("poolnb", "DEF")
+_GEOMETRY = "SymInt[] kernel_size, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt[] output_size"
+_N_GEOMETRY = 5
+
+
+class PoolOp:
+    """One pooling operator as the two ops ``poolnb::<name>`` and ``poolnb::<name>_backward``.
+
+    Args:
+        name: the op's name, such as ``soft_pool``.
+        forward: ``forward(windows, input, mask, *tensors, *attributes) -> output``.
+        backward: ``backward(windows, param_grads, grad, input, mask, *tensors, *attributes)
+            -> (grad_input, *grad_tensors)``. It is written in differentiable PyTorch: the second derivative is its
+            own vector-Jacobian product. With ``param_grads`` false only ``grad_input`` is wanted, and the other
+            entries may be anything.
+        tensors: names of the operator's own differentiable tensors.
+        attributes: its other arguments in schema syntax, such as ``"bool semi_grad"``.
+
+    The ops take ``(input, mask, *tensors, kernel_size, stride, padding, dilation, output_size, *attributes)``, all
+    geometry resolved, so that no kernel has to know a rule for sizes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        forward: Callable[..., Tensor],
+        backward: Callable[..., tuple[Tensor, ...]],
+        tensors: Sequence[str] = (),
+        attributes: Sequence[str] = (),
+    ) -> None:
+        self.name, self.forward, self.backward = name, forward, backward
+        self.n_tensors = len(tensors)
+        own = "".join(f", Tensor {t}" for t in tensors)
+        args = f"Tensor input, Tensor? mask{own}, {_GEOMETRY}" + "".join(f", {a}" for a in attributes)
+        grads = ", ".join(["Tensor"] * (1 + self.n_tensors))
+        returns = grads if self.n_tensors == 0 else f"({grads})"
+        self.op = self._define(name, f"({args}) -> Tensor")
+        self.backward_op = self._define(f"{name}_backward", f"(bool param_grads, Tensor grad, {args}) -> {returns}")
+        self._functions: dict[Any, type[torch.autograd.Function]] = {}
+        self._register_forward()
+        self._register_backward()
+
+    def __call__(self, input: Tensor, mask: Tensor | None, windows: Geometry, *own: Any) -> Tensor:
+        """Run the op; ``own`` holds the operator's tensors, then its attributes."""
+        w = windows
+        geometry = (w.kernel, w.stride, w.padding, w.dilation, w.output)
+        return self._call(self.op, input, mask, *own[: self.n_tensors], *geometry, *own[self.n_tensors :])
+
+    def _call(self, op: Any, *args: Any) -> Any:
+        # torch.func cannot see through an op's registered gradient; the same rules as a Function serve it.
+        transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+        return self._functions[op].apply(*args) if transformed else op(*args)
+
+    # ---- arguments ---------------------------------------------------------------------------------------------------
+
+    def _split(self, args: Sequence[Any]) -> tuple[Geometry, tuple[Any, ...]]:
+        """(input, mask, *tensors, *geometry, *attributes) -> windows and (input, mask, *tensors, *attributes)."""
+        first = 2 + self.n_tensors
+        kernel, stride, padding, dilation, output = map(tuple, args[first : first + _N_GEOMETRY])
+        windows = Geometry(tuple(args[0].shape[2:]), kernel, stride, padding, dilation, output)
+        return windows, (*args[:first], *args[first + _N_GEOMETRY :])
+
+    def _define(self, name: str, schema: str) -> Any:
+        _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        return getattr(torch.ops.poolnb, name).default
+
+    def _as_tuple(self, result: Any) -> tuple[Any, ...]:
+        return result if isinstance(result, tuple) else (result,)
+
+    # ---- the op ------------------------------------------------------------------------------------------------------
+
+    def _register_forward(self) -> None:
+        def kernel(*args: Any) -> Tensor:
+            windows, own = self._split(args)
+            return _in_layout_of(own[0], self.forward(windows, *own))
+
+        def fake(*args: Any) -> Tensor:
+            windows, own = self._split(args)
+            return empty_output(own[0], windows)
+
+        def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+            first = 2 + self.n_tensors
+            ctx.save_for_backward(*inputs[:first])
+            ctx.rest = inputs[first:]
+
+        def gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+            needs = ctx.needs_input_grad
+            param_grads = any(needs[2 : 2 + self.n_tensors])
+            grads = self._as_tuple(self._call(self.backward_op, param_grads, grad, *ctx.saved_tensors, *ctx.rest))
+            wanted = [g if need else None for g, need in zip(grads[1:], needs[2:], strict=False)]
+            return (grads[0] if needs[0] else None, None, *wanted, *(None,) * len(ctx.rest))
+
+        self._register(self.op, kernel, fake, gradient, save, batched=("input", "mask"))
+
+    # ---- its gradient, an op too -------------------------------------------------------------------------------------
+
+    def _register_backward(self) -> None:
+        def kernel(param_grads: bool, grad: Tensor, *args: Any) -> Any:
+            windows, own = self._split(args)
+            grads = self._as_tuple(self.backward(windows, param_grads, grad, *own))
+            params = [_param_grad(g, p, param_grads) for g, p in zip(grads[1:], own[2:], strict=False)]
+            result = (_in_layout_of(own[0], grads[0]), *params)
+            return result if self.n_tensors else result[0]
+
+        def fake(param_grads: bool, grad: Tensor, *args: Any) -> Any:
+            x, tensors = args[0], args[2 : 2 + self.n_tensors]
+            grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
+            params = [torch.empty_like(t) if param_grads else t.new_empty(0) for t in tensors]
+            params = [p.contiguous() for p in params]
+            return (grad_x, *params) if self.n_tensors else grad_x
+
+        def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            first = 4 + self.n_tensors
+            ctx.param_grads, ctx.rest = inputs[0], inputs[first:]
+            ctx.save_for_backward(*inputs[1:first])
+
+        def second(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
+            grad, x, mask, *tensors = ctx.saved_tensors
+            windows, own = self._split((x, mask, *tensors, *ctx.rest))
+            attributes = own[2 + self.n_tensors :]
+
+            def first_derivative(grad: Tensor, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+                grads = self._as_tuple(self.backward(windows, ctx.param_grads, grad, x, mask, *tensors, *attributes))
+                return grads if ctx.param_grads else grads[:1]
+
+            out, vjp = torch.func.vjp(first_derivative, grad, x, *tensors)
+            pairs = zip(cotangents, out, strict=False)
+            filled = tuple(torch.zeros_like(o) if c is None else c.to(o.dtype) for c, o in pairs)
+            d_grad, d_x, *d_tensors = vjp(filled)
+            return (None, d_grad, d_x, None, *d_tensors, *(None,) * len(ctx.rest))
+
+        self._register(self.backward_op, kernel, fake, second, save, batched=("grad", "input", "mask"))
+
+    def _register(self, op: Any, kernel: Any, fake: Any, gradient: Any, save: Any, batched: Sequence[str]) -> None:
+        name = op._schema.name.removeprefix("poolnb::")
+        _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
+        torch.library.register_fake(op, fake, lib=_LIBRARY)
+        torch.library.register_autograd(op, gradient, setup_context=save, lib=_LIBRARY)
+        rule = _batching_rule(op, partial(self._call, op), batched)
+        torch.library.register_vmap(op, rule, lib=_LIBRARY)
+        self._functions[op] = _function(op, gradient, save, rule)
+
+
+def _function(op: Any, gradient: Any, save: Any, rule: Any) -> type[torch.autograd.Function]:
+    class Transformed(torch.autograd.Function):
+        forward = staticmethod(op)
+        setup_context = staticmethod(save)
+        backward = staticmethod(gradient)
+        vmap = staticmethod(rule)
+
+    return Transformed
+
+
+def _in_layout_of(x: Tensor, result: Tensor) -> Tensor:
+    return result.to(x.dtype).contiguous(memory_format=memory_format(x))
+
+
+def _param_grad(grad: Tensor, param: Tensor, wanted: bool) -> Tensor:
+    return grad.to(param.dtype).contiguous() if wanted else param.new_empty(0)
+
+
+def _batching_rule(op: Any, call: Callable[..., Any], foldable: Sequence[str]) -> Callable[..., Any]:
+    """vmap: a batched input joins the batch dimension; a batched parameter means one call per entry."""
+    names = [a.name for a in op._schema.arguments]
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        # Lists of sizes come with a list of dims; they are never batched.
+        dims = [d if isinstance(a, Tensor) else None for a, d in zip(args, in_dims, strict=True)]
+        if any(d is not None for n, d in zip(names, dims, strict=True) if n not in foldable):
+            return _looped(call, info.batch_size, dims, args)
+        if len(op._schema.returns) > 1:  # parameter gradients are sums over the batch dimension
+            return _looped(call, info.batch_size, dims, args)
+        return _folded(call, info.batch_size, dims, args, [n in foldable for n in names])
+
+    return rule
+
+
+def _folded(call: Any, size: int, dims: list[int | None], args: Sequence[Any], fold: list[bool]) -> tuple[Tensor, int]:
+    stacked = [
+        _leading(a, d, size) if f and isinstance(a, Tensor) else a for a, d, f in zip(args, dims, fold, strict=True)
+    ]
+    batch = max(a.size(1) for a, f in zip(stacked, fold, strict=True) if f and isinstance(a, Tensor))
+    folded = [
+        a.expand(size, batch, *a.shape[2:]).flatten(0, 1) if f and isinstance(a, Tensor) else a
+        for a, f in zip(stacked, fold, strict=True)
+    ]
+    return call(*folded).unflatten(0, (size, batch)), 0
+
+
+def _leading(x: Tensor, dim: int | None, size: int) -> Tensor:
+    """``x`` with the vmapped dimension in front."""
+    return x.movedim(dim, 0) if dim is not None else x.expand(size, *x.shape)
+
+
+def _looped(call: Any, size: int, dims: list[int | None], args: Sequence[Any]) -> Any:
+    def at(i: int) -> list[Any]:
+        return [a if d is None else a.select(d, i) for a, d in zip(args, dims, strict=True)]
+
+    results = [call(*at(i)) for i in range(size)]
+    if isinstance(results[0], tuple):
+        return tuple(torch.stack(r) for r in zip(*results, strict=True)), (0,) * len(results[0])
+    return torch.stack(results), 0

@@ -1,0 +1,47 @@
+r"""Softmax-weighted pooling: :math:`y = \sum_i w_i x_i` with :math:`w = \mathrm{softmax}(\beta x)` over the window."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from poolnb.geometry import Geometry, scatter
+from poolnb.ops.registration import PoolOp
+from poolnb.ops.taps import accumulate, channelwise, open_windows, softmax, weighted_mean
+
+
+def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, beta: Tensor, semi_grad: bool) -> Tensor:
+    return _weights_and_output(windows, x, mask, beta)[2]
+
+
+def _weights_and_output(
+    windows: Geometry, x: Tensor, mask: Tensor | None, beta: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    taps, valid = open_windows(x, mask, windows)
+    weights = softmax(taps, channelwise(beta, windows), valid)
+    return taps, weights, weighted_mean(weights, taps, valid)
+
+
+def _backward(
+    windows: Geometry,
+    param_grads: bool,
+    grad: Tensor,
+    x: Tensor,
+    mask: Tensor | None,
+    beta: Tensor,
+    semi_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    taps, weights, y = _weights_and_output(windows, x, mask, beta)
+    grad, scale = accumulate(grad), channelwise(beta, windows)
+    # x_i - y, with 0 where the weight is 0 or the window's result is infinite: no 0 * inf.
+    centred = (taps - y).masked_fill((weights == 0) | y.isinf(), 0)
+    weighted = weights * centred
+    slope = weights if semi_grad else weights + scale * weighted
+    grad_x = scatter(grad * slope, windows)
+    if not param_grads:
+        return grad_x, beta
+    # dy/dbeta is the variance of the window's taps under the weights.
+    variance = (weighted * centred).sum(0)
+    return grad_x, (grad * variance).transpose(0, 1).flatten(1).sum(1)
+
+
+soft_pool = PoolOp("soft_pool", _forward, _backward, tensors=["beta"], attributes=["bool semi_grad"])

@@ -1,0 +1,55 @@
+"""Arithmetic over the taps of windows, shared by the default kernels: (taps, N, C, *output) in, (N, C, *output) out.
+
+The rules for infinities stand here and nowhere else: an invalid tap and a tap of -inf carry weight 0, a window that
+holds +inf divides its weight among those taps, and a window without a valid tap gives 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from poolnb.geometry import Geometry, gather, valid_taps
+
+
+def accumulate(x: Tensor) -> Tensor:
+    """``x`` in the dtype that sums are kept in: float32 for half types."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def open_windows(x: Tensor, mask: Tensor | None, windows: Geometry) -> tuple[Tensor, Tensor | None]:
+    """The taps, in the dtype of sums, and which are valid (``None``: all). Invalid taps hold 0, whatever was there."""
+    taps, valid = gather(accumulate(x), windows), valid_taps(mask, windows, x.device)
+    return (taps if mask is None else taps.masked_fill(~valid, 0)), valid
+
+
+def channelwise(parameter: Tensor, windows: Geometry) -> Tensor:
+    """A (C,) parameter, shaped to multiply (N, C, *output)."""
+    return parameter.view(-1, *(1,) * windows.dims)
+
+
+def softmax(taps: Tensor, scale: Tensor, valid: Tensor | None) -> Tensor:
+    """Weights softmax(scale * taps) over the tap axis, finite for every input without NaN; see the rules above."""
+    counted = taps != -torch.inf
+    if valid is not None:
+        counted = counted & valid
+    hot = taps == torch.inf
+    largest = torch.finfo(taps.dtype).max
+    # The clamp keeps an overflow of scale * tap from becoming inf - inf; NaN passes through it.
+    logits = (scale * taps.masked_fill(hot | ~counted, 0)).clamp(-largest, largest)
+    logits = logits.masked_fill(~counted, -torch.inf)
+    peak = logits.amax(0)
+    exps = (logits - peak.masked_fill(peak == -torch.inf, 0)).exp()
+    total = exps.sum(0)
+    weights = exps / total.masked_fill(total == 0, 1)
+    n_hot = hot.sum(0)
+    return torch.where(n_hot > 0, hot / n_hot.clamp(min=1).to(taps.dtype), weights)
+
+
+def weighted_mean(weights: Tensor, taps: Tensor, valid: Tensor | None) -> Tensor:
+    """sum of weights * taps; -inf for a window whose valid taps are all -inf, 0 for one without a valid tap."""
+    cold = taps == -torch.inf
+    y = (weights * taps.masked_fill(cold, 0)).sum(0)
+    if valid is not None:
+        cold = cold & valid
+    return y.masked_fill((weights == 0).all(0) & cold.any(0), -torch.inf)
