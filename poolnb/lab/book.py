@@ -15,6 +15,7 @@ from poolnb.lab.provenance import BOOK, ROOT, files_hash, source_files, text_has
 
 BUILD = ROOT / "_build"
 SITE = BUILD / "html"
+_JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 _SITE_PACKAGES = (
     "jupyter-book",
     "sphinx",
@@ -79,7 +80,7 @@ def build() -> int:
             return 0
         fresh = BUILD / "fresh"
         shutil.rmtree(fresh, ignore_errors=True)
-        command = [sys.executable, "-m", "jupyter_book", "build", str(ROOT), "--path-output", str(fresh)]
+        command = [sys.executable, "-c", _JUPYTER_BOOK, "build", str(ROOT), "--path-output", str(fresh)]
         done = subprocess.run([*command, "-W", "-n", "--keep-going"], env=os.environ | {"PYTHONWARNINGS": "ignore"})
         if done.returncode != 0:
             print("the site was not built: see the warnings above", file=sys.stderr)

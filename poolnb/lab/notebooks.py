@@ -118,7 +118,7 @@ def execute(
             "device": device(),
             "seconds": round(seconds, 1),
             "versions": versions(),
-            "parameters": _parameters(executed),
+            "parameters": _parameters(target),
             "code": code_hash(executed),
             "source": source,
             "uses": {name: folder_hash(BOOK / name) for name in used},
@@ -174,7 +174,8 @@ def device() -> str:
 def _papermill(path: Path, out: Path, parameters: dict[str, Any], uses: Path, timeout: int) -> nbformat.NotebookNode:
     environment = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}  # else figures would not reach the page
     environment |= _THREADS | {"POOLNB_USES": str(uses)}
-    command = [sys.executable, "-m", "papermill", str(path), str(out), "--kernel", "python3", "--cwd", str(path.parent)]
+    command = [sys.executable, "-m", "papermill", str(path), str(out), "--cwd", str(path.parent)]
+    command += ["--kernel", "python3", "--language", "python"]
     command += ["--execution-timeout", str(timeout), "--no-progress-bar", "-y", json.dumps(parameters)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
@@ -182,13 +183,14 @@ def _papermill(path: Path, out: Path, parameters: dict[str, Any], uses: Path, ti
     return nbformat.read(out, as_version=4)
 
 
-def _parameters(notebook: nbformat.NotebookNode) -> dict[str, str]:
+def _parameters(path: Path) -> dict[str, str]:
     """The parameters a chapter holds and their values as written, read by papermill itself."""
+    notebook = nbformat.read(path, as_version=4)
     if not any("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells):
         return {}
-    from papermill.inspection import _infer_parameters
+    from papermill import inspect_notebook
 
-    return {parameter.name: parameter.default for parameter in _infer_parameters(notebook)}
+    return {name: found["default"] for name, found in inspect_notebook(str(path)).items()}
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,0 +1,45 @@
+# `make book` makes the website, `make test` runs every check. Either can come first.
+# Settings: PYTHON (the interpreter .venv is made with), WORKERS (processes that run tests).
+
+PYTHON ?= python3
+WORKERS ?= 2
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+SOURCES := $(shell find poolnb ext -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.h' 2>/dev/null)
+ONE_RUN := book/experiments/one-run.ipynb
+
+.PHONY: book test native clean
+
+book: native _build/one-run.ipynb
+	@$(BIN)/poolnb book build
+
+test: native
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+
+# The run that a reader can change: papermill, on data that needs no download.
+_build/one-run.ipynb: $(ONE_RUN) $(SOURCES) | $(INSTALLED)
+	@mkdir -p _build
+	@$(BIN)/papermill --no-progress-bar --log-level WARNING -p dataset digits -p results _build/results \
+		--cwd . $(ONE_RUN) _build/one-run.partial.ipynb
+	@mv _build/one-run.partial.ipynb $@
+	@echo "one run on digits: $@"
+
+# Compiled kernels, where a compiler is. Everything works without them, more slowly.
+native: $(INSTALLED)
+	@if [ ! -f poolnb/native.py ]; then :; \
+	elif command -v c++ >/dev/null; then $(BIN)/poolnb build; \
+	else echo "no C++ compiler (c++): the PyTorch kernels are used"; fi
+
+$(INSTALLED): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; poolnb needs Python 3.11 or newer"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "poolnb needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+			"Name another one: make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (PyTorch is large: this takes minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lab,book,test]'
+	@touch $@
+
+clean:
+	rm -rf _build

@@ -1,0 +1,116 @@
+"""The runner of chapters: what it writes, what it leaves alone, and when a receipt no longer fits."""
+
+import json
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from poolnb.lab import book, notebooks
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """An empty book in a temporary folder."""
+    monkeypatch.setattr(notebooks, "BOOK", tmp_path)
+    monkeypatch.setattr(notebooks, "RECEIPTS", tmp_path / "results" / "receipts")
+    return tmp_path
+
+
+def write(path, *cells, **metadata):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=list(cells), metadata=metadata), path)
+    return path
+
+
+def test_execute_replaces_the_chapter_and_leaves_a_receipt(shelf):
+    path = write(shelf / "part" / "one.ipynb", new_markdown_cell("# One"), new_code_cell("print(6 * 7)"))
+    assert notebooks.stale(path) == ["it has no receipt"]
+    notebooks.execute(path)
+    chapter = nbformat.read(path, as_version=4)
+    assert chapter.cells[1].outputs[0].text == "42\n"
+    assert chapter.cells[1].execution_count == 1
+    assert notebooks.clean(chapter) == chapter
+    assert str(shelf) not in path.read_text() and "papermill" not in path.read_text()
+    receipt = json.loads((shelf / "results/receipts/part/one.json").read_text())
+    assert receipt["chapter"] == "part/one" and receipt["seconds"] > 0 and receipt["versions"]["torch"]
+    assert notebooks.stale(path) == []
+    assert {p.name for p in path.parent.iterdir()} == {"one.ipynb"}
+
+
+def test_a_chapter_runs_in_its_own_folder_with_one_thread(shelf):
+    code = "import os, torch, pathlib; print(pathlib.Path.cwd().name, torch.get_num_threads())"
+    path = write(shelf / "part" / "one.ipynb", new_code_cell(code))
+    notebooks.execute(path)
+    assert nbformat.read(path, as_version=4).cells[0].outputs[0].text == "part 1\n"
+
+
+def test_prose_may_change_but_code_sources_and_data_may_not(shelf, monkeypatch):
+    # The kernel notes the real book's _static folder; the temporary book has one of the same name.
+    code = "from poolnb.lab.provenance import BOOK, note_use; note_use(BOOK / '_static')"
+    path = write(shelf / "one.ipynb", new_markdown_cell("# One"), new_code_cell(code))
+    (shelf / "_static").mkdir()
+    (shelf / "_static" / "record.json").write_text("1")
+    notebooks.execute(path)
+    chapter = nbformat.read(path, as_version=4)
+    chapter.cells[0].source = "# Another title"
+    nbformat.write(chapter, path)
+    assert notebooks.stale(path) == []
+
+    (shelf / "_static" / "record.json").write_text("2")
+    assert notebooks.stale(path) == ["_static changed"]
+    (shelf / "_static" / "record.json").unlink()
+    (shelf / "_static").rmdir()
+    assert notebooks.stale(path) == ["_static is gone"]
+
+    chapter.cells[1].source += "\nprint(1)"
+    nbformat.write(chapter, path)
+    monkeypatch.setattr(notebooks, "source_hash", lambda: "another")
+    assert notebooks.stale(path) == ["its code changed", "poolnb or ext changed", "_static is gone"]
+
+
+def test_a_failing_cell_changes_nothing(shelf, capsys):
+    path = write(shelf / "one.ipynb", new_code_cell("print(1)"), new_code_cell("raise ValueError('no such window')"))
+    before = path.read_bytes()
+    with pytest.raises(RuntimeError, match="(?s)one.ipynb failed.*no such window"):
+        notebooks.execute(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in shelf.rglob("*")] == ["one.ipynb"]
+    assert book.execute(["one"]) == 1
+    assert "no such window" in capsys.readouterr().err
+
+
+def test_parameters_go_to_another_file_only(shelf):
+    parameters = new_code_cell("size = 2", metadata={"tags": ["parameters"]})
+    path = write(shelf / "one.ipynb", parameters, new_code_cell("print(size)"))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="parameters: need an output"):
+        notebooks.execute(path, {"size": 3})
+    out = notebooks.execute(path, {"size": 3}, shelf / "out" / "three.ipynb")
+    assert nbformat.read(out, as_version=4).cells[-1].outputs[0].text == "3\n"
+    assert path.read_bytes() == before and not notebooks.receipt_path(path).exists()
+    notebooks.execute(path)
+    assert json.loads(notebooks.receipt_path(path).read_text())["parameters"] == {"size": "2"}
+
+
+def test_check_names_what_is_stale(shelf, monkeypatch, capsys):
+    path = write(shelf / "one.ipynb", new_code_cell("1"))
+    assert book.check() == 1
+    assert capsys.readouterr().out == "one: it has no receipt\n"
+    notebooks.execute(path)
+    assert book.check() == 0
+    path.unlink()
+    monkeypatch.setattr(book, "ROOT", shelf)
+    assert book.check() == 1
+    assert "its chapter does not exist" in capsys.readouterr().out
+
+
+def test_an_unknown_chapter_is_refused(shelf, capsys):
+    write(shelf / "a" / "one.ipynb", new_code_cell("1"))
+    write(shelf / "b" / "one.ipynb", new_code_cell("1"))
+    assert notebooks.find_chapter("a/one") == shelf / "a" / "one.ipynb"
+    assert notebooks.find_chapter(str(shelf / "b" / "one.ipynb")) == shelf / "b" / "one.ipynb"
+    assert book.main(["execute", "two"]) == 2
+    assert "chapter: got 'two', which names 0 chapters; known are: a/one, b/one" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="names 2 chapters"):
+        notebooks.find_chapter("one")
