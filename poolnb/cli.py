@@ -1,0 +1,184 @@
+"""The command line: `poolnb run | sweep | book | bench | build | doctor`.
+
+Everything is imported when its command is called: `poolnb doctor` works with optional packages missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+# Commands that read their own arguments: module, and what the overview says. Listed if the module is there.
+_OTHERS = {
+    "book": ("poolnb.lab.book", "execute the chapters, check their receipts, render the site"),
+    "bench": ("poolnb.bench", "measure the operators"),
+    "build": ("poolnb.native", "build the native kernels"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        _fail(f"{message} (see `{self.prog} --help`)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out one command; returns its exit status: 0, 1 if runs failed, 2 for a mistake of the caller, 130 for Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0] in _others():
+        return importlib.import_module(_OTHERS[argv[0]][0]).main(argv[1:]) or 0
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if arguments.command in _others():  # reached when options came before the command
+        parser.error(f"options of {arguments.command!r} come after it")
+    if rest:
+        _fail(
+            f"unknown argument {' '.join(rest)}; `poolnb {arguments.command}` accepts: {', '.join(arguments.accepts)}"
+        )
+    try:
+        return arguments.act(arguments)
+    except KeyboardInterrupt:
+        print("poolnb: stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        from poolnb.lab.config import UserError
+
+        if isinstance(error, UserError):
+            _fail(str(error))
+        raise
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"poolnb: error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _others() -> list[str]:
+    here = Path(__file__).parent.parent
+    return [name for name, (module, _) in _OTHERS.items() if (here / (module.replace(".", "/") + ".py")).is_file()]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="poolnb", description="Pooling operators: runs, sweeps and the book.", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=_Parser)
+
+    def command(name: str, act: Any, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        made.set_defaults(act=act)
+        return made
+
+    run_parser = command("run", _run, "train and test once, and keep the record")
+    _add_config_options(run_parser)
+    run_parser.add_argument("--results", default="results", help="folder for the record (default: results)")
+    run_parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    sweep_parser = command("sweep", _sweep, "do the runs of a sweep file that are still missing")
+    sweep_parser.add_argument("spec", metavar="SPEC.toml", help="the sweep: fixed parameters, a grid, variants")
+    sweep_parser.add_argument("--results", help="folder for the records (default: results/NAME-OF-SPEC)")
+    sweep_parser.add_argument("--workers", type=int, help="processes (default: cores / threads of a run)")
+    sweep_parser.add_argument("--fast", action="store_true", help="call the function, not the notebook: same records")
+    sweep_parser.add_argument("--retry-failed", action="store_true", help="do failed runs again")
+    sweep_parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    command("doctor", _doctor, "say what is installed, which data and which kernels are there")
+    for name in _others():
+        commands.add_parser(name, help=_OTHERS[name][1], add_help=False)
+    for made in (run_parser, sweep_parser, commands.choices["doctor"]):
+        made.set_defaults(
+            accepts=[text for action in made._actions for text in action.option_strings or [action.metavar]]
+        )
+    return parser
+
+
+def _add_config_options(parser: argparse.ArgumentParser) -> None:
+    """One option per field of `RunConfig`."""
+    from poolnb.lab.config import RunConfig
+
+    default = {spec.name: spec.default for spec in dataclasses.fields(RunConfig)}
+    for spec in dataclasses.fields(RunConfig):
+        many = spec.name == "pooler_options"
+        parser.add_argument(
+            "--" + spec.name.replace("_", "-"),
+            type=str if many else _literal,
+            nargs="+" if many else None,
+            metavar="NAME=VALUE" if many else "X",
+            default=argparse.SUPPRESS,
+            help=f"{spec.metadata['help']} (default: {'none' if default[spec.name] is None or many else spec.default})",
+        )
+
+
+def _literal(text: str) -> Any:
+    """A number or none if the text is one, else the text itself."""
+    if text.lower() == "none":
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """`["beta=2", "semi_grad=true"]` or one JSON object, as a mapping."""
+    from poolnb.lab.config import ConfigError
+
+    if len(words) == 1 and words[0].lstrip().startswith("{"):
+        return _literal(words[0])
+    pairs = [word.partition("=") for word in words]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise ConfigError(f"pooler_options is {' '.join(words)!r}; accepted: NAME=VALUE ..., or one JSON object")
+    return {name: _literal(value) for name, _, value in pairs}
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from poolnb.lab import RunConfig, run
+    from poolnb.lab.records import record_path
+
+    given = {name: value for name, value in vars(arguments).items() if name in RunConfig.names()}
+    if "pooler_options" in given:
+        given["pooler_options"] = _options(given["pooler_options"])
+    config = RunConfig.from_mapping(given)
+    record = run(config, arguments.results, progress=not arguments.quiet)
+    for when, values in record.summary.items():
+        if values is not None:
+            label = when.replace("_", " ")
+            print(f"{label} (epoch {values['epoch']}): test accuracy {values['test_accuracy']:.4f}")
+    print(f"record: {record_path(arguments.results, config)}")
+    return 0
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from poolnb.lab.sweep import read_sweep, sweep
+
+    warnings.showwarning = lambda message, *rest, **more: print(f"poolnb: {message}", file=sys.stderr)
+    spec = read_sweep(arguments.spec)
+    results = arguments.results or Path("results") / spec.name
+    print(f"{spec.name}: {len(spec.configs)} runs, records in {results}", flush=True)
+    try:
+        report = sweep(
+            spec.configs,
+            results,
+            workers=arguments.workers,
+            fast=arguments.fast,
+            retry_failed=arguments.retry_failed,
+            progress=not arguments.quiet,
+        )
+    except KeyboardInterrupt:
+        print("poolnb: stopped; started again, the sweep does what is missing", file=sys.stderr)
+        return 130
+    print(f"{report.before} were there, {report.done} done now, {len(report.failed)} failed")
+    for name, error in report.failed.items():
+        print(f"failed: {name}: {error}")
+    return 1 if report.failed else 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from poolnb.doctor import report
+
+    print(report())
+    return 0

@@ -1,0 +1,25 @@
+"""The laboratory: real data, a training loop, records of runs, sweeps over parameters, and the statistics of them.
+
+from poolnb.lab import RunConfig, run
+record = run(RunConfig(dataset="digits", pooler="soft", epochs=3))
+"""
+
+from .config import ConfigError, RunConfig, UserError, config_from_notebook
+from .data import DataError, data_folder
+from .records import Record, RecordError, load_records, records_frame
+from .training import RunError, run
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Record",
+    "RecordError",
+    "RunConfig",
+    "RunError",
+    "UserError",
+    "config_from_notebook",
+    "data_folder",
+    "load_records",
+    "records_frame",
+    "run",
+]

@@ -1,0 +1,223 @@
+"""`RunConfig`: the one schema of a run.
+
+The command line's options, the notebook's parameter check and the sweep files all read the fields below: their names,
+defaults, accepted values and help texts are written here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class UserError(Exception):
+    """Something the caller can put right. Its text is the whole message: no traceback is needed to understand it."""
+
+
+class ConfigError(UserError, ValueError):
+    """A parameter that is unknown or has a value that is not accepted."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one parameter is read: `parse` returns the clean value or raises; `accepts()` says what it takes."""
+
+    parse: Callable[[Any], Any]
+    accepts: Callable[[], str]
+
+
+def _integer(minimum: int, none: str = "") -> Rule:
+    def parse(value: Any) -> int | None:
+        if value is None and none:
+            return None
+        if isinstance(value, bool) or int(value) != float(value) or int(value) < minimum:
+            raise ValueError
+        return int(value)
+
+    return Rule(parse, lambda: f"a whole number >= {minimum}" + (f", or none ({none})" if none else ""))
+
+
+def _number(low: float, high: float = math.inf, *, open_low: bool = False) -> Rule:
+    """A number in [low, high), or in (low, high) with `open_low`."""
+
+    def parse(value: Any) -> float:
+        number = float(value)
+        if isinstance(value, bool) or not low <= number < high or (open_low and number == low):
+            raise ValueError
+        return number
+
+    bound = f"> {low:g}" if open_low else f">= {low:g}"
+    return Rule(parse, lambda: f"a finite number {bound}" + (f" and < {high:g}" if high < math.inf else ""))
+
+
+def _choice(names: Callable[[], Iterable[str]]) -> Rule:
+    def parse(value: Any) -> str:
+        if value not in list(names()):
+            raise ValueError
+        return value
+
+    return Rule(parse, lambda: ", ".join(names()))
+
+
+def _parse_device(value: Any) -> str:
+    kind, colon, index = value.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (colon and (kind != "cuda" or not index.isdigit())):
+        raise ValueError
+    return value
+
+
+def _parse_options(value: Any) -> dict[str, Any]:
+    options = json.loads(value) if isinstance(value, str) else dict(value or {})
+    if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
+        raise ValueError
+    return json.loads(json.dumps(options, allow_nan=False))
+
+
+def _datasets() -> list[str]:
+    from .data import DATASETS
+
+    return list(DATASETS)
+
+
+def _models() -> list[str]:
+    from .models import MODELS
+
+    return list(MODELS)
+
+
+def _pools() -> list[str]:
+    import poolnb
+
+    return list(poolnb.list_pools())
+
+
+def _parameter(default: Any, rule: Rule, text: str, *, identity: bool = True) -> Any:
+    """A field of `RunConfig`. Without `identity` it says how a run is carried out, not which run it is."""
+    metadata = {"rule": rule, "help": text, "identity": identity}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+_OPTIONS = Rule(_parse_options, lambda: 'a mapping of names to JSON values, such as {"beta": 2.0}')
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that defines one training run. Raises `ConfigError` for a value that is not accepted.
+
+    Two configurations with the same `key` are the same run. `device` and `threads` are no part of the key: they say where
+    and how a run is carried out, and the record notes them.
+
+    A default below never changes once records exist: the key hashes only what differs from the defaults, so that a
+    parameter added later leaves the keys of older records as they are.
+    """
+
+    dataset: str = _parameter("digits", _choice(_datasets), "data set to train on")
+    pooler: str = _parameter("soft", _choice(_pools), "pooling operator, a name of poolnb.list_pools()")
+    pooler_options: dict[str, Any] = _parameter({}, _OPTIONS, "own arguments of the pooling operator")
+    model: str = _parameter("recipe", _choice(_models), "network")
+    seed: int = _parameter(0, _integer(0), "seed of weights, order of the samples and sampled pooling")
+    epochs: int = _parameter(10, _integer(1), "passes over the training samples")
+    learning_rate: float = _parameter(1e-3, _number(0, open_low=True), "step size of the optimiser")
+    optimizer: str = _parameter("adam", _choice(lambda: ("adam", "sgd")), "optimiser")
+    batch_size: int = _parameter(64, _integer(1), "training samples per step")
+    momentum: float = _parameter(0.0, _number(0, 1), "momentum of sgd")
+    weight_decay: float = _parameter(0.0, _number(0), "L2 penalty added to the gradient")
+    dropout: float = _parameter(0.0, _number(0, 1), "probability of dropping an input of a fully connected layer")
+    validation: float = _parameter(0.1, _number(0, 1), "share of the training set held out for early stopping; 0: none")
+    limit: int | None = _parameter(None, _integer(1, "all of them"), "use only so many training samples")
+    device: str = _parameter(
+        "auto",
+        Rule(_parse_device, lambda: "auto, cpu, cuda, cuda:N"),
+        "where to train; auto: cuda if there",
+        identity=False,
+    )
+    threads: int | None = _parameter(None, _integer(1, "torch's own choice"), "CPU threads", identity=False)
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            value = getattr(self, spec.name)
+            rule: Rule = spec.metadata["rule"]
+            try:
+                object.__setattr__(self, spec.name, rule.parse(value))
+            except (TypeError, ValueError, OverflowError, AttributeError):
+                raise ConfigError(f"{spec.name} is {value!r}; accepted: {rule.accepts()}") from None
+        if self.momentum and self.optimizer != "sgd":
+            raise ConfigError(
+                f"momentum is {self.momentum!r}, but only the optimizer 'sgd' has a momentum; accepted here: 0"
+            )
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names of all parameters, in order."""
+        return [spec.name for spec in dataclasses.fields(cls)]
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> RunConfig:
+        """A configuration from names and values, such as a line of a sweep. Unknown names raise `ConfigError`."""
+        check_names(values, cls.names())
+        return cls(**values)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All parameters as plain JSON values, in order."""
+        return dataclasses.asdict(self)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The parameters that make this run another one than the default run."""
+        default = _defaults()
+        kept = [spec.name for spec in dataclasses.fields(self) if spec.metadata["identity"]]
+        return {name: getattr(self, name) for name in kept if getattr(self, name) != default[name]}
+
+    @property
+    def key(self) -> str:
+        """Twelve hexadecimal digits: a hash of the canonical form of `identity`."""
+        canonical = json.dumps(self.identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @property
+    def name(self) -> str:
+        """A readable name that is the run's own: `cifar10-soft-seed1-0123456789ab`."""
+        return f"{self.dataset}-{self.pooler}-seed{self.seed}-{self.key}"
+
+
+def _defaults() -> dict[str, Any]:
+    return {
+        spec.name: spec.default if spec.default is not dataclasses.MISSING else spec.default_factory()  # type: ignore[misc]
+        for spec in dataclasses.fields(RunConfig)
+    }
+
+
+def check_names(given: Iterable[str], accepted: Iterable[str]) -> None:
+    """Raise `ConfigError` if a given name is not an accepted one; the message names both."""
+    accepted = list(accepted)
+    unknown = [name for name in given if name not in accepted]
+    if unknown:
+        plural = "s" if len(unknown) > 1 else ""
+        raise ConfigError(f"unknown parameter{plural} {', '.join(unknown)}; accepted: {', '.join(accepted)}")
+
+
+def config_from_notebook(namespace: Mapping[str, Any], extra: Iterable[str] = ()) -> RunConfig:
+    """The configuration that a notebook's parameter cells have set, from the notebook's `globals()`.
+
+    Papermill only warns about a parameter that the notebook does not have and sets it all the same, in a cell of its own.
+    So every plain value in the namespace must be a parameter of `RunConfig` or one of the `extra` names; another one raises
+    `ConfigError` with the accepted names. Modules, functions, other objects and IPython's own names do not count.
+    """
+    literal = (bool, int, float, str, list, tuple, dict, type(None))
+    ipython = {"In", "Out", "exit", "quit", "open", "get_ipython"}
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if isinstance(value, literal) and not name.startswith("_") and name not in ipython
+    }
+    extra = list(extra)
+    check_names(given, [*RunConfig.names(), *extra])
+    return RunConfig.from_mapping({name: value for name, value in given.items() if name not in extra})

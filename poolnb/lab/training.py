@@ -1,0 +1,289 @@
+"""Training: one function for CPU and GPU, from a `RunConfig` to a `Record`."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from . import data, models
+from .config import ConfigError, RunConfig, UserError
+from .provenance import source_hash
+from .records import Record, prepare_folder, write_record
+
+EVALUATION_BATCH = 250  # on a CPU: its activations stay in the cache
+EVALUATION_BATCH_CUDA = 5000
+FEW_VALUES = 64  # a pooling parameter with no more values than this is recorded value by value
+HISTOGRAM_BINS = 40
+
+Curves = dict[str, list[float]]
+
+
+class RunError(UserError, RuntimeError):
+    """A run that could not be finished; its record has the status "failed" and this text."""
+
+
+def run(
+    config: RunConfig,
+    results: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> Record:
+    """Train and test as `config` says, and return the record.
+
+    `results` names the folder that keeps the record (None: it is kept nowhere). `progress` shows a bar on stderr.
+    `on_epoch(epoch, values)` is called after every epoch with its entries of the curves.
+
+    Raises `ConfigError` or `DataError` before any training if the configuration does not fit this machine, its options do
+    not fit the pooler, `results` cannot be written to, or data are missing. Raises `RunError` if training itself fails: a
+    loss that is not finite, or an operator that raises; the record of the failed run is then in `results`.
+
+    The state of torch's random generators and its number of threads are as before afterwards.
+    """
+    folder = None if results is None else prepare_folder(results)
+    device = resolve_device(config.device)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), _threads(config.threads), _deterministic(device):
+        torch.manual_seed(config.seed)
+        job = _Job.prepare(config, device)
+        started, start = datetime.now(UTC), time.perf_counter()
+        error: BaseException | None = None
+        try:
+            job.train(progress, on_epoch)
+        except Exception as raised:  # an operator may raise anything: the record says what
+            error = raised
+        timing = {
+            "seconds": time.perf_counter() - start,
+            "epochs": job.seconds,
+            "started": started.isoformat(timespec="seconds"),
+        }
+        record = job.record(timing, error)
+    if folder is not None:
+        write_record(record, folder)
+    if error is not None:
+        raise RunError(f"run {config.name} failed: {record.error}") from error
+    return record
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that `name` (auto, cpu, cuda, cuda:N) means here. Raises `ConfigError` if there is no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device is {name!r}, but {torch.cuda.device_count()} CUDA devices are visible; accepted: auto, cpu"
+        )
+    return device
+
+
+@dataclass
+class _Job:
+    """The parts of one run, and what it has measured so far."""
+
+    config: RunConfig
+    model: nn.Module
+    train_samples: data.Samples
+    validation_samples: data.Samples
+    test_samples: data.Samples
+    hashes: dict[str, str]
+    device: torch.device
+    curves: Curves
+    trajectory: Curves  # the mean of each pooling parameter: before training, then after every epoch
+    seconds: list[float]
+
+    @classmethod
+    def prepare(cls, config: RunConfig, device: torch.device) -> _Job:
+        model = models.build(config).to(device=device, memory_format=torch.channels_last)
+        dataset = data.load(config.dataset)
+        train, validation = data.split(dataset.train, config.validation, config.limit)
+        parts = (samples.to(device) for samples in (train, validation, dataset.test))
+        hashes = {"sources": _source_hash(), "data": dataset.sha256}
+        trajectory = {name: [float(value.double().mean())] for name, value in models.pooling_parameters(model).items()}
+        return cls(config, model, *parts, hashes, device, {}, trajectory, [])
+
+    def train(self, progress: bool, on_epoch: Callable[[int, dict[str, float]], None] | None) -> None:
+        config = self.config
+        optimizer = _optimizer(config, self.model)
+        shuffle = torch.Generator().manual_seed(config.seed)
+        steps = math.ceil(len(self.train_samples) / config.batch_size)
+        with tqdm(total=config.epochs * steps, desc=config.name, unit="step", disable=not progress) as bar:
+            for epoch in range(1, config.epochs + 1):
+                start = time.perf_counter()
+                values = self._epoch(optimizer, shuffle, bar)
+                self.seconds.append(time.perf_counter() - start)
+                if not math.isfinite(values["train_loss"]):
+                    raise FloatingPointError(f"the training loss is {values['train_loss']} in epoch {epoch}")
+                self._note(values)
+                accuracy = values.get("validation_accuracy", values["test_accuracy"])
+                bar.set_postfix_str(f"epoch {epoch}, accuracy {accuracy:.3f}")
+                if on_epoch is not None:
+                    on_epoch(epoch, values)
+
+    def _epoch(self, optimizer: torch.optim.Optimizer, shuffle: torch.Generator, bar: Any) -> dict[str, float]:
+        """Train on every sample once, then evaluate. Nothing is copied from the device before the epoch's end."""
+        count = len(self.train_samples)
+        order = torch.randperm(count, generator=shuffle).to(self.device)
+        loss_sum = torch.zeros((), device=self.device, dtype=torch.float64)
+        correct = torch.zeros((), device=self.device, dtype=torch.int64)
+        self.model.train()
+        for index in order.split(self.config.batch_size):
+            images, labels = self.train_samples.batch(index)
+            scores = self.model(images)
+            loss = F.cross_entropy(scores, labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.detach() * len(index)
+            correct += (scores.detach().argmax(1) == labels).sum()
+            bar.update()
+        values = {"train_loss": float(loss_sum) / count, "train_accuracy": int(correct) / count}
+        for name, samples in (("validation", self.validation_samples), ("test", self.test_samples)):
+            if len(samples):
+                values[f"{name}_loss"], values[f"{name}_accuracy"] = evaluate(self.model, samples)
+        return values
+
+    def _note(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            # An evaluation loss may overflow while training goes on; JSON has no infinity.
+            self.curves.setdefault(name, []).append(value if math.isfinite(value) else None)  # type: ignore[arg-type]
+        for name, value in models.pooling_parameters(self.model).items():
+            self.trajectory[name].append(float(value.double().mean()))
+
+    def record(self, timing: dict[str, Any], error: BaseException | None) -> Record:
+        failed = error is not None
+        parameters = {} if failed else models.pooling_parameters(self.model)
+        return Record(
+            parameters=self.config.parameters,
+            key=self.config.key,
+            status="failed" if failed else "done",
+            error=f"{type(error).__name__}: {error}" if failed else None,
+            curves=self.curves,
+            summary={} if failed else summarise(self.curves),
+            pooling={name: describe_parameter(value, self.trajectory[name]) for name, value in parameters.items()},
+            environment=environment(self.device),
+            hashes=self.hashes,
+            timing=timing,
+        )
+
+
+def _optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
+    shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), momentum=config.momentum, **shared)
+    return torch.optim.Adam(model.parameters(), **shared)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, samples: data.Samples) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy in [0, 1] of `model` in evaluation mode on `samples`."""
+    model.eval()
+    size = EVALUATION_BATCH if samples.labels.device.type == "cpu" else EVALUATION_BATCH_CUDA
+    loss = torch.zeros((), device=samples.labels.device, dtype=torch.float64)
+    correct = torch.zeros((), device=samples.labels.device, dtype=torch.int64)
+    for start in range(0, len(samples), size):
+        images, labels = samples.batch(slice(start, start + size))
+        scores = model(images)
+        loss += F.cross_entropy(scores, labels, reduction="sum")
+        correct += (scores.argmax(1) == labels).sum()
+    return float(loss) / len(samples), int(correct) / len(samples)
+
+
+def summarise(curves: Curves) -> dict[str, dict[str, float] | None]:
+    """The values of the last epoch, and of the early-stopped one (None without validation samples).
+
+    Early stopping takes the epoch with the best validation accuracy, the earlier one at a tie; test values play no part.
+    """
+
+    def at(index: int) -> dict[str, float]:
+        return {"epoch": index + 1, **{name: curve[index] for name, curve in curves.items()}}
+
+    accuracy = curves.get("validation_accuracy")
+    best = at(max(range(len(accuracy)), key=accuracy.__getitem__)) if accuracy else None
+    return {"last": at(len(curves["test_accuracy"]) - 1), "early_stopped": best}
+
+
+def describe_parameter(value: Tensor, trajectory: list[float]) -> dict[str, Any]:
+    """A learned pooling parameter in numbers.
+
+    Always: `shape`, `mean`, `std` (of the population), `min`, `max`, and `trajectory`, the mean before training and after
+    every epoch. With at most 64 values: `values`. With more: `histogram` (40 equal bins from min to max, as counts) and, for
+    a shape (C, H, W), `mean_map`, the mean over the channels, (H, W).
+    """
+    flat = value.double().flatten()
+    described: dict[str, Any] = {
+        "shape": list(value.shape),
+        "mean": float(flat.mean()),
+        "std": float(flat.std(correction=0)),
+        "min": float(flat.min()),
+        "max": float(flat.max()),
+        "trajectory": trajectory,
+    }
+    if len(flat) <= FEW_VALUES:
+        return described | {"values": value.tolist()}
+    low, high = described["min"], described["max"]
+    counts = torch.histc(flat, HISTOGRAM_BINS, low, high) if high > low else torch.tensor([len(flat)])
+    described["histogram"] = [int(count) for count in counts]
+    if value.dim() == 3:
+        described["mean_map"] = value.mean(0).tolist()
+    return described
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, device and threads of this process."""
+    versions = {"python": platform.python_version()}
+    for package in ("poolnb", "torch", "torchvision", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "versions": versions,
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+@functools.lru_cache(maxsize=1)
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+# Once per process: the modules in memory are the ones of its start, whatever happens to the files later.
+_source_hash = functools.lru_cache(maxsize=1)(source_hash)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _deterministic(device: torch.device) -> Any:
+    """cuDNN's deterministic kernels on a GPU; the CPU's are."""
+    if device.type == "cuda":
+        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    return nullcontext()
