@@ -1,4 +1,7 @@
-"""Pooling operators for convolutional networks: every published pooler, one semantics."""
+"""Pooling operators for convolutional networks: every published pooler, one semantics.
+
+``poolnb.functional`` holds the functions, this package the modules, ``poolnb.reference`` the same operators in NumPy.
+"""
 
 from __future__ import annotations
 

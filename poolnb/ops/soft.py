@@ -2,23 +2,31 @@ r"""Softmax-weighted pooling: :math:`y = \sum_i w_i x_i` with :math:`w = \mathrm
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor
 
 from poolnb.geometry import Geometry, scatter
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, channelwise, open_windows, softmax, weighted_mean
+from poolnb.ops.taps import accumulate, channelwise, open_windows, softmax, tame, weighted_mean
+
+
+class _State(NamedTuple):
+    taps: Tensor
+    weights: Tensor
+    output: Tensor
+    careful: bool
+
+
+def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, beta: Tensor) -> _State:
+    careful = not tame(x, beta)
+    taps, valid = open_windows(x, mask, windows)
+    weights = softmax(taps, channelwise(beta, windows), valid, careful)
+    return _State(taps, weights, weighted_mean(weights, taps, valid, careful), careful)
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, beta: Tensor, semi_grad: bool) -> Tensor:
-    return _weights_and_output(windows, x, mask, beta)[2]
-
-
-def _weights_and_output(
-    windows: Geometry, x: Tensor, mask: Tensor | None, beta: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    taps, valid = open_windows(x, mask, windows)
-    weights = softmax(taps, channelwise(beta, windows), valid)
-    return taps, weights, weighted_mean(weights, taps, valid)
+    return _evaluate(windows, x, mask, beta).output
 
 
 def _backward(
@@ -30,10 +38,11 @@ def _backward(
     beta: Tensor,
     semi_grad: bool,
 ) -> tuple[Tensor, Tensor]:
-    taps, weights, y = _weights_and_output(windows, x, mask, beta)
+    taps, weights, y, careful = _evaluate(windows, x, mask, beta)
     grad, scale = accumulate(grad), channelwise(beta, windows)
-    # x_i - y, with 0 where the weight is 0 or the window's result is infinite: no 0 * inf.
-    centred = (taps - y).masked_fill((weights == 0) | y.isinf(), 0)
+    centred = taps - y
+    if careful:  # no 0 * inf: a tap of weight 0 and a window with an infinite result take no part
+        centred = centred.masked_fill((weights == 0) | y.isinf(), 0)
     weighted = weights * centred
     slope = weights if semi_grad else weights + scale * weighted
     grad_x = scatter(grad * slope, windows)

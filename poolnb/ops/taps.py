@@ -11,6 +11,8 @@ from torch import Tensor
 
 from poolnb.geometry import Geometry, gather, valid_taps
 
+_TAME = 1e15
+
 
 def accumulate(x: Tensor) -> Tensor:
     """``x`` in the dtype that sums are kept in: float32 for half types."""
@@ -28,8 +30,27 @@ def channelwise(parameter: Tensor, windows: Geometry) -> Tensor:
     return parameter.view(-1, *(1,) * windows.dims)
 
 
-def softmax(taps: Tensor, scale: Tensor, valid: Tensor | None) -> Tensor:
+def tame(*tensors: Tensor) -> bool:
+    """Whether a look at the data shows no NaN, no infinity and no product near overflow.
+
+    The careful path costs several masks of the taps' size, the look one pass over the input. It is worth it on a CPU;
+    elsewhere it would wait for the device, and inside a torch.func transform there is no value to look at.
+    """
+    if any(t.device.type != "cpu" for t in tensors) or torch._C._are_functorch_transforms_active():
+        return False
+    ranges = [torch.aminmax(t.detach()) for t in tensors if t.numel()]
+    return all(-_TAME < float(low) and float(high) < _TAME for low, high in ranges)
+
+
+def softmax(taps: Tensor, scale: Tensor, valid: Tensor | None, careful: bool = True) -> Tensor:
     """Weights softmax(scale * taps) over the tap axis, finite for every input without NaN; see the rules above."""
+    if not careful:
+        logits = scale * taps
+        if valid is None:
+            return torch.softmax(logits, 0)
+        # Added once per position: much cheaper than a mask of the taps' size.
+        bias = torch.zeros(valid.shape, dtype=taps.dtype).masked_fill(~valid, -torch.inf)
+        return _normalise(logits + bias)
     counted = taps != -torch.inf
     if valid is not None:
         counted = counted & valid
@@ -37,17 +58,23 @@ def softmax(taps: Tensor, scale: Tensor, valid: Tensor | None) -> Tensor:
     largest = torch.finfo(taps.dtype).max
     # The clamp keeps an overflow of scale * tap from becoming inf - inf; NaN passes through it.
     logits = (scale * taps.masked_fill(hot | ~counted, 0)).clamp(-largest, largest)
-    logits = logits.masked_fill(~counted, -torch.inf)
-    peak = logits.amax(0)
-    exps = (logits - peak.masked_fill(peak == -torch.inf, 0)).exp()
-    total = exps.sum(0)
-    weights = exps / total.masked_fill(total == 0, 1)
+    weights = _normalise(logits.masked_fill(~counted, -torch.inf))
     n_hot = hot.sum(0)
     return torch.where(n_hot > 0, hot / n_hot.clamp(min=1).to(taps.dtype), weights)
 
 
-def weighted_mean(weights: Tensor, taps: Tensor, valid: Tensor | None) -> Tensor:
+def _normalise(logits: Tensor) -> Tensor:
+    """softmax over the tap axis; all weights 0 in a window whose logits are all -inf."""
+    peak = logits.amax(0)
+    exps = (logits - peak.masked_fill(peak == -torch.inf, 0)).exp()
+    total = exps.sum(0)
+    return exps / total.masked_fill(total == 0, 1)
+
+
+def weighted_mean(weights: Tensor, taps: Tensor, valid: Tensor | None, careful: bool = True) -> Tensor:
     """sum of weights * taps; -inf for a window whose valid taps are all -inf, 0 for one without a valid tap."""
+    if not careful:
+        return (weights * taps).sum(0)
     cold = taps == -torch.inf
     y = (weights * taps.masked_fill(cold, 0)).sum(0)
     if valid is not None:

@@ -1,0 +1,20 @@
+"""The pooling functions. Each checks its arguments, resolves the windows and calls the operator.
+
+Every function exists for one, two and three spatial dimensions: ``soft_pool1d``, ``soft_pool2d``, ``soft_pool3d``.
+One file per family of operators; the families are those of the book.
+"""
+
+from poolnb.functional.foundations import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
+from poolnb.functional.softmax import soft_pool1d, soft_pool2d, soft_pool3d
+
+__all__ = [
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "soft_pool1d",
+    "soft_pool2d",
+    "soft_pool3d",
+]

@@ -1,0 +1,56 @@
+"""One pooling function becomes three: for one, two and three spatial dimensions, each with its own docstring."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+Pool = Callable[..., Tensor]
+
+_SHAPES = {1: "(N, C, L)", 2: "(N, C, H, W)", 3: "(N, C, D, H, W)"}
+
+_DOC = """{text}
+
+Args:
+    input: {shape}, or the same without the batch dimension; float16, bfloat16, float32 or float64, any memory layout.
+        Half types accumulate in float32; the output keeps dtype and layout.
+    kernel_size: window size, at least 1 per dimension. ``None``: one window over the whole spatial extent.
+    stride: step between windows, at least 1; ``None``: ``kernel_size``.
+    padding: positions added on both sides, at most half of ``kernel_size``. They never count as taps.
+    dilation: distance between the taps of a window, at least 1.
+    ceil_mode: round the output size up; the last window still starts inside the input or its left padding.
+{own}    mask: bool, broadcastable to ``input``, True = valid. A masked tap is treated like padding.
+
+Returns:
+    Tensor: {shape}, the spatial size as :func:`torch.nn.functional.max_pool{dims}d` gives it. A window without a valid
+    tap gives 0 and passes no gradient. A NaN among the valid taps gives NaN.
+
+Raises:
+    TypeError: an argument of the wrong type, such as an integer ``input`` or a float ``mask``.
+    ValueError: a shape, device or range that does not fit. The message names the argument and what it accepts.
+"""
+
+
+def by_dimension(pool: Pool) -> tuple[Pool, Pool, Pool]:
+    """``pool(dims, input, ...)`` for 1, 2 and 3 spatial dimensions.
+
+    The docstring of ``pool`` is its text; lines after "Args:" are its own arguments, joined to the shared ones.
+    """
+    return _for(1, pool), _for(2, pool), _for(3, pool)
+
+
+def _for(dims: int, pool: Pool) -> Pool:
+    def bound(*args: Any, **kwargs: Any) -> Tensor:
+        return pool(dims, *args, **kwargs)
+
+    text, _, own = inspect.cleandoc(pool.__doc__ or "").partition("\n\nArgs:\n")
+    name = f"{pool.__name__.removeprefix('_')}{dims}d"
+    bound.__name__ = bound.__qualname__ = name
+    bound.__doc__ = _DOC.format(text=text, own=own and own + "\n", shape=_SHAPES[dims], dims=dims)
+    signature = inspect.signature(pool)
+    own_parameters = [p for p in signature.parameters.values() if p.name != "dims"]
+    bound.__signature__ = signature.replace(parameters=own_parameters)  # type: ignore[attr-defined]
+    return bound

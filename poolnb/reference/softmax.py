@@ -1,0 +1,73 @@
+"""Softmax-weighted pooling in NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from poolnb.reference._windows import Array, per_channel, pool, pool_backward, windows_of
+
+
+def softmax(logits: Array) -> Array:
+    """exp(l_i) / sum exp(l_j), shifted by the largest logit so that nothing overflows."""
+    exps = np.exp(logits - logits.max())
+    return exps / exps.sum()
+
+
+def _soft(taps: Array, beta: float) -> float:
+    if np.isnan(taps).any():
+        return np.nan
+    if np.isposinf(taps).any():
+        return np.inf
+    taps = taps[~np.isneginf(taps)]  # weight 0
+    return float(softmax(beta * taps) @ taps) if len(taps) else -np.inf
+
+
+def _soft_slopes(taps: Array, beta: float, semi_grad: bool) -> tuple[Array, float]:
+    weights = softmax(beta * taps)
+    centred = taps - weights @ taps
+    slopes = weights if semi_grad else weights * (1 + beta * centred)
+    return slopes, weights @ centred**2
+
+
+def soft_pool(
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    beta: ArrayLike = 1.0,
+    mask: ArrayLike | None = None,
+) -> Array:
+    """y = sum w_i x_i with w = softmax(beta x); ``beta`` is a float or has one entry per channel."""
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    return pool(x, mask, geometry, lambda taps, c: _soft(taps, per_channel(beta, c)))
+
+
+def soft_pool_backward(
+    grad: ArrayLike,
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    beta: ArrayLike = 1.0,
+    semi_grad: bool = False,
+    mask: ArrayLike | None = None,
+) -> tuple[Array, Array]:
+    """dy/dx_i = w_i (1 + beta (x_i - y)) and dy/dbeta = Var_w(x), for finite input.
+
+    Returns the gradients of ``x`` and, per channel, of ``beta``.
+    """
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    return pool_backward(
+        grad, x, mask, geometry, lambda taps, c: _soft_slopes(taps, per_channel(beta, c), semi_grad)
+    )
