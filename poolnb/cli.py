@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out one command; returns its exit status: 0, 1 if runs failed, 2 for a mistake of the caller, 130 for Ctrl-C."""
+    """Carry out one command; returns its exit status: 0, 1 if runs failed, 130 after Ctrl-C; a user's error exits with 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in _others():
         return importlib.import_module(_OTHERS[argv[0]][0]).main(argv[1:]) or 0
@@ -90,10 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     for name in _others():
         commands.add_parser(name, help=_OTHERS[name][1], add_help=False)
     for made in (run_parser, sweep_parser, commands.choices["doctor"]):
-        made.set_defaults(
-            accepts=[text for action in made._actions for text in action.option_strings or [action.metavar]]
-        )
+        made.set_defaults(accepts=[name for action in made._actions for name in _names(action)])
     return parser
+
+
+def _names(action: argparse.Action) -> Sequence[str]:
+    return action.option_strings or [str(action.metavar)]
 
 
 def _add_config_options(parser: argparse.ArgumentParser) -> None:

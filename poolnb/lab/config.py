@@ -111,8 +111,8 @@ _OPTIONS = Rule(_parse_options, lambda: 'a mapping of names to JSON values, such
 class RunConfig:
     """Everything that defines one training run. Raises `ConfigError` for a value that is not accepted.
 
-    Two configurations with the same `key` are the same run. `device` and `threads` are no part of the key: they say where
-    and how a run is carried out, and the record notes them.
+    Two configurations with the same `key` are the same run. `device` and `threads` are no part of the key: they say
+    where and how a run is carried out, and the record notes them.
 
     A default below never changes once records exist: the key hashes only what differs from the defaults, so that a
     parameter added later leaves the keys of older records as they are.
@@ -138,7 +138,9 @@ class RunConfig:
         "where to train; auto: cuda if there",
         identity=False,
     )
-    threads: int | None = _parameter(None, _integer(1, "torch's own choice"), "CPU threads", identity=False)
+    threads: int | None = _parameter(
+        1, _integer(1, "torch's own choice"), "CPU threads; another number may change the last bits", identity=False
+    )
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
@@ -149,9 +151,7 @@ class RunConfig:
             except (TypeError, ValueError, OverflowError, AttributeError):
                 raise ConfigError(f"{spec.name} is {value!r}; accepted: {rule.accepts()}") from None
         if self.momentum and self.optimizer != "sgd":
-            raise ConfigError(
-                f"momentum is {self.momentum!r}, but only the optimizer 'sgd' has a momentum; accepted here: 0"
-            )
+            raise ConfigError(f"momentum is {self.momentum!r}, but only the optimizer 'sgd' has one; accepted here: 0")
 
     @classmethod
     def names(cls) -> list[str]:
@@ -172,9 +172,8 @@ class RunConfig:
     @property
     def identity(self) -> dict[str, Any]:
         """The parameters that make this run another one than the default run."""
-        default = _defaults()
         kept = [spec.name for spec in dataclasses.fields(self) if spec.metadata["identity"]]
-        return {name: getattr(self, name) for name in kept if getattr(self, name) != default[name]}
+        return {name: getattr(self, name) for name in kept if getattr(self, name) != _DEFAULTS[name]}
 
     @property
     def key(self) -> str:
@@ -188,11 +187,14 @@ class RunConfig:
         return f"{self.dataset}-{self.pooler}-seed{self.seed}-{self.key}"
 
 
-def _defaults() -> dict[str, Any]:
-    return {
-        spec.name: spec.default if spec.default is not dataclasses.MISSING else spec.default_factory()  # type: ignore[misc]
-        for spec in dataclasses.fields(RunConfig)
-    }
+_DEFAULTS: dict[str, Any] = {
+    spec.name: {} if spec.default is dataclasses.MISSING else spec.default for spec in dataclasses.fields(RunConfig)
+}
+
+
+def defaults() -> dict[str, Any]:
+    """The default value of every parameter of `RunConfig`, in order."""
+    return dict(_DEFAULTS)
 
 
 def check_names(given: Iterable[str], accepted: Iterable[str]) -> None:
@@ -207,9 +209,10 @@ def check_names(given: Iterable[str], accepted: Iterable[str]) -> None:
 def config_from_notebook(namespace: Mapping[str, Any], extra: Iterable[str] = ()) -> RunConfig:
     """The configuration that a notebook's parameter cells have set, from the notebook's `globals()`.
 
-    Papermill only warns about a parameter that the notebook does not have and sets it all the same, in a cell of its own.
-    So every plain value in the namespace must be a parameter of `RunConfig` or one of the `extra` names; another one raises
-    `ConfigError` with the accepted names. Modules, functions, other objects and IPython's own names do not count.
+    Papermill only warns about a parameter that the notebook does not have, and sets it all the same in a cell of its
+    own. So every plain value in the namespace must be a parameter of `RunConfig` or one of the `extra` names; another
+    one raises `ConfigError` with the accepted names. Modules, functions, other objects and IPython's own names do not
+    count.
     """
     literal = (bool, int, float, str, list, tuple, dict, type(None))
     ipython = {"In", "Out", "exit", "quit", "open", "get_ipython"}

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .config import UserError
+from .provenance import note_data
 
 CLASSES = 10
 
@@ -91,7 +92,8 @@ def missing_files(name: str) -> list[str]:
 class Samples:
     """Images and labels on one device.
 
-    `pixels` is uint8 (N, H, W, C), so that a batch of it, seen as (N, C, H, W), is channels_last; `labels` is int64 (N,).
+    `pixels` is uint8 (N, H, W, C), so that a batch of it, seen as (N, C, H, W), is channels_last. `labels` is int64
+    (N,). `largest` is the pixel value that becomes 1.0.
     """
 
     pixels: Tensor
@@ -135,6 +137,7 @@ def load(name: str) -> Dataset:
     for samples in (train, test):
         digest.update(samples.pixels.numpy().tobytes())
         digest.update(samples.labels.numpy().tobytes())
+    note_data(name, digest.hexdigest())
     return Dataset(train, test, digest.hexdigest())
 
 
@@ -185,8 +188,9 @@ def _ensure_files(name: str) -> None:
             _download(name)
         except Exception as error:  # whatever torchvision, urllib or the file system raise: the files are not there
             raise DataError(
-                f"{info.title}: {', '.join(missing)} not found in {folder}, and the download failed ({_first_line(error)}). "
-                f"Put the files there, or set POOLNB_DATA to a folder that holds {info.folder}/{missing[0]} and the others."
+                f"{info.title}: {', '.join(missing)} not found in {folder}, and the download failed "
+                f"({_first_line(error)}). Put the files there, or set POOLNB_DATA to a folder that holds "
+                f"{info.folder}/{missing[0]} and the others."
             ) from None
     for file, md5 in info.files:
         path = data_folder() / info.folder / file

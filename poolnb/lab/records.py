@@ -31,9 +31,11 @@ class Record:
     - `parameters`, `key`: the run's `RunConfig` and its key.
     - `status`: "done" or "failed"; `error` says why it failed.
     - `curves`: one list per quantity, one entry per finished epoch: `train_loss`, `train_accuracy` (running, while the
-      weights change), `validation_loss`, `validation_accuracy`, `test_loss`, `test_accuracy`; accuracies in [0, 1].
-    - `summary`: the values of the epochs `last` and `early_stopped` (best validation accuracy, the earlier one at a tie).
-    - `pooling`: per learned pooling parameter its shape, statistics and their course; see `training.describe_parameter`.
+      weights change), `validation_loss`, `validation_accuracy`, `test_loss`, `test_accuracy`; accuracies in [0, 1]. An
+      evaluation loss that is not finite is None.
+    - `summary`: the values of the epochs `last` and `early_stopped` (best validation accuracy, the earlier one at a
+      tie; None without validation samples).
+    - `pooling`: per learned pooling parameter its shape, statistics and course; see `training.describe_parameter`.
     - `environment`: versions, device, threads. `hashes`: of the sources and of the data.
     - `timing`: the only part in which two runs of one configuration on one CPU differ.
     """

@@ -38,8 +38,8 @@ def read_sweep(path: str | os.PathLike[str]) -> Sweep:
     """The sweep that a TOML file describes. Raises `ConfigError` that names the file and what is wrong with it.
 
     The file has a `description` (text), a table `fixed` (parameters that all runs share), a table `grid` (lists: every
-    combination is run) and an array of tables `variants` (sets of parameters that belong together; every set is run with
-    every combination). Runs of one seed come before those of the next, so that a sweep stopped early compares all poolers.
+    combination is run) and an array of tables `variants` (sets of parameters that belong together; every set is run
+    with every combination). Runs of one seed come before those of the next: a sweep stopped early compares all poolers.
     """
     path = Path(path)
     try:
@@ -115,8 +115,8 @@ def sweep(
 ) -> Report:
     """Do every run of `configs` whose record is not in the folder `results` yet.
 
-    A run that fails leaves a record that says why, and the others go on; it is done again only with `retry_failed`. With
-    `fast` a run is a call of `run`; without, it is an execution of the one-run notebook. The records are the same.
+    A run that fails leaves a record that says why, and the others go on; it is done again only with `retry_failed`.
+    With `fast` a run is a call of `run`; without, an execution of the one-run notebook. The records are the same.
     `workers` is the number of processes (default: as many as the cores hold, with the threads that each run uses).
     Stopped in any way and started again, a sweep does only what is missing.
 
@@ -178,7 +178,7 @@ def _present(path: Path) -> Record | None:
 
 
 def _check(configs: Iterable[RunConfig]) -> None:
-    """Raise what can be raised before the first run: options that a pooler refuses, data or a device that is not there."""
+    """Raise what can be raised before the first run: options that a pooler refuses, missing data, a missing device."""
     import torch
 
     from . import data, models, training
@@ -268,7 +268,7 @@ class LocalProcesses:
                     if worker.job is None and waiting:
                         workers[number] = worker = worker.living()
                         worker.give(*waiting.popleft())
-                busy = {worker.connection: worker for worker in workers if worker.job}
+                busy: dict[Any, _Worker] = {worker.connection: worker for worker in workers if worker.job}
                 ready = multiprocessing.connection.wait(list(busy), timeout=1)
                 yield from (outcome for link in ready if (outcome := busy[link].take(waiting)))
                 if not ready:

@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm  # not tqdm.auto: without ipywidgets it warns, with a path of this machine
 
 from . import data, models
 from .config import ConfigError, RunConfig, UserError
@@ -48,9 +48,9 @@ def run(
     `results` names the folder that keeps the record (None: it is kept nowhere). `progress` shows a bar on stderr.
     `on_epoch(epoch, values)` is called after every epoch with its entries of the curves.
 
-    Raises `ConfigError` or `DataError` before any training if the configuration does not fit this machine, its options do
-    not fit the pooler, `results` cannot be written to, or data are missing. Raises `RunError` if training itself fails: a
-    loss that is not finite, or an operator that raises; the record of the failed run is then in `results`.
+    Raises `ConfigError` or `DataError` before any training if the configuration does not fit this machine, its options
+    do not fit the pooler, `results` cannot be written to, or data are missing. Raises `RunError` if training itself
+    fails: a loss that is not finite, or an operator that raises; the record of the failed run is then in `results`.
 
     The state of torch's random generators and its number of threads are as before afterwards.
     """
@@ -97,30 +97,29 @@ class _Job:
 
     config: RunConfig
     model: nn.Module
-    train_samples: data.Samples
-    validation_samples: data.Samples
-    test_samples: data.Samples
+    samples: dict[str, data.Samples]
     hashes: dict[str, str]
     device: torch.device
-    curves: Curves
     trajectory: Curves  # the mean of each pooling parameter: before training, then after every epoch
-    seconds: list[float]
+    curves: Curves = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
 
     @classmethod
     def prepare(cls, config: RunConfig, device: torch.device) -> _Job:
-        model = models.build(config).to(device=device, memory_format=torch.channels_last)
+        model = models.build(config).to(device).to(memory_format=torch.channels_last)
         dataset = data.load(config.dataset)
         train, validation = data.split(dataset.train, config.validation, config.limit)
-        parts = (samples.to(device) for samples in (train, validation, dataset.test))
         hashes = {"sources": _source_hash(), "data": dataset.sha256}
         trajectory = {name: [float(value.double().mean())] for name, value in models.pooling_parameters(model).items()}
-        return cls(config, model, *parts, hashes, device, {}, trajectory, [])
+        parts = {"train": train, "validation": validation, "test": dataset.test}
+        on_device = {name: samples.to(device) for name, samples in parts.items()}
+        return cls(config, model, on_device, hashes, device, trajectory)
 
     def train(self, progress: bool, on_epoch: Callable[[int, dict[str, float]], None] | None) -> None:
         config = self.config
         optimizer = _optimizer(config, self.model)
         shuffle = torch.Generator().manual_seed(config.seed)
-        steps = math.ceil(len(self.train_samples) / config.batch_size)
+        steps = math.ceil(len(self.samples["train"]) / config.batch_size)
         with tqdm(total=config.epochs * steps, desc=config.name, unit="step", disable=not progress) as bar:
             for epoch in range(1, config.epochs + 1):
                 start = time.perf_counter()
@@ -136,13 +135,14 @@ class _Job:
 
     def _epoch(self, optimizer: torch.optim.Optimizer, shuffle: torch.Generator, bar: Any) -> dict[str, float]:
         """Train on every sample once, then evaluate. Nothing is copied from the device before the epoch's end."""
-        count = len(self.train_samples)
+        samples = self.samples["train"]
+        count = len(samples)
         order = torch.randperm(count, generator=shuffle).to(self.device)
         loss_sum = torch.zeros((), device=self.device, dtype=torch.float64)
         correct = torch.zeros((), device=self.device, dtype=torch.int64)
         self.model.train()
         for index in order.split(self.config.batch_size):
-            images, labels = self.train_samples.batch(index)
+            images, labels = samples.batch(index)
             scores = self.model(images)
             loss = F.cross_entropy(scores, labels)
             optimizer.zero_grad(set_to_none=True)
@@ -152,17 +152,18 @@ class _Job:
             correct += (scores.detach().argmax(1) == labels).sum()
             bar.update()
         values = {"train_loss": float(loss_sum) / count, "train_accuracy": int(correct) / count}
-        for name, samples in (("validation", self.validation_samples), ("test", self.test_samples)):
-            if len(samples):
-                values[f"{name}_loss"], values[f"{name}_accuracy"] = evaluate(self.model, samples)
+        for name in ("validation", "test"):
+            if held_out := len(self.samples[name]):
+                loss_sum, correct = evaluate(self.model, self.samples[name])
+                values[f"{name}_loss"], values[f"{name}_accuracy"] = float(loss_sum) / held_out, int(correct) / held_out
         return values
 
     def _note(self, values: dict[str, float]) -> None:
         for name, value in values.items():
             # An evaluation loss may overflow while training goes on; JSON has no infinity.
             self.curves.setdefault(name, []).append(value if math.isfinite(value) else None)  # type: ignore[arg-type]
-        for name, value in models.pooling_parameters(self.model).items():
-            self.trajectory[name].append(float(value.double().mean()))
+        for name, parameter in models.pooling_parameters(self.model).items():
+            self.trajectory[name].append(float(parameter.double().mean()))
 
     def record(self, timing: dict[str, Any], error: BaseException | None) -> Record:
         failed = error is not None
@@ -182,15 +183,15 @@ class _Job:
 
 
 def _optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
-    shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
+    shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     if config.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), momentum=config.momentum, **shared)
     return torch.optim.Adam(model.parameters(), **shared)
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, samples: data.Samples) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy in [0, 1] of `model` in evaluation mode on `samples`."""
+def evaluate(model: nn.Module, samples: data.Samples) -> tuple[Tensor, Tensor]:
+    """Summed cross-entropy (float64) and number of right answers of `model` in evaluation mode on `samples`."""
     model.eval()
     size = EVALUATION_BATCH if samples.labels.device.type == "cpu" else EVALUATION_BATCH_CUDA
     loss = torch.zeros((), device=samples.labels.device, dtype=torch.float64)
@@ -200,13 +201,14 @@ def evaluate(model: nn.Module, samples: data.Samples) -> tuple[float, float]:
         scores = model(images)
         loss += F.cross_entropy(scores, labels, reduction="sum")
         correct += (scores.argmax(1) == labels).sum()
-    return float(loss) / len(samples), int(correct) / len(samples)
+    return loss, correct
 
 
 def summarise(curves: Curves) -> dict[str, dict[str, float] | None]:
     """The values of the last epoch, and of the early-stopped one (None without validation samples).
 
-    Early stopping takes the epoch with the best validation accuracy, the earlier one at a tie; test values play no part.
+    Early stopping takes the epoch with the best validation accuracy, the earlier one at a tie. Test values play no
+    part in it.
     """
 
     def at(index: int) -> dict[str, float]:
@@ -220,9 +222,9 @@ def summarise(curves: Curves) -> dict[str, dict[str, float] | None]:
 def describe_parameter(value: Tensor, trajectory: list[float]) -> dict[str, Any]:
     """A learned pooling parameter in numbers.
 
-    Always: `shape`, `mean`, `std` (of the population), `min`, `max`, and `trajectory`, the mean before training and after
-    every epoch. With at most 64 values: `values`. With more: `histogram` (40 equal bins from min to max, as counts) and, for
-    a shape (C, H, W), `mean_map`, the mean over the channels, (H, W).
+    Always: `shape`, `mean`, `std` (of the population), `min`, `max`, and `trajectory`, the mean before training and
+    after every epoch. With at most 64 values: `values`. With more: `histogram` (40 equal bins from min to max, as
+    counts) and, for a shape (C, H, W), `mean_map`, the mean over the channels, (H, W).
     """
     flat = value.double().flatten()
     described: dict[str, Any] = {
