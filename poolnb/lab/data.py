@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .config import UserError
 from .provenance import note_data
+from .provenance import note_data
 
 CLASSES = 10
 
@@ -137,6 +138,7 @@ def load(name: str) -> Dataset:
     for samples in (train, test):
         digest.update(samples.pixels.numpy().tobytes())
         digest.update(samples.labels.numpy().tobytes())
+    note_data(name, digest.hexdigest())
     note_data(name, digest.hexdigest())
     return Dataset(train, test, digest.hexdigest())
 

@@ -361,7 +361,7 @@ def _environment(**values: str) -> Iterator[None]:
 
 @contextmanager
 def _bar(report: Report, progress: bool) -> Iterator[Any]:
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     class Bar(tqdm):  # type: ignore[misc, type-arg]
         best: dict[str, tuple[float, str]] = {}
