@@ -81,7 +81,8 @@ def build() -> int:
         fresh = BUILD / "fresh"
         shutil.rmtree(fresh, ignore_errors=True)
         command = [sys.executable, "-c", _JUPYTER_BOOK, "build", str(ROOT), "--path-output", str(fresh)]
-        done = subprocess.run([*command, "-W", "-n", "--keep-going"], env=os.environ | {"PYTHONWARNINGS": "ignore"})
+        environment = os.environ | {"NO_COLOR": "1", "PYTHONWARNINGS": "ignore"}
+        done = subprocess.run([*command, "-W", "-n", "--keep-going", "-q"], env=environment, stdout=subprocess.DEVNULL)
         if done.returncode != 0:
             print("the site was not built: see the warnings above", file=sys.stderr)
             return 1

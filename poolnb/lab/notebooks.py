@@ -24,7 +24,9 @@ from typing import Any
 
 import nbformat
 
+from poolnb.lab.data import load, missing_files
 from poolnb.lab.provenance import BOOK, RESULTS, folder_hash, source_hash, text_hash
+from poolnb.lab.records import write_atomically
 
 RECEIPTS = RESULTS / "receipts"
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "sympy", "matplotlib")
@@ -109,7 +111,7 @@ def execute(
         started = time.monotonic()
         executed = _papermill(path, Path(folder, path.name), parameters or {}, uses, timeout)
         seconds = time.monotonic() - started
-        used = sorted(set(uses.read_text(encoding="utf-8").split("\n")) - {""}) if uses.exists() else []
+        noted = [json.loads(line) for line in uses.read_text(encoding="utf-8").splitlines()] if uses.exists() else []
     _write(target, nbformat.writes(clean(executed)) + "\n")
     if output is None:
         receipt = {
@@ -121,7 +123,8 @@ def execute(
             "parameters": _parameters(target),
             "code": code_hash(executed),
             "source": source,
-            "uses": {name: folder_hash(BOOK / name) for name in used},
+            "folders": {name: fingerprint for kind, name, fingerprint in noted if kind == "folder"},
+            "data": {name: fingerprint for kind, name, fingerprint in noted if kind == "data"},
         }
         _write(receipt_path(path), json.dumps(receipt, indent=2) + "\n")
     return target
@@ -138,11 +141,14 @@ def stale(path: Path) -> list[str]:
         reasons.append("its code changed")
     if receipt["source"] != source_hash():
         reasons.append("poolnb or ext changed")
-    for name, recorded in receipt["uses"].items():
+    for name, recorded in receipt["folders"].items():
         if not (BOOK / name).is_dir():
             reasons.append(f"{name} is gone")
         elif folder_hash(BOOK / name) != recorded:
             reasons.append(f"{name} changed")
+    for name, recorded in receipt["data"].items():
+        if not missing_files(name) and load(name).sha256 != recorded:  # data that are not here cannot be compared
+            reasons.append(f"the data set {name} changed")
     return reasons
 
 
@@ -194,11 +200,5 @@ def _parameters(path: Path) -> dict[str, str]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file all at once: a reader sees the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, text)

@@ -7,6 +7,7 @@ system's line ends, or on the order in which the file system lists a folder.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -60,12 +61,20 @@ def folder_hash(folder: Path) -> str:
 def note_use(folder: Path) -> None:
     """Tell the runner of chapters that the running chapter reads `folder`.
 
-    The runner names a file in `POOLNB_USES`; the chapter's receipt then carries the fingerprint of each folder noted
-    there. Outside the runner this does nothing. A folder that is not under `book/` is no part of the book and is not
-    noted.
+    The runner names a file in `POOLNB_USES`; the chapter's receipt then carries the fingerprint of what is noted there.
+    Outside the runner this does nothing. A folder that is not under `book/` is no part of the book and is not noted.
     """
-    log = os.environ.get("POOLNB_USES")
     folder = Path(folder).resolve()
-    if log and folder.is_relative_to(BOOK):
+    if "POOLNB_USES" in os.environ and folder.is_relative_to(BOOK):
+        _note("folder", folder.relative_to(BOOK).as_posix(), folder_hash(folder))
+
+
+def note_data(name: str, sha256: str) -> None:
+    """Tell the runner of chapters that the running chapter computes with the data set `name`."""
+    _note("data", name, sha256)
+
+
+def _note(kind: str, name: str, fingerprint: str) -> None:
+    if log := os.environ.get("POOLNB_USES"):
         with open(log, "a", encoding="utf-8") as file:
-            file.write(folder.relative_to(BOOK).as_posix() + "\n")
+            file.write(json.dumps([kind, name, fingerprint]) + "\n")

@@ -1,12 +1,13 @@
 """The runner of chapters: what it writes, what it leaves alone, and when a receipt no longer fits."""
 
 import json
+import shutil
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from poolnb.lab import book, notebooks
+from poolnb.lab import book, notebooks, provenance
 
 
 @pytest.fixture
@@ -49,24 +50,34 @@ def test_prose_may_change_but_code_sources_and_data_may_not(shelf, monkeypatch):
     # The kernel notes the real book's _static folder; the temporary book has one of the same name.
     code = "from poolnb.lab.provenance import BOOK, note_use; note_use(BOOK / '_static')"
     path = write(shelf / "one.ipynb", new_markdown_cell("# One"), new_code_cell(code))
-    (shelf / "_static").mkdir()
-    (shelf / "_static" / "record.json").write_text("1")
+    shutil.copytree(provenance.BOOK / "_static", shelf / "_static")
     notebooks.execute(path)
     chapter = nbformat.read(path, as_version=4)
     chapter.cells[0].source = "# Another title"
     nbformat.write(chapter, path)
     assert notebooks.stale(path) == []
 
-    (shelf / "_static" / "record.json").write_text("2")
+    (shelf / "_static" / "record.json").write_text("{}")
     assert notebooks.stale(path) == ["_static changed"]
-    (shelf / "_static" / "record.json").unlink()
-    (shelf / "_static").rmdir()
+    shutil.rmtree(shelf / "_static")
     assert notebooks.stale(path) == ["_static is gone"]
 
     chapter.cells[1].source += "\nprint(1)"
     nbformat.write(chapter, path)
     monkeypatch.setattr(notebooks, "source_hash", lambda: "another")
     assert notebooks.stale(path) == ["its code changed", "poolnb or ext changed", "_static is gone"]
+
+
+def test_a_receipt_knows_the_data(shelf, monkeypatch):
+    path = write(shelf / "one.ipynb", new_code_cell("from poolnb.lab.data import load; _ = load('digits')"))
+    notebooks.execute(path)
+    assert notebooks.stale(path) == []
+    receipt = json.loads(notebooks.receipt_path(path).read_text())
+    receipt["data"]["digits"] = "another"
+    notebooks.receipt_path(path).write_text(json.dumps(receipt))
+    assert notebooks.stale(path) == ["the data set digits changed"]
+    monkeypatch.setattr(notebooks, "missing_files", lambda name: ["a file"])
+    assert notebooks.stale(path) == []
 
 
 def test_a_failing_cell_changes_nothing(shelf, capsys):

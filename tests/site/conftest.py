@@ -1,0 +1,50 @@
+"""The built site, served on this machine, and a browser that can reach nothing else."""
+
+import functools
+import http.server
+import shutil
+import threading
+
+import pytest
+
+from poolnb.lab import book
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The folder of the built site: made strictly (a warning is an error), or reused if its inputs are the same."""
+    assert book.build() == 0, "the site does not build without warnings"
+    return book.SITE
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="session")
+def address(site):
+    """Where the site is served: an address of this machine."""
+    handler = functools.partial(_Quiet, directory=site)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    playwright = pytest.importorskip("playwright.sync_api")
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        pytest.skip("no browser: install chromium so that it is on PATH")
+    # An address that leads nowhere as proxy: what is not on this machine cannot be reached, whatever a page asks for.
+    flags = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(
+            executable_path=executable,
+            args=["--no-sandbox", "--disable-gpu", "--disable-sync", *flags],
+            proxy={"server": "http://127.0.0.1:9", "bypass": "127.0.0.1"},
+        )
+        yield browser
+        browser.close()
