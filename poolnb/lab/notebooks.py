@@ -41,6 +41,7 @@ _METADATA = {
         "pygments_lexer": "ipython3",
     },
 }
+_RECEIPT_FIELDS = set("chapter date device seconds versions parameters code source folders data".split())
 _KEPT_CELL_METADATA = {"tags", "jupyter", "editable", "slideshow", "mystnb"}
 
 
@@ -80,14 +81,28 @@ def code_hash(notebook: nbformat.NotebookNode) -> str:
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A copy without timings, paths and tool metadata, with this book's kernel and language metadata."""
+    """A copy without timings, paths and tool metadata, streams joined, with this book's kernel metadata."""
     notebook = copy.deepcopy(notebook)
     notebook.metadata = nbformat.from_dict(_METADATA)
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k in _KEPT_CELL_METADATA})
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
+        if cell.cell_type == "code":
+            cell.outputs = _joined(cell.outputs)
     return notebook
+
+
+def _joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Outputs with neighbouring pieces of one stream put together; where they are cut depends on timing alone."""
+    joined: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        last = joined[-1] if joined else {}
+        if output.output_type == "stream" == last.get("output_type") and output.name == last["name"]:
+            last["text"] += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def execute(
@@ -135,7 +150,9 @@ def stale(path: Path) -> list[str]:
     file = receipt_path(path)
     if not file.exists():
         return ["it has no receipt"]
-    receipt = json.loads(file.read_text(encoding="utf-8"))
+    receipt = _read_receipt(file)
+    if receipt is None:
+        return ["its receipt is damaged or of another form"]
     reasons = []
     if receipt["code"] != code_hash(nbformat.read(path, as_version=4)):
         reasons.append("its code changed")
@@ -175,6 +192,15 @@ def device() -> str:
 
     gpu = f", {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else ""
     return f"{platform.machine()} CPU, 1 thread{gpu}"
+
+
+def _read_receipt(file: Path) -> dict[str, Any] | None:
+    """The receipt in `file`, or None if it is not one."""
+    try:
+        receipt = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return receipt if isinstance(receipt, dict) and _RECEIPT_FIELDS <= set(receipt) else None
 
 
 def _papermill(path: Path, out: Path, parameters: dict[str, Any], uses: Path, timeout: int) -> nbformat.NotebookNode:

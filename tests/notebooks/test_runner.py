@@ -5,7 +5,7 @@ import shutil
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from poolnb.lab import book, notebooks, provenance
 
@@ -80,6 +80,14 @@ def test_a_receipt_knows_the_data(shelf, monkeypatch):
     assert notebooks.stale(path) == []
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"chapter": "one"}'])
+def test_a_damaged_receipt_is_stale(shelf, text):
+    path = write(shelf / "one.ipynb", new_code_cell("1"))
+    notebooks.receipt_path(path).parent.mkdir(parents=True)
+    notebooks.receipt_path(path).write_text(text)
+    assert notebooks.stale(path) == ["its receipt is damaged or of another form"]
+
+
 def test_a_failing_cell_changes_nothing(shelf, capsys):
     path = write(shelf / "one.ipynb", new_code_cell("print(1)"), new_code_cell("raise ValueError('no such window')"))
     before = path.read_bytes()
@@ -125,3 +133,11 @@ def test_an_unknown_chapter_is_refused(shelf, capsys):
     assert "chapter: got 'two', which names 0 chapters; known are: a/one, b/one" in capsys.readouterr().err
     with pytest.raises(ValueError, match="names 2 chapters"):
         notebooks.find_chapter("one")
+
+
+def test_pieces_of_a_stream_are_joined():
+    pieces = [("stdout", "a\n"), ("stdout", "b\n"), ("stderr", "c\n"), ("stdout", "d\n")]
+    cell = new_code_cell("", outputs=[new_output("stream", name=name, text=text) for name, text in pieces])
+    outputs = notebooks.clean(new_notebook(cells=[cell])).cells[0].outputs
+    assert [(o.name, o.text) for o in outputs] == [("stdout", "a\nb\n"), ("stderr", "c\n"), ("stdout", "d\n")]
+    assert cell.outputs[0].text == "a\n"
