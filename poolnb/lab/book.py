@@ -57,11 +57,13 @@ def check() -> int:
 
 
 def inputs_hash() -> str:
-    """Fingerprint of everything the site is made from."""
-    files = [p for p in BOOK.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.parts[-3:])]
-    files = {*files, ROOT / "_config.yml", ROOT / "_toc.yml", *source_files(), Path(__file__).with_name("status.py")}
+    """Fingerprint of everything the site is made from. Pages read no records: their numbers are in the chapters."""
+    files = {p for p in BOOK.rglob("*") if p.is_file() and p.suffix not in {".json", ".toml", ".tmp"}}
+    files = {p for p in files if not any(part.startswith(".") for part in p.relative_to(BOOK).parts)}
+    files |= {*notebooks.RECEIPTS.rglob("*.json"), ROOT / "_config.yml", ROOT / "_toc.yml", *source_files()}
+    files |= {Path(__file__).with_name("status.py")}
     packages = [f"{name} {importlib.metadata.version(name)}" for name in _SITE_PACKAGES]
-    return text_hash(files_hash([p for p in files if p.suffix != ".tmp"], ROOT) + "\n".join(packages))
+    return text_hash(files_hash(files, ROOT) + "\n".join(packages))
 
 
 def build() -> int:
