@@ -12,7 +12,8 @@ from poolnb.lab import book, notebooks, provenance
 
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
-    """An empty book in a temporary folder."""
+    """An empty book in a temporary folder, with sources that stay the same while somebody edits the real ones."""
+    monkeypatch.setattr(notebooks, "source_hash", lambda: "one")
     monkeypatch.setattr(notebooks, "BOOK", tmp_path)
     monkeypatch.setattr(notebooks, "RECEIPTS", tmp_path / "results" / "receipts")
     return tmp_path
@@ -141,3 +142,36 @@ def test_pieces_of_a_stream_are_joined():
     outputs = notebooks.clean(new_notebook(cells=[cell])).cells[0].outputs
     assert [(o.name, o.text) for o in outputs] == [("stdout", "a\nb\n"), ("stderr", "c\n"), ("stdout", "d\n")]
     assert cell.outputs[0].text == "a\n"
+
+
+def test_the_source_hash_sees_code_and_nothing_else(tmp_path, monkeypatch):
+    for name in ("poolnb/ops/max.py", "poolnb/cli.py", "ext/cpu/max.cpp", "poolnb/__pycache__/max.pyc"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    seen = {provenance.source_hash()}
+    for name in ("poolnb/cli.py", "poolnb/__pycache__/max.pyc"):
+        (tmp_path / name).write_text("another")
+        assert provenance.source_hash() in seen
+    for name in ("poolnb/ops/max.py", "ext/cpu/max.cpp", "poolnb/ops/new.py"):
+        (tmp_path / name).write_text("another")
+        assert provenance.source_hash() not in seen
+        seen.add(provenance.source_hash())
+    (tmp_path / "poolnb/ops/new.py").write_bytes(b"a\r\nb")
+    windows = provenance.source_hash()
+    (tmp_path / "poolnb/ops/new.py").write_bytes(b"a\nb")
+    assert provenance.source_hash() == windows
+
+
+def test_nothing_is_noted_outside_the_runner_or_the_book(tmp_path, monkeypatch):
+    monkeypatch.delenv("POOLNB_USES", raising=False)
+    provenance.note_use(provenance.BOOK / "_static")
+    log = tmp_path / "log"
+    monkeypatch.setenv("POOLNB_USES", str(log))
+    provenance.note_use(tmp_path)
+    assert not log.exists()
+    provenance.note_use(provenance.BOOK / "_static")
+    expected = ["folder", "_static", provenance.folder_hash(provenance.BOOK / "_static")]
+    assert json.loads(log.read_text()) == expected
+    with pytest.raises(FileNotFoundError, match="folder: .*nowhere does not exist"):
+        provenance.folder_hash(tmp_path / "nowhere")
