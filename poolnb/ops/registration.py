@@ -25,16 +25,18 @@ class PoolOp:
 
     Args:
         name: the op's name, such as ``soft_pool``.
-        forward: ``forward(windows, input, mask, *tensors, *attributes) -> output``.
-        backward: ``backward(windows, param_grads, grad, input, mask, *tensors, *attributes)
+        forward: ``forward(windows, input, mask, *tensors, [seed,] *attributes) -> output``.
+        backward: ``backward(windows, param_grads, grad, input, mask, *tensors, [seed,] *attributes)
             -> (grad_input, *grad_tensors)``. It is written in differentiable PyTorch: the second derivative is its
             own vector-Jacobian product. With ``param_grads`` false only ``grad_input`` is wanted, and the other
             entries may be anything.
         tensors: names of the operator's own differentiable tensors.
         attributes: its other arguments in schema syntax, such as ``"bool semi_grad"``.
+        sampled: whether the operator draws: it then takes ``seed``, an int64 0-d tensor on the CPU or the input's
+            device, or ``None`` for evaluation. :mod:`poolnb.ops.philox` makes the noise.
 
-    The ops take ``(input, mask, *tensors, kernel_size, stride, padding, dilation, output_size, *attributes)``, all
-    geometry resolved, so that no kernel has to know a rule for sizes.
+    The ops take ``(input, mask, *tensors, [seed,] kernel_size, stride, padding, dilation, output_size, *attributes)``,
+    all geometry resolved, so that no kernel has to know a rule for sizes.
     """
 
     def __init__(
@@ -44,10 +46,12 @@ class PoolOp:
         backward: Callable[..., tuple[Tensor, ...]],
         tensors: Sequence[str] = (),
         attributes: Sequence[str] = (),
+        sampled: bool = False,
     ) -> None:
         self.name, self.forward, self.backward = name, forward, backward
         self.n_tensors = len(tensors)
-        own = "".join(f", Tensor {t}" for t in tensors)
+        self.first = 2 + self.n_tensors + sampled  # where the geometry begins: tensors stand before it
+        own = "".join(f", Tensor {t}" for t in tensors) + (", Tensor? seed" if sampled else "")
         args = f"Tensor input, Tensor? mask{own}, {_GEOMETRY}" + "".join(f", {a}" for a in attributes)
         grads = ", ".join(["Tensor"] * (1 + self.n_tensors))
         returns = grads if self.n_tensors == 0 else f"({grads})"
@@ -58,10 +62,12 @@ class PoolOp:
         self._register_backward()
 
     def __call__(self, input: Tensor, mask: Tensor | None, windows: Geometry, *own: Any) -> Tensor:
-        """Run the op; ``own`` holds the operator's tensors, then its attributes."""
-        w = windows
+        """Run the op; ``own`` holds the operator's tensors, with the seed of a sampled one, then its attributes."""
+        w, n = windows, self.first - 2
+        if torch.onnx.is_in_onnx_export():  # ONNX has no operator of ours: let the trace see the PyTorch kernel
+            return _in_layout_of(input, self.forward(w, input, mask, *own))
         geometry = (w.kernel, w.stride, w.padding, w.dilation, w.output)
-        return self._call(self.op, input, mask, *own[: self.n_tensors], *geometry, *own[self.n_tensors :])
+        return self._call(self.op, input, mask, *own[:n], *geometry, *own[n:])
 
     def _call(self, op: Any, *args: Any) -> Any:
         # torch.func cannot see through an op's registered gradient; the same rules as a Function serve it.
@@ -71,8 +77,8 @@ class PoolOp:
     # ---- arguments ---------------------------------------------------------------------------------------------------
 
     def _split(self, args: Sequence[Any]) -> tuple[Geometry, tuple[Any, ...]]:
-        """(input, mask, *tensors, *geometry, *attributes) -> windows and (input, mask, *tensors, *attributes)."""
-        first = 2 + self.n_tensors
+        """(input, mask, *tensors, [seed,] *geometry, *attributes) -> windows, and the same without the geometry."""
+        first = self.first
         kernel, stride, padding, dilation, output = map(tuple, args[first : first + _N_GEOMETRY])
         windows = Geometry(tuple(args[0].shape[2:]), kernel, stride, padding, dilation, output)
         return windows, (*args[:first], *args[first + _N_GEOMETRY :])
@@ -96,16 +102,15 @@ class PoolOp:
             return empty_output(own[0], windows)
 
         def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-            first = 2 + self.n_tensors
-            ctx.save_for_backward(*inputs[:first])
-            ctx.rest = inputs[first:]
+            ctx.save_for_backward(*inputs[: self.first])
+            ctx.rest = inputs[self.first :]
 
         def gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
             needs = ctx.needs_input_grad
             param_grads = any(needs[2 : 2 + self.n_tensors])
             grads = self._as_tuple(self._call(self.backward_op, param_grads, grad, *ctx.saved_tensors, *ctx.rest))
             wanted = [g if need else None for g, need in zip(grads[1:], needs[2:], strict=False)]
-            return (grads[0] if needs[0] else None, None, *wanted, *(None,) * len(ctx.rest))
+            return (grads[0] if needs[0] else None, None, *wanted, *(None,) * (len(needs) - 2 - len(wanted)))
 
         self._register(self.op, kernel, fake, gradient, save, batched=("input", "mask"))
 
@@ -127,24 +132,24 @@ class PoolOp:
             return (grad_x, *params) if self.n_tensors else grad_x
 
         def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            first = 4 + self.n_tensors
+            first = 2 + self.first
             ctx.param_grads, ctx.rest = inputs[0], inputs[first:]
             ctx.save_for_backward(*inputs[1:first])
 
         def second(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
-            grad, x, mask, *tensors = ctx.saved_tensors
-            windows, own = self._split((x, mask, *tensors, *ctx.rest))
-            attributes = own[2 + self.n_tensors :]
+            grad, *saved = ctx.saved_tensors
+            windows, own = self._split((*saved, *ctx.rest))
+            x, mask, tensors, rest = own[0], own[1], own[2 : 2 + self.n_tensors], own[2 + self.n_tensors :]
 
             def first_derivative(grad: Tensor, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-                grads = self._as_tuple(self.backward(windows, ctx.param_grads, grad, x, mask, *tensors, *attributes))
+                grads = self._as_tuple(self.backward(windows, ctx.param_grads, grad, x, mask, *tensors, *rest))
                 return grads if ctx.param_grads else grads[:1]
 
             out, vjp = torch.func.vjp(first_derivative, grad, x, *tensors)
             pairs = zip(cotangents, out, strict=False)
             filled = tuple(torch.zeros_like(o) if c is None else c.to(o.dtype) for c, o in pairs)
             d_grad, d_x, *d_tensors = vjp(filled)
-            return (None, d_grad, d_x, None, *d_tensors, *(None,) * len(ctx.rest))
+            return (None, d_grad, d_x, None, *d_tensors, *(None,) * (len(rest) + _N_GEOMETRY))
 
         self._register(self.backward_op, kernel, fake, second, save, batched=("grad", "input", "mask"))
 
@@ -177,13 +182,18 @@ def _param_grad(grad: Tensor, param: Tensor, wanted: bool) -> Tensor:
 
 
 def _batching_rule(op: Any, call: Callable[..., Any], foldable: Sequence[str]) -> Callable[..., Any]:
-    """vmap: a batched input joins the batch dimension; a batched parameter means one call per entry."""
+    """vmap: a batched input joins the batch dimension; a batched parameter means one call per entry.
+
+    So does a seed: the noise depends on the position in the batch dimension, and entries must not disturb each other.
+    """
     names = [a.name for a in op._schema.arguments]
 
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
         # Lists of sizes come with a list of dims; they are never batched.
         dims = [d if isinstance(a, Tensor) else None for a, d in zip(args, in_dims, strict=True)]
-        if any(d is not None for n, d in zip(names, dims, strict=True) if n not in foldable):
+        unfoldable = [d for n, d in zip(names, dims, strict=True) if n not in foldable]
+        sampled = "seed" in names and args[names.index("seed")] is not None
+        if sampled or any(d is not None for d in unfoldable):
             return _looped(call, info.batch_size, dims, args)
         if len(op._schema.returns) > 1:  # parameter gradients are sums over the batch dimension
             return _looped(call, info.batch_size, dims, args)

@@ -34,9 +34,10 @@ def tame(*tensors: Tensor) -> bool:
     """Whether a look at the data shows no NaN, no infinity and no product near overflow.
 
     The careful path costs several masks of the taps' size, the look one pass over the input. It is worth it on a CPU;
-    elsewhere it would wait for the device, and inside a torch.func transform there is no value to look at.
+    elsewhere it would wait for the device, and inside a torch.func transform or a trace there is no value to look at.
     """
-    if any(t.device.type != "cpu" for t in tensors) or torch._C._are_functorch_transforms_active():
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if traced or any(t.device.type != "cpu" for t in tensors):
         return False
     ranges = [torch.aminmax(t.detach()) for t in tensors if t.numel()]
     return all(-_TAME < float(low) and float(high) < _TAME for low, high in ranges)

@@ -1,0 +1,75 @@
+"""Noise that is a function of (seed, logical position): Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers").
+
+No state, no order, no layout: the same seed gives the same noise on every device, in every memory layout, eager and
+compiled, and a backward pass computes it again instead of keeping it. This is the specification that a compiled kernel
+follows bit for bit.
+
+- Key: the seed as an unsigned 64-bit number, ``(low 32 bits, high 32 bits)``.
+- Counter: ``(low 32 bits of block, high 32 bits of block, draw, stream)``. ``stream`` tells the operators apart:
+  ``STOCHASTIC``, ``TDGS`` and ``S3`` below.
+- Position of a window: its row-major index in (N, C, *output), whatever the memory layout.
+- One number per position (:func:`uniform`): ``block = position // 4``, ``draw`` as given, output word ``position % 4``.
+- One number per tap of a window (:func:`tap_uniform`): ``block = position``, ``draw = tap // 4``, output word ``tap % 4``.
+- From a word to a number: ``((word >> 9) + 0.5) * 2**-23``. All numbers are multiples of 2**-24 from 2**-24 to
+  1 - 2**-24, so they are exact in float32 and float64, the same in both, and never 0 or 1.
+
+Words are held in int64 tensors: PyTorch has few operations on unsigned integers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+STOCHASTIC, TDGS, S3 = 1, 2, 3
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+_KEY_STEPS = 0x9E3779B9, 0xBB67AE85
+_ROUNDS = 10
+_CHUNK = 2**15  # counters at a time on a CPU: the intermediate words stay in its cache
+
+Counter = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def philox(counter: Counter, key: tuple[Tensor, Tensor]) -> Counter:
+    """The four output words of every counter. All hold 32-bit words in int64; the counter's words broadcast."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        # The low 64 bits of a product are right although int64 wraps. The upper half of c1 and c3 is not cleared: they
+        # only enter the exclusive or, whose result is cut to 32 bits.
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1 = (p1 >> 32).bitwise_xor(c1 ^ k0).bitwise_and_(_MASK), p1
+        c2, c3 = (p0 >> 32).bitwise_xor(c3 ^ k1).bitwise_and_(_MASK), p0
+        k0, k1 = (k0 + _KEY_STEPS[0]) & _MASK, (k1 + _KEY_STEPS[1]) & _MASK
+    return c0, c1 & _MASK, c2, c3 & _MASK
+
+
+def uniform(
+    seed: Tensor, count: int, stream: int, *, draw: int = 0, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """One number in (0, 1) per position 0 ... count - 1: shape (count,), dtype float32 or float64."""
+    draws = torch.full((1, 1), draw, device=device)
+    return _numbers(seed, (count + 3) // 4, draws, stream, dtype, device)[0].T.flatten()[:count]
+
+
+def tap_uniform(
+    seed: Tensor, taps: int, count: int, stream: int, *, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """One number in (0, 1) per tap of each of ``count`` windows: shape (taps, count), dtype float32 or float64."""
+    draws = torch.arange((taps + 3) // 4, device=device).unsqueeze(1)
+    return _numbers(seed, count, draws, stream, dtype, device).flatten(0, 1)[:taps]
+
+
+def _numbers(
+    seed: Tensor, blocks: int, draws: Tensor, stream: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The four numbers of every (draw, block): shape (draws, 4, blocks); ``draws`` has shape (draws, 1)."""
+    key = seed & _MASK, (seed >> 32) & _MASK
+    last = torch.full((), stream, device=device)
+    block = torch.arange(blocks, device=device)
+    chunks = block.split(_CHUNK) if device.type == "cpu" else [block]
+    quads = [philox((b & _MASK, b >> 32, draws, last), key) for b in chunks]
+    numbers = [((torch.stack(quad, 1) >> 9).to(dtype) + 0.5) * 2.0**-23 for quad in quads]
+    return torch.cat(numbers, -1)
