@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out one command; returns its exit status: 0, 1 if runs failed, 130 after Ctrl-C; a user's error exits with 2."""
+    """Carry out one command; returns its exit status: 0, 1 if runs failed, 130 after Ctrl-C; a mistake exits: 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in _others():
         return importlib.import_module(_OTHERS[argv[0]][0]).main(argv[1:]) or 0
@@ -100,18 +100,20 @@ def _names(action: argparse.Action) -> Sequence[str]:
 
 def _add_config_options(parser: argparse.ArgumentParser) -> None:
     """One option per field of `RunConfig`."""
-    from poolnb.lab.config import RunConfig
+    from poolnb.lab.config import RunConfig, defaults
 
-    default = {spec.name: spec.default for spec in dataclasses.fields(RunConfig)}
-    for spec in dataclasses.fields(RunConfig):
-        many = spec.name == "pooler_options"
+    fields = {spec.name: spec for spec in dataclasses.fields(RunConfig)}
+    for name, default in defaults().items():
+        metadata = fields[name].metadata
+        many = name == "pooler_options"
+        shown = "none" if default in (None, {}) else default
         parser.add_argument(
-            "--" + spec.name.replace("_", "-"),
+            "--" + name.replace("_", "-"),
             type=str if many else _literal,
             nargs="+" if many else None,
             metavar="NAME=VALUE" if many else "X",
             default=argparse.SUPPRESS,
-            help=f"{spec.metadata['help']} (default: {'none' if default[spec.name] is None or many else spec.default})",
+            help=f"{metadata['help']}: {metadata['rule'].accepts()} (default: {shown})",
         )
 
 
@@ -145,13 +147,24 @@ def _run(arguments: argparse.Namespace) -> int:
     if "pooler_options" in given:
         given["pooler_options"] = _options(given["pooler_options"])
     config = RunConfig.from_mapping(given)
-    record = run(config, arguments.results, progress=not arguments.quiet)
+    record = run(config, arguments.results, progress=_bar(arguments))
     for when, values in record.summary.items():
         if values is not None:
             label = when.replace("_", " ")
             print(f"{label} (epoch {values['epoch']}): test accuracy {values['test_accuracy']:.4f}")
     print(f"record: {record_path(arguments.results, config)}")
     return 0
+
+
+def _bar(arguments: argparse.Namespace) -> bool:
+    """Whether to draw a progress bar: on a terminal, unless it is not wanted."""
+    return sys.stderr.isatty() and not arguments.quiet
+
+
+def _tell(report: Any, outcome: Any) -> None:
+    """One line per finished run, for a log file."""
+    finished = report.before + report.done + len(report.failed)
+    print(f"{finished}/{report.total} {outcome.task.config.name}: {outcome.error or 'done'}", flush=True)
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
@@ -168,7 +181,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             fast=arguments.fast,
             retry_failed=arguments.retry_failed,
-            progress=not arguments.quiet,
+            progress=_bar(arguments),
+            on_outcome=None if arguments.quiet or _bar(arguments) else _tell,
         )
     except KeyboardInterrupt:
         print("poolnb: stopped; started again, the sweep does what is missing", file=sys.stderr)

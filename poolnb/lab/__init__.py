@@ -7,6 +7,7 @@ record = run(RunConfig(dataset="digits", pooler="soft", epochs=3))
 from .config import ConfigError, RunConfig, UserError, config_from_notebook
 from .data import DataError, data_folder
 from .records import Record, RecordError, load_records, records_frame
+from .statistics import comparison_table, mean_interval, paired_difference, summary_table
 from .training import RunError, run
 
 __all__ = [
@@ -17,9 +18,13 @@ __all__ = [
     "RunConfig",
     "RunError",
     "UserError",
+    "comparison_table",
     "config_from_notebook",
     "data_folder",
     "load_records",
+    "mean_interval",
+    "paired_difference",
     "records_frame",
     "run",
+    "summary_table",
 ]

@@ -6,6 +6,7 @@ defaults, accepted values and help texts are written here and nowhere else.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import json
@@ -207,20 +208,40 @@ def check_names(given: Iterable[str], accepted: Iterable[str]) -> None:
 
 
 def config_from_notebook(namespace: Mapping[str, Any], extra: Iterable[str] = ()) -> RunConfig:
-    """The configuration that a notebook's parameter cells have set, from the notebook's `globals()`.
+    """The configuration that a notebook's parameter cells have set; `namespace` is the notebook's `globals()`.
 
     Papermill only warns about a parameter that the notebook does not have, and sets it all the same in a cell of its
-    own. So every plain value in the namespace must be a parameter of `RunConfig` or one of the `extra` names; another
-    one raises `ConfigError` with the accepted names. Modules, functions, other objects and IPython's own names do not
-    count.
+    own. So every name that a parameter cell has set must be a parameter of `RunConfig` or one of the `extra` names;
+    another one raises `ConfigError` with the accepted names. A parameter cell is one that holds nothing but assignments
+    of literals.
     """
-    literal = (bool, int, float, str, list, tuple, dict, type(None))
-    ipython = {"In", "Out", "exit", "quit", "open", "get_ipython"}
-    given = {
-        name: value
-        for name, value in namespace.items()
-        if isinstance(value, literal) and not name.startswith("_") and name not in ipython
-    }
-    extra = list(extra)
-    check_names(given, [*RunConfig.names(), *extra])
-    return RunConfig.from_mapping({name: value for name, value in given.items() if name not in extra})
+    check_names(_set_by_parameter_cells(namespace["In"]), [*RunConfig.names(), *extra])
+    return RunConfig.from_mapping({name: namespace[name] for name in RunConfig.names() if name in namespace})
+
+
+def _set_by_parameter_cells(sources: Iterable[str]) -> list[str]:
+    """The names that are set by those executed cells that only assign literals to names."""
+    names: dict[str, None] = {}
+    for source in sources:
+        try:
+            statements = ast.parse(source).body
+        except SyntaxError:  # a cell with IPython's own syntax
+            continue
+        if all(isinstance(one, ast.Assign | ast.AnnAssign) and _is_literal(one.value) for one in statements):
+            names |= {name: None for one in statements for name in _targets(one)}
+    return list(names)
+
+
+def _targets(statement: ast.stmt) -> list[str]:
+    return [node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+
+
+def _is_literal(value: ast.expr | None) -> bool:
+    """A literal, or a call such as float('inf'), which is how papermill writes what is not finite."""
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "float":
+        return True
+    try:
+        ast.literal_eval(value)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        return False
+    return True

@@ -7,11 +7,12 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 import tomllib
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -111,6 +112,7 @@ def sweep(
     fast: bool = False,
     retry_failed: bool = False,
     progress: bool = True,
+    on_outcome: Callable[[Report, Outcome], None] | None = None,
     executor: Executor | None = None,
 ) -> Report:
     """Do every run of `configs` whose record is not in the folder `results` yet.
@@ -118,7 +120,7 @@ def sweep(
     A run that fails leaves a record that says why, and the others go on; it is done again only with `retry_failed`.
     With `fast` a run is a call of `run`; without, an execution of the one-run notebook. The records are the same.
     `workers` is the number of processes (default: as many as the cores hold, with the threads that each run uses).
-    Stopped in any way and started again, a sweep does only what is missing.
+    `on_outcome(report, outcome)` is called after every run. Stopped in any way and started again, a sweep does only what is missing.
 
     Raises `ConfigError` or `DataError` before any run if one of the runs cannot work.
     """
@@ -146,8 +148,11 @@ def sweep(
                 report.done += 1
             else:
                 report.failed[outcome.task.config.name] = outcome.error
-                bar.write(f"failed: {outcome.task.config.name}: {outcome.error}")
+                if progress:
+                    bar.write(f"failed: {outcome.task.config.name}: {outcome.error}", file=sys.stderr)
             bar.note(outcome)
+            if on_outcome is not None:
+                on_outcome(report, outcome)
     return report
 
 

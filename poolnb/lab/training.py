@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm  # not tqdm.auto: without ipywidgets it warns, with a path of this machine
 
 from . import data, models
 from .config import ConfigError, RunConfig, UserError
@@ -116,6 +115,8 @@ class _Job:
         return cls(config, model, on_device, hashes, device, trajectory)
 
     def train(self, progress: bool, on_epoch: Callable[[int, dict[str, float]], None] | None) -> None:
+        from tqdm import tqdm  # not tqdm.auto: without ipywidgets it warns, with a path of this machine
+
         config = self.config
         optimizer = _optimizer(config, self.model)
         shuffle = torch.Generator().manual_seed(config.seed)
