@@ -107,3 +107,8 @@ def test_nothing_is_left_unfinished_and_no_checkout_is_named():
 def test_ruff(command):
     done = subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+
+
+def test_types():
+    done = subprocess.run([sys.executable, "-m", "mypy", "poolnb"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
