@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IntOrSizes = int | Sequence[int]
+_LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -103,19 +104,11 @@ def resolve(
         ValueError: a wrong number of entries, an entry out of range, or an input too small for one window.
     """
     size, dims = tuple(size), len(size)
-    if not isinstance(ceil_mode, bool):
-        raise TypeError(f"ceil_mode must be a bool, got {ceil_mode!r}")
-    if kernel_size is None:
-        _check_global(dims, stride, padding, dilation)
+    checked = check_sizes(dims, kernel_size, stride, padding, dilation, ceil_mode)
+    if checked is None:
         ones, zeros = (1,) * dims, (0,) * dims
         return Geometry(size, size, size, zeros, ones, ones)
-    kernel = _per_dim("kernel_size", kernel_size, dims, least=1)
-    strides = kernel if _is_default(stride) else _per_dim("stride", stride, dims, least=1)
-    pads = _per_dim("padding", padding, dims, least=0)
-    dilations = _per_dim("dilation", dilation, dims, least=1)
-    for k, p in zip(kernel, pads, strict=True):
-        if p > k // 2:
-            raise ValueError(f"padding must be at most half of kernel_size, got padding={pads}, kernel_size={kernel}")
+    kernel, strides, pads, dilations = checked
     output = tuple(map(_output_size, size, kernel, strides, pads, dilations, (ceil_mode,) * dims))
     if any(o < 1 for o in output):
         raise ValueError(
@@ -123,6 +116,30 @@ def resolve(
             f"dilation={dilations}; the output size would be {output}, and every entry must be at least 1"
         )
     return Geometry(size, kernel, strides, pads, dilations, output)
+
+
+def check_sizes(
+    dims: int,
+    kernel_size: IntOrSizes | None,
+    stride: IntOrSizes | None = None,
+    padding: IntOrSizes = 0,
+    dilation: IntOrSizes = 1,
+    ceil_mode: bool = False,
+) -> tuple[tuple[int, ...], ...] | None:
+    """What can be checked of a geometry without an input: (kernel, stride, padding, dilation); ``None`` when global."""
+    if not isinstance(ceil_mode, bool):
+        raise TypeError(f"ceil_mode must be a bool, got {ceil_mode!r}")
+    if kernel_size is None:
+        _check_global(dims, stride, padding, dilation)
+        return None
+    kernel = _per_dim("kernel_size", kernel_size, dims, least=1)
+    strides = kernel if stride is None or _is_default(stride) else _per_dim("stride", stride, dims, least=1)
+    pads = _per_dim("padding", padding, dims, least=0)
+    dilations = _per_dim("dilation", dilation, dims, least=1)
+    for k, p in zip(kernel, pads, strict=True):
+        if p > k // 2:
+            raise ValueError(f"padding must be at most half of kernel_size, got padding={pads}, kernel_size={kernel}")
+    return kernel, strides, pads, dilations
 
 
 def _is_default(stride: IntOrSizes | None) -> bool:
@@ -146,8 +163,8 @@ def _per_dim(name: str, value: IntOrSizes, dims: int, least: int) -> tuple[int, 
         raise TypeError(f"{name} must be an int or a sequence of {dims} ints, got {value!r}")
     if len(entries) not in (1, dims):
         raise ValueError(f"{name} must be an int or a sequence of {dims} ints, got {len(entries)} entries: {value!r}")
-    if any(v < least for v in entries):
-        raise ValueError(f"{name} must be at least {least} in every dimension, got {value!r}")
+    if any(v < least or v > _LARGEST for v in entries):
+        raise ValueError(f"{name} must be at least {least} and below 2**31 in every dimension, got {value!r}")
     return entries * dims if len(entries) == 1 else entries
 
 
@@ -191,7 +208,7 @@ def gather(x: Tensor, geometry: Geometry, fill: float | bool = 0) -> Tensor:
     """
     n = geometry.dims
     if geometry.single:
-        return x.flatten(2).movedim(2, 0).reshape(-1, x.size(0), x.size(1), *(1,) * n)
+        return x.flatten(2).movedim(2, 0).reshape(geometry.taps, x.size(0), x.size(1), *(1,) * n)
     channels_last = memory_format(x) != torch.contiguous_format
     for dim in range(n):
         x = _unfold(x, geometry, dim, fill)

@@ -21,7 +21,7 @@ def list_pools() -> list[str]:
 
 def pool_class(name: str, dims: int = 2) -> type[torch.nn.Module]:
     """The module class behind a name, for ``dims`` spatial dimensions."""
-    if name not in _POOLS:
+    if not isinstance(name, str) or name not in _POOLS:
         raise ValueError(f"name must be one of {', '.join(list_pools())}, got {name!r}")
     if dims not in (1, 2, 3):
         raise ValueError(f"dims must be 1, 2 or 3, got {dims!r}")

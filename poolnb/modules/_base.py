@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from poolnb import functional
-from poolnb.geometry import IntOrSizes
+from poolnb.geometry import IntOrSizes, check_sizes
 
 _GEOMETRY_DEFAULTS: dict[str, Any] = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
 
@@ -31,7 +32,8 @@ class Pool(torch.nn.Module):
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
     ) -> None:
-        super().__init__()
+        torch.nn.Module.__init__(self)  # not super(): MaxPool has a second base, torch's own
+        check_sizes(self.dims, kernel_size, stride, padding, dilation, ceil_mode)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.dilation, self.ceil_mode = dilation, ceil_mode
 
@@ -39,10 +41,20 @@ class Pool(torch.nn.Module):
         """The operator's own arguments for the next call."""
         return {}
 
+    @classmethod
+    def needs(cls, **own: Any) -> tuple[str, ...]:
+        """Which of ``channels`` and ``output_size`` the constructor cannot do without, given the other options."""
+        parameters = inspect.signature(cls).parameters.values()
+        return tuple(p.name for p in parameters if p.name in ("channels", "output_size") and p.default is p.empty)
+
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.pool(input, mask)
+
+    def pool(self, input: Tensor, mask: Tensor | None, **more: Any) -> Tensor:
+        """Call the operator's function with this module's geometry and options, and ``more`` of its arguments."""
         function = getattr(functional, f"{self.op}_pool{self.dims}d")
         geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-        return function(input, *geometry, **self.own(), mask=mask)
+        return function(input, *geometry, **self.own(), **more, mask=mask)
 
     def options(self) -> dict[str, Any]:
         """What :meth:`extra_repr` shows besides the geometry."""

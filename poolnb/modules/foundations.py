@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import torch
+
 from poolnb.modules._base import Pool
 
 
 class _MaxPool(Pool):
-    """Max pooling with a mask and global pooling; see :func:`poolnb.functional.max_pool2d`."""
+    """Max pooling with a mask and global pooling; see :func:`poolnb.functional.max_pool2d`.
+
+    An instance is one of :class:`torch.nn.MaxPool2d` as well, so that tools which look for that class find it.
+    """
 
     op = "max"
+    return_indices = False  # the one attribute of torch's class that has no counterpart here
 
 
 class _AvgPool(Pool):
@@ -17,15 +23,15 @@ class _AvgPool(Pool):
     op = "avg"
 
 
-class MaxPool1d(_MaxPool):
+class MaxPool1d(_MaxPool, torch.nn.MaxPool1d):
     dims = 1
 
 
-class MaxPool2d(_MaxPool):
+class MaxPool2d(_MaxPool, torch.nn.MaxPool2d):
     dims = 2
 
 
-class MaxPool3d(_MaxPool):
+class MaxPool3d(_MaxPool, torch.nn.MaxPool3d):
     dims = 3
 
 

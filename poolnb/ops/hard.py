@@ -10,37 +10,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poolnb.geometry import Geometry
-from poolnb.ops.taps import open_windows
+from poolnb.geometry import Geometry, memory_format
+from poolnb.ops.taps import accumulate, open_windows
 
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVG = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
+def _repeatable(x: Tensor, windows: Geometry) -> bool:
+    """Whether torch's own gradient adds in a fixed order; in three dimensions on a GPU it uses atomics."""
+    return windows.dims < 3 or x.device.type == "cpu"
+
+
 def max_pool(x: Tensor, mask: Tensor | None, windows: Geometry) -> Tensor:
     """Largest valid tap; the gradient goes to the first of equal ones."""
-    if mask is None and not windows.has_empty_window:
+    if mask is None and not windows.has_empty_window and _repeatable(x, windows):
         # ceil_mode only decides the output size: asking for it where floor gives the same size changes nothing.
         w = windows
         return _MAX[w.dims](x, w.kernel, w.stride, w.padding, w.dilation, ceil_mode=w.rounded_up)
     taps, valid = open_windows(x, mask, windows)
-    assert valid is not None
-    candidates = taps.masked_fill(~valid, -torch.inf)
-    chosen = candidates.detach().argmax(0)
-    index = torch.arange(windows.taps, device=x.device).view(-1, *(1,) * x.dim())
-    y = torch.where(index == chosen, candidates, 0).sum(0)
-    return y.masked_fill(~valid.any(0), 0).to(x.dtype)
+    if valid is not None:
+        taps = taps.masked_fill(~valid, -torch.inf)
+    y = taps.gather(0, taps.detach().argmax(0, keepdim=True)).squeeze(0)
+    return (y if valid is None else y.masked_fill(~valid.any(0), 0)).to(x.dtype)
+
+
+def _torch_averages(windows: Geometry) -> bool:
+    """Whether torch has these averages: it knows no dilation and, in three dimensions, no kernel above the input."""
+    undilated = all(d == 1 for d in windows.dilation)
+    return undilated and (windows.dims < 3 or all(k <= n for k, n in zip(windows.kernel, windows.size, strict=True)))
 
 
 def avg_pool(x: Tensor, mask: Tensor | None, windows: Geometry) -> Tensor:
     """Mean of the valid taps."""
-    undilated = all(d == 1 for d in windows.dilation)
-    if mask is None and undilated:
+    if mask is None and _torch_averages(windows) and _repeatable(x, windows):
         w = windows
         options = {"ceil_mode": w.rounded_up, "count_include_pad": False}
-        return _AVG[w.dims](x, w.kernel, w.stride, w.padding, **options)
+        if w.dims < 3:
+            return _AVG[w.dims](x, w.kernel, w.stride, w.padding, **options)
+        # torch's own in three dimensions takes no half types on a CPU, and forgets the layout.
+        y = _AVG[w.dims](accumulate(x), w.kernel, w.stride, w.padding, **options)
+        return y.to(x.dtype).contiguous(memory_format=memory_format(x))
     taps, valid = open_windows(x, mask, windows)
     if valid is None:
         return taps.mean(0).to(x.dtype)
     return (taps.sum(0) / valid.sum(0).clamp(min=1)).to(x.dtype)
-

@@ -43,7 +43,7 @@ class PoolOp:
         self,
         name: str,
         forward: Callable[..., Tensor],
-        backward: Callable[..., tuple[Tensor, ...]],
+        backward: Callable[..., Tensor | tuple[Tensor, ...]],
         tensors: Sequence[str] = (),
         attributes: Sequence[str] = (),
         sampled: bool = False,
@@ -145,7 +145,7 @@ class PoolOp:
                 grads = self._as_tuple(self.backward(windows, ctx.param_grads, grad, x, mask, *tensors, *rest))
                 return grads if ctx.param_grads else grads[:1]
 
-            out, vjp = torch.func.vjp(first_derivative, grad, x, *tensors)
+            out, vjp = torch.func.vjp(first_derivative, grad, x, *tensors)  # type: ignore[misc]
             pairs = zip(cotangents, out, strict=False)
             filled = tuple(torch.zeros_like(o) if c is None else c.to(o.dtype) for c, o in pairs)
             d_grad, d_x, *d_tensors = vjp(filled)
@@ -174,7 +174,10 @@ def _function(op: Any, gradient: Any, save: Any, rule: Any) -> type[torch.autogr
 
 
 def _in_layout_of(x: Tensor, result: Tensor) -> Tensor:
-    return result.to(x.dtype).contiguous(memory_format=memory_format(x))
+    result = result.to(x.dtype).contiguous(memory_format=memory_format(x))
+    # Contiguous leaves the strides of axes of size 1 as they come; what the fake kernel promises holds for all.
+    promised = torch.empty(result.shape, device="meta", memory_format=memory_format(x)).stride()
+    return result if result.stride() == promised else result.as_strided(result.shape, promised)
 
 
 def _param_grad(grad: Tensor, param: Tensor, wanted: bool) -> Tensor:
@@ -227,3 +230,14 @@ def _looped(call: Any, size: int, dims: list[int | None], args: Sequence[Any]) -
     if isinstance(results[0], tuple):
         return tuple(torch.stack(r) for r in zip(*results, strict=True)), (0,) * len(results[0])
     return torch.stack(results), 0
+
+
+def define(schema: str, kernel: Callable[..., Tensor], fake: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A plain op without a gradient; under vmap it runs once per entry."""
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    op = getattr(torch.ops.poolnb, schema.partition("(")[0]).default
+    _LIBRARY.impl(op._schema.name.removeprefix("poolnb::"), kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(op, fake, lib=_LIBRARY)
+    rule = _batching_rule(op, op, foldable=())
+    torch.library.register_vmap(op, rule, lib=_LIBRARY)
+    return op

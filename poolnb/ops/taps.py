@@ -21,8 +21,10 @@ def accumulate(x: Tensor) -> Tensor:
 
 def open_windows(x: Tensor, mask: Tensor | None, windows: Geometry) -> tuple[Tensor, Tensor | None]:
     """The taps, in the dtype of sums, and which are valid (``None``: all). Invalid taps hold 0, whatever was there."""
-    taps, valid = gather(accumulate(x), windows), valid_taps(mask, windows, x.device)
-    return (taps if mask is None else taps.masked_fill(~valid, 0)), valid
+    x = accumulate(x)
+    if mask is not None:
+        x = x.masked_fill(~mask, 0)
+    return gather(x, windows), valid_taps(mask, windows, x.device)
 
 
 def channelwise(parameter: Tensor, windows: Geometry) -> Tensor:
@@ -51,7 +53,7 @@ def softmax(taps: Tensor, scale: Tensor, valid: Tensor | None, careful: bool = T
             return torch.softmax(logits, 0)
         # Added once per position: much cheaper than a mask of the taps' size.
         bias = torch.zeros(valid.shape, dtype=taps.dtype).masked_fill(~valid, -torch.inf)
-        return _normalise(logits + bias)
+        return normalise(logits + bias)
     counted = taps != -torch.inf
     if valid is not None:
         counted = counted & valid
@@ -59,12 +61,12 @@ def softmax(taps: Tensor, scale: Tensor, valid: Tensor | None, careful: bool = T
     largest = torch.finfo(taps.dtype).max
     # The clamp keeps an overflow of scale * tap from becoming inf - inf; NaN passes through it.
     logits = (scale * taps.masked_fill(hot | ~counted, 0)).clamp(-largest, largest)
-    weights = _normalise(logits.masked_fill(~counted, -torch.inf))
+    weights = normalise(logits.masked_fill(~counted, -torch.inf))
     n_hot = hot.sum(0)
     return torch.where(n_hot > 0, hot / n_hot.clamp(min=1).to(taps.dtype), weights)
 
 
-def _normalise(logits: Tensor) -> Tensor:
+def normalise(logits: Tensor) -> Tensor:
     """softmax over the tap axis; all weights 0 in a window whose logits are all -inf."""
     peak = logits.amax(0)
     exps = (logits - peak.masked_fill(peak == -torch.inf, 0)).exp()
@@ -81,3 +83,16 @@ def weighted_mean(weights: Tensor, taps: Tensor, valid: Tensor | None, careful: 
     if valid is not None:
         cold = cold & valid
     return y.masked_fill((weights == 0).all(0) & cold.any(0), -torch.inf)
+
+
+def pick(taps: Tensor, chosen: Tensor, careful: bool = True) -> Tensor:
+    """The chosen tap of every window. ``len(taps)`` means that none was: then NaN, -inf or 0, as the taps are."""
+    # Invalid taps hold 0, so that the last tap of a window without a valid one is 0.
+    y = taps.gather(0, chosen.clamp(max=len(taps) - 1).unsqueeze(0)).squeeze(0)
+    return torch.where(chosen < len(taps), y, taps.amin(0)) if careful else y
+
+
+def one_hot(taps: Tensor, chosen: Tensor) -> Tensor:
+    """1 at the chosen tap of every window, 0 at the others, in the taps' shape and dtype."""
+    number = torch.arange(len(taps), device=taps.device).view(-1, *(1,) * chosen.dim())
+    return (number == chosen).to(taps.dtype)

@@ -1,0 +1,326 @@
+"""The operators as the tests see them: one table, random cases for it, and the calls of library and oracle.
+
+A test takes an operator from :data:`OPERATORS` and a case from :func:`cases` or :func:`case`, and never asks which
+kernel computes: the same tests serve the PyTorch kernels and the compiled ones.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import poolnb
+from poolnb import reference
+from poolnb.geometry import Geometry, resolve
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+DIMS = (1, 2, 3)
+LAYOUTS = ("contiguous", "channels_last", "transposed", "sliced", "expanded")
+
+# Half types are compared with the oracle on the rounded input: what is left is the rounding of the result.
+TOLERANCE = {
+    torch.float16: {"rtol": 2e-3, "atol": 2e-3},
+    torch.bfloat16: {"rtol": 1.6e-2, "atol": 1.6e-2},
+    torch.float32: {"rtol": 1e-4, "atol": 2e-5},
+    torch.float64: {"rtol": 1e-9, "atol": 1e-10},
+}
+
+Own = dict[str, Any]
+
+
+def examples(count: int) -> settings:
+    """That many examples in an ordinary run, the profile's number in one that looks for new examples."""
+    ordinary = os.environ.get("HYPOTHESIS_PROFILE", "ci") == "ci"
+    return settings(max_examples=count) if ordinary else settings()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an operator's own arguments may depend on."""
+
+    shape: tuple[int, ...]  # of the input, batch dimension included
+    windows: Geometry
+    dtype: torch.dtype
+    batched: bool
+    rng: random.Random
+
+    @property
+    def channels(self) -> int:
+        return self.shape[1]
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        """A parameter tensor with entries in [low, high], of a dtype that is accepted beside the input."""
+        generator = torch.Generator().manual_seed(self.rng.getrandbits(32))
+        values = low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
+        half = self.dtype in (torch.float16, torch.bfloat16)
+        return values.to(self.rng.choice([self.dtype, torch.float32]) if half else self.dtype)
+
+    def number_or_tensor(self, low: float, high: float) -> float | Tensor:
+        """A parameter in one of its three forms: a float, a 0-d tensor, one entry per channel."""
+        form = self.rng.choice(["float", "0-d", "per channel"])
+        if form == "float":
+            return self.rng.uniform(low, high)
+        return self.uniform(low, high, *(() if form == "0-d" else (self.channels,)))
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One row of the table.
+
+    ``own`` makes random own arguments; ``tensors`` names those that get a gradient when they are tensors, in the order
+    in which the oracle's backward returns them. ``bad`` gives wrong own arguments: (arguments, the name to be blamed).
+    """
+
+    name: str
+    own: Callable[[Setting], Own] = lambda setting: {}
+    tensors: tuple[str, ...] = ()
+    bad: Callable[[Setting], list[tuple[Own, str]]] = lambda setting: []
+    averaging: bool = False  # min <= y <= max in every window
+    kinks: bool = False  # derivative jumps where taps tie or are 0; the oracle and the op agree on the side
+    registered: bool = True  # has poolnb:: ops of its own
+    extra: Own = field(default_factory=dict)  # further arguments of the op, in every case
+    gradient_tolerance: float = 1.0  # multiplies TOLERANCE in comparisons of gradients
+
+    def function(self, dims: int) -> Callable[..., Tensor]:
+        return getattr(poolnb.functional, f"{self.name}_pool{dims}d")
+
+    @property
+    def forward_oracle(self) -> Callable[..., Any]:
+        return getattr(reference, f"{self.name}_pool")
+
+    @property
+    def backward_oracle(self) -> Callable[..., Any]:
+        return getattr(reference, f"{self.name}_pool_backward")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: an operator, its input (unbatched where ``batched`` is false), geometry, mask, own arguments."""
+
+    operator: Operator
+    dims: int
+    x: Tensor
+    geometry: dict[str, Any]
+    mask: Tensor | None
+    own: Own
+    batched: bool
+
+    def with_input(self, x: Tensor) -> Case:
+        return replace(self, x=x)
+
+    def run(self, x: Tensor | None = None, **own: Any) -> Tensor:
+        x = self.x if x is None else x
+        return self.operator.function(self.dims)(x, **self.geometry, **{**self.own, **own}, mask=self.mask)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The own arguments that get a gradient."""
+        return {n: self.own[n] for n in self.operator.tensors if isinstance(self.own.get(n), Tensor)}
+
+    # ---- the oracle --------------------------------------------------------------------------------------------------
+
+    def _for_numpy(self, value: Any) -> Any:
+        return value.detach().double().numpy() if isinstance(value, Tensor) else value
+
+    def _oracle_arguments(self) -> tuple[np.ndarray, dict[str, Any]]:
+        x = self._for_numpy(self.x if self.batched else self.x.unsqueeze(0))
+        own = {n: self._for_numpy(v) for n, v in self.own.items()}
+        mask = None if self.mask is None else self.mask.numpy()
+        return x, {**self.geometry, **own, "mask": mask}
+
+    def expected(self) -> Tensor:
+        x, arguments = self._oracle_arguments()
+        y = torch.as_tensor(self.operator.forward_oracle(x, **arguments))
+        return y if self.batched else y.squeeze(0)
+
+    def expected_gradients(self, grad: Tensor) -> dict[str, Tensor]:
+        """The gradients of the input and of every own tensor, each in the shape of what it belongs to."""
+        x, arguments = self._oracle_arguments()
+        grad = self._for_numpy(grad if self.batched else grad.unsqueeze(0))
+        result = self.operator.backward_oracle(grad, x, **arguments)
+        grads = result if isinstance(result, tuple) else (result,)
+        named = dict(zip(("input", *self.operator.tensors), map(torch.as_tensor, grads), strict=True))
+        wanted = {"input": self.x, **self.tensors()}
+        return {n: _in_shape(named[n], t) for n, t in wanted.items()}
+
+
+def _in_shape(grad: Tensor, like: Tensor) -> Tensor:
+    if grad.shape == like.shape:
+        return grad
+    return grad.squeeze(0) if grad.squeeze(0).shape == like.shape else grad.sum_to_size(like.shape)
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+OPERATORS: dict[str, Operator] = {}
+
+
+def add(operator: Operator) -> None:
+    OPERATORS[operator.name] = operator
+
+
+def bad_number(name: str, setting: Setting, *out_of_range: float) -> list[tuple[Own, str]]:
+    """Wrong values for a parameter that is a float, a 0-d tensor or a (C,) tensor."""
+    c, other = setting.channels, torch.float32 if setting.dtype == torch.float64 else torch.float64
+    values: list[Any] = [
+        *out_of_range,
+        "1",
+        None,
+        True,
+        1j,
+        [1.0],
+        float("nan"),
+        torch.ones(c + 1, dtype=setting.dtype),
+        torch.ones(1, c, dtype=setting.dtype),
+        torch.ones(c, dtype=other),
+        torch.ones(c, dtype=torch.int64),
+        torch.ones(c, dtype=setting.dtype, device="meta"),
+    ]
+    return [({name: v}, name) for v in values]
+
+
+def bad_flag(name: str) -> list[tuple[Own, str]]:
+    return [({name: v}, name) for v in (1, "yes", None)]
+
+
+add(Operator("max", kinks=True, averaging=True, registered=False))
+add(Operator("avg", averaging=True, registered=False))
+add(
+    Operator(
+        "soft",
+        own=lambda s: {"beta": s.number_or_tensor(-2.0, 3.0)},
+        tensors=("beta",),
+        bad=lambda s: [*bad_number("beta", s, float("inf")), *bad_flag("semi_grad")],
+        averaging=True,
+    )
+)
+
+
+def selected(condition: Callable[[Operator], bool] = lambda operator: True) -> Iterator[Any]:
+    """Operators as pytest parameters."""
+    return (pytest.param(o, id=o.name) for o in OPERATORS.values() if condition(o))
+
+
+every_operator = pytest.mark.parametrize("operator", list(selected()))
+every_dimension = pytest.mark.parametrize("dims", DIMS)
+
+
+# ---- random cases ----------------------------------------------------------------------------------------------------
+
+_LARGEST_AXIS = {1: 11, 2: 7, 3: 5}
+
+
+@st.composite
+def geometries(draw: st.DrawFn, dims: int) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """A spatial size and a geometry that gives at least one window; ints and tuples, defaults and all arguments."""
+    size = tuple(draw(st.lists(st.integers(1, _LARGEST_AXIS[dims]), min_size=dims, max_size=dims)))
+    if draw(st.integers(0, 9)) == 0:
+        return size, {"kernel_size": None}
+
+    def per_dim(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw(st.lists(st.integers(low, high), min_size=dims, max_size=dims)))
+
+    kernel, stride, dilation = per_dim(1, 3), per_dim(1, 4), per_dim(1, 2)
+    padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
+    # Shrink what does not fit: first the dilation, then the kernel.
+    room = [n + 2 * p for n, p in zip(size, padding, strict=True)]
+    dilation = tuple(d if d * (k - 1) < r else 1 for d, k, r in zip(dilation, kernel, room, strict=True))
+    kernel = tuple(min(k, r) for k, r in zip(kernel, room, strict=True))
+    padding = tuple(min(p, k // 2) for p, k in zip(padding, kernel, strict=True))
+    kernel = tuple(min(k, n + 2 * p) for k, n, p in zip(kernel, size, padding, strict=True))
+    padding = tuple(min(p, k // 2) for p, k in zip(padding, kernel, strict=True))
+    geometry: dict[str, Any] = {"kernel_size": kernel, "padding": padding, "dilation": dilation}
+    geometry["stride"] = draw(st.sampled_from([stride, None]))
+    geometry["ceil_mode"] = draw(st.booleans())
+    for name in ("kernel_size", "stride", "padding", "dilation"):
+        value = geometry[name]
+        if value is not None and len(set(value)) == 1 and draw(st.booleans()):
+            geometry[name] = value[0]
+    return size, geometry
+
+
+def laid_out(values: Tensor, layout: str) -> Tensor:
+    """The same values in another memory layout."""
+    if layout == "channels_last" and values.dim() in (4, 5):
+        return values.contiguous(memory_format=torch.channels_last if values.dim() == 4 else torch.channels_last_3d)
+    if layout == "transposed":
+        return values.transpose(1, -1).contiguous().transpose(1, -1)
+    if layout == "sliced":
+        larger = values.new_full((values.size(0), values.size(1) + 1, *values.shape[2:-1], 2 * values.size(-1) + 1), 7)
+        view = larger[:, 1:, ..., 1::2]
+        return view.copy_(values)
+    if layout == "expanded":
+        return values[:1].expand(values.shape) if values.size(0) else values
+    return values
+
+
+def case(
+    operator: Operator,
+    dims: int,
+    shape: tuple[int, ...],
+    geometry: dict[str, Any],
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    mask: Tensor | None = None,
+    layout: str = "contiguous",
+    batched: bool = True,
+    ties: bool = False,
+    own: Own | None = None,
+) -> Case:
+    """A case from explicit choices; ``shape`` includes the batch dimension."""
+    generator = torch.Generator().manual_seed(seed)
+    values = 1.5 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    if ties:
+        values = (values * 2).round() / 2
+    x = laid_out(values.to(dtype), layout)
+    windows = resolve(shape[2:], **geometry)
+    setting = Setting(shape, windows, dtype, batched, random.Random(seed))
+    if not batched:
+        x = x[0]
+    return Case(operator, dims, x, geometry, mask, {**operator.extra, **operator.own(setting), **(own or {})}, batched)
+
+
+@st.composite
+def cases(
+    draw: st.DrawFn, operator: Operator, dims: int, dtypes: tuple[torch.dtype, ...] = DTYPES, least_batch: int = 0
+) -> Case:
+    """Any legal call of an operator."""
+    size, geometry = draw(geometries(dims))
+    batched = draw(st.integers(0, 4)) > 0
+    batch = draw(st.sampled_from([1, 2, least_batch])) if batched else 1
+    shape = (batch, draw(st.sampled_from([1, 2, 3])), *size)
+    return case(
+        operator,
+        dims,
+        shape,
+        geometry,
+        seed=draw(st.integers(0, 2**31)),
+        dtype=draw(st.sampled_from(dtypes)),
+        mask=draw(masks(shape, batched)),
+        layout=draw(st.sampled_from(LAYOUTS)),
+        batched=batched,
+        ties=draw(st.booleans()),
+    )
+
+
+@st.composite
+def masks(draw: st.DrawFn, shape: tuple[int, ...], batched: bool = True) -> Tensor | None:
+    """``None``, or a mask in one of the shapes that broadcast, which leaves some windows empty now and then."""
+    if draw(st.booleans()):
+        return None
+    full = shape if batched else shape[1:]
+    kept = [draw(st.booleans()) for _ in full]
+    mask_shape = tuple(n if keep else 1 for n, keep in zip(full, kept, strict=True))
+    mask_shape = mask_shape[draw(st.integers(0, len(mask_shape) - 1)) :]
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    return torch.rand(mask_shape, generator=generator) < draw(st.sampled_from([0.3, 0.7, 0.9]))
