@@ -151,3 +151,39 @@ def flag(name: str, value: bool) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be a bool, got {value!r}")
     return value
+
+
+def position_parameter(name: str, value: float | Tensor, call: Call) -> Tensor:
+    """A float, 0-d, (C,) or (C, *output) tensor as a (C, *output) tensor in the dtype of sums."""
+    shape = (call.channels, *call.windows.output)
+    if not isinstance(value, Tensor):
+        value = number(name, value, accepted="real number or a torch.Tensor")
+        return torch.full(shape, value, dtype=call.sum_dtype, device=call.input.device)
+    check_parameter_tensor(name, value, call)
+    if tuple(value.shape) not in ((), shape[:1], shape):
+        raise ValueError(
+            f"{name} must be 0-d or have shape ({call.channels},) or {shape}, got shape {tuple(value.shape)}"
+        )
+    aligned = value.view(-1, *(1,) * len(call.windows.output)) if value.dim() == 1 else value
+    return aligned.to(call.sum_dtype).expand(shape)
+
+
+def noise_seed(seed: int | Tensor | None, training: bool, call: Call) -> Tensor | None:
+    """The seed of a sampled operator as an int64 0-d tensor; ``None`` in evaluation, which draws nothing."""
+    if isinstance(seed, Tensor):
+        if seed.dtype != torch.int64:
+            raise TypeError(f"seed must be an int or an int64 tensor, got a tensor of {seed.dtype}")
+        if seed.dim() != 0:
+            raise ValueError(f"seed must be an int or a 0-d tensor, got shape {tuple(seed.shape)}")
+        if seed.device.type != "cpu":
+            check_device("seed", seed, call.input)
+    elif seed is not None:
+        if isinstance(seed, bool) or not isinstance(seed, int | torch.SymInt):
+            raise TypeError(f"seed must be an int, an int64 0-d tensor or None, got {seed!r}")
+        if not -(2**63) <= seed < 2**63:
+            raise ValueError(f"seed must be in [-2**63, 2**63), got {seed!r}")
+    if not flag("training", training):
+        return None
+    if seed is None:
+        return torch.randint(2**63 - 1, (), device="cpu")
+    return seed if isinstance(seed, Tensor) else torch.full((), seed, dtype=torch.int64, device="cpu")

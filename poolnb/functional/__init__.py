@@ -5,6 +5,17 @@ One file per family of operators; the families are those of the book.
 """
 
 from poolnb.functional.foundations import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
+from poolnb.functional.sampling import (
+    s3_pool1d,
+    s3_pool2d,
+    s3_pool3d,
+    stochastic_pool1d,
+    stochastic_pool2d,
+    stochastic_pool3d,
+    tdgs_pool1d,
+    tdgs_pool2d,
+    tdgs_pool3d,
+)
 from poolnb.functional.softmax import soft_pool1d, soft_pool2d, soft_pool3d
 
 __all__ = [
@@ -14,7 +25,16 @@ __all__ = [
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
+    "s3_pool1d",
+    "s3_pool2d",
+    "s3_pool3d",
     "soft_pool1d",
     "soft_pool2d",
     "soft_pool3d",
+    "stochastic_pool1d",
+    "stochastic_pool2d",
+    "stochastic_pool3d",
+    "tdgs_pool1d",
+    "tdgs_pool2d",
+    "tdgs_pool3d",
 ]

@@ -9,7 +9,8 @@ follows bit for bit.
   ``STOCHASTIC``, ``TDGS`` and ``S3`` below.
 - Position of a window: its row-major index in (N, C, *output), whatever the memory layout.
 - One number per position (:func:`uniform`): ``block = position // 4``, ``draw`` as given, output word ``position % 4``.
-- One number per tap of a window (:func:`tap_uniform`): ``block = position``, ``draw = tap // 4``, output word ``tap % 4``.
+- One number per tap of a window (:func:`tap_uniform`): ``block = position``, ``draw = tap // 4``, output word
+  ``tap % 4``.
 - From a word to a number: ``((word >> 9) + 0.5) * 2**-23``. All numbers are multiples of 2**-24 from 2**-24 to
   1 - 2**-24, so they are exact in float32 and float64, the same in both, and never 0 or 1.
 
@@ -62,9 +63,7 @@ def tap_uniform(
     return _numbers(seed, count, draws, stream, dtype, device).flatten(0, 1)[:taps]
 
 
-def _numbers(
-    seed: Tensor, blocks: int, draws: Tensor, stream: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def _numbers(seed: Tensor, blocks: int, draws: Tensor, stream: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The four numbers of every (draw, block): shape (draws, 4, blocks); ``draws`` has shape (draws, 1)."""
     key = seed & _MASK, (seed >> 32) & _MASK
     last = torch.full((), stream, device=device)

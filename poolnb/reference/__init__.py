@@ -7,6 +7,27 @@ operator's own parameters.
 """
 
 from poolnb.reference.foundations import avg_pool, avg_pool_backward, max_pool, max_pool_backward
+from poolnb.reference.sampling import (
+    s3_pool,
+    s3_pool_backward,
+    stochastic_pool,
+    stochastic_pool_backward,
+    tdgs_pool,
+    tdgs_pool_backward,
+)
 from poolnb.reference.softmax import soft_pool, soft_pool_backward
 
-__all__ = ["avg_pool", "avg_pool_backward", "max_pool", "max_pool_backward", "soft_pool", "soft_pool_backward"]
+__all__ = [
+    "avg_pool",
+    "avg_pool_backward",
+    "max_pool",
+    "max_pool_backward",
+    "s3_pool",
+    "s3_pool_backward",
+    "soft_pool",
+    "soft_pool_backward",
+    "stochastic_pool",
+    "stochastic_pool_backward",
+    "tdgs_pool",
+    "tdgs_pool_backward",
+]

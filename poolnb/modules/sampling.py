@@ -1,0 +1,199 @@
+"""Pooling that samples, as modules: a random draw in training mode, a fixed function in evaluation mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poolnb._arguments import number
+from poolnb.geometry import IntOrSizes, _per_dim
+from poolnb.modules._base import Pool
+
+
+class _Sampled(Pool):
+    """A pooler that draws in training mode, each call with a new seed from torch's default CPU generator.
+
+    A fixed noise is a matter of one call: ``pool(x, seed=7)``.
+    """
+
+    def forward(self, input: Tensor, mask: Tensor | None = None, *, seed: int | Tensor | None = None) -> Tensor:
+        return self.pool(input, mask, training=self.training, seed=seed)
+
+
+class _StochasticPool(_Sampled):
+    """Stochastic pooling; see :func:`poolnb.functional.stochastic_pool2d`.
+
+    In training mode each output is one tap, drawn in proportion to its positive part; in evaluation mode it is the
+    mean under these probabilities. ``torch.manual_seed`` fixes the draws, or ``pool(x, seed=7)`` those of one call.
+    """
+
+    op = "stochastic"
+
+
+class _S3Pool(_Sampled):
+    """S3Pool; see :func:`poolnb.functional.s3_pool2d`.
+
+    In training mode a stride-1 max map loses random rows and columns; in evaluation mode it is averaged.
+    ``torch.manual_seed`` fixes the draws, or ``pool(x, seed=7)`` those of one call.
+
+    Args:
+        grid_size: width of the strips that rows and columns are drawn from, a multiple of ``stride``; ``None``: twice
+            the stride.
+        eval_mode: ``"average"``, the mean of the map over each stride cell, or ``"expectation"``, the exact mean of
+            the training output.
+    """
+
+    op = "s3"
+
+    def __init__(
+        self,
+        kernel_size: IntOrSizes | None,
+        stride: IntOrSizes | None = None,
+        padding: IntOrSizes = 0,
+        dilation: IntOrSizes = 1,
+        ceil_mode: bool = False,
+        *,
+        grid_size: IntOrSizes | None = None,
+        eval_mode: str = "average",
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        if eval_mode not in ("average", "expectation"):
+            raise ValueError(f'eval_mode must be "average" or "expectation", got {eval_mode!r}')
+        self.grid_size, self.eval_mode = grid_size, eval_mode
+
+    def own(self) -> dict[str, Any]:
+        return {"grid_size": self.grid_size, "eval_mode": self.eval_mode}
+
+    def options(self) -> dict[str, Any]:
+        return self.own()
+
+
+class _TDGSPool(_Sampled):
+    """Temperature-driven Gumbel-softmax pooling with a learned temperature; see :func:`poolnb.functional.tdgs_pool2d`.
+
+    In training mode each output is one tap, drawn from a softmax of the taps at the learned temperature; in evaluation
+    mode it is the mean under that softmax. ``torch.manual_seed`` fixes the draws, or ``pool(x, seed=7)`` those of one
+    call.
+
+    Args:
+        channels: number of input channels; may be ``None`` with ``granularity="layer"``.
+        output_size: spatial output size, an int or one per dimension; needed with ``granularity="position"`` only.
+        granularity: one temperature per output position and channel, per channel, or for the layer.
+        init: mean of the initial temperatures, greater than 0.
+        jitter: they are drawn uniformly from init * [1 - jitter, 1 + jitter]; in [0, 1).
+        positive: how the parameter becomes a temperature: ``"relu"``, as the author does, which never leaves 0 again
+            once the parameter is negative, or ``"softplus"``.
+        tau, hard, normalize, eps: as the function takes them.
+    """
+
+    op = "tdgs"
+
+    def __init__(
+        self,
+        kernel_size: IntOrSizes | None,
+        channels: int | None = None,
+        output_size: IntOrSizes | None = None,
+        stride: IntOrSizes | None = None,
+        padding: IntOrSizes = 0,
+        dilation: IntOrSizes = 1,
+        ceil_mode: bool = False,
+        *,
+        granularity: str = "position",
+        init: float = 1.0,
+        jitter: float = 0.5,
+        positive: str = "relu",
+        tau: float = 1.0,
+        hard: bool = True,
+        normalize: bool = True,
+        eps: float = 0.01,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        shape = self._shape(granularity, channels, output_size)
+        if positive not in ("relu", "softplus"):
+            raise ValueError(f'positive must be "relu" or "softplus", got {positive!r}')
+        self.granularity, self.positive = granularity, positive
+        self.init, self.jitter = number("init", init, low=0, strict=True), number("jitter", jitter, low=0, high=1)
+        if jitter == 1:
+            raise ValueError("jitter must be less than 1, so that no temperature starts at 0, got 1")
+        self.tau, self.hard, self.normalize, self.eps = tau, hard, normalize, eps
+        #: The parameter; :meth:`current_temperature` is the temperature itself.
+        self.temperature = torch.nn.Parameter(torch.empty(shape))
+        self.reset_parameters()
+
+    @classmethod
+    def needs(cls, **own: Any) -> tuple[str, ...]:
+        granularity = own.get("granularity", "position")
+        return {"position": ("channels", "output_size"), "channel": ("channels",)}.get(granularity, ())
+
+    def _shape(self, granularity: str, channels: int | None, output_size: IntOrSizes | None) -> tuple[int, ...]:
+        if granularity not in ("position", "channel", "layer"):
+            raise ValueError(f'granularity must be "position", "channel" or "layer", got {granularity!r}')
+        if granularity == "layer":
+            return ()
+        if channels is None:
+            raise ValueError(f'channels must be given with granularity="{granularity}"')
+        per_channel = _per_dim("channels", channels, 1, least=1)
+        if granularity == "channel":
+            return per_channel
+        if output_size is None:
+            raise ValueError('output_size must be given with granularity="position"')
+        return per_channel + _per_dim("output_size", output_size, self.dims, least=1)
+
+    def reset_parameters(self) -> None:
+        """Draw the initial temperatures again."""
+        with torch.no_grad():
+            self.temperature.uniform_(self.init * (1 - self.jitter), self.init * (1 + self.jitter))
+            if self.positive == "softplus":  # its inverse, so that the temperatures start where they should
+                self.temperature.add_(torch.log(-torch.expm1(-self.temperature)))
+
+    def current_temperature(self) -> Tensor:
+        """The temperature without ``eps``, at least 0."""
+        raw = self.temperature
+        return torch.nn.functional.softplus(raw) if self.positive == "softplus" else raw.relu()
+
+    def own(self) -> dict[str, Any]:
+        options = {"tau": self.tau, "hard": self.hard, "normalize": self.normalize, "eps": self.eps}
+        return {"temperature": self.current_temperature(), **options}
+
+    def options(self) -> dict[str, Any]:
+        shape = tuple(self.temperature.shape)
+        names = ("granularity", "positive", "tau", "hard", "normalize", "eps")
+        return {"temperature": shape, **{n: getattr(self, n) for n in names}}
+
+
+class StochasticPool1d(_StochasticPool):
+    dims = 1
+
+
+class StochasticPool2d(_StochasticPool):
+    dims = 2
+
+
+class StochasticPool3d(_StochasticPool):
+    dims = 3
+
+
+class S3Pool1d(_S3Pool):
+    dims = 1
+
+
+class S3Pool2d(_S3Pool):
+    dims = 2
+
+
+class S3Pool3d(_S3Pool):
+    dims = 3
+
+
+class TDGSPool1d(_TDGSPool):
+    dims = 1
+
+
+class TDGSPool2d(_TDGSPool):
+    dims = 2
+
+
+class TDGSPool3d(_TDGSPool):
+    dims = 3

@@ -1,0 +1,137 @@
+r"""Temperature-driven Gumbel-softmax pooling: a tap drawn from a softmax whose temperature is learned.
+
+Logits are :math:`l_i = z_i/t` with :math:`t = \max(T, 0) + \epsilon` and :math:`z = x/\lVert x\rVert_2` over the
+window's valid taps (0 for a window of zeros), or :math:`z = x` without ``normalize``. With a seed (training),
+:math:`q = \mathrm{softmax}((l + g)/\tau)` with Gumbel noise g, and the output is :math:`\sum_i s_i x_i`: s = q or, if
+``hard``, one-hot at the largest :math:`l + g` with the gradient of q in its place. Without one (evaluation),
+:math:`q = s = \mathrm{softmax}(l)`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from poolnb.geometry import Geometry, scatter
+from poolnb.ops import philox
+from poolnb.ops.registration import PoolOp
+from poolnb.ops.taps import accumulate, normalise, one_hot, open_windows, pick, tame, weighted_mean
+
+
+class _State(NamedTuple):
+    taps: Tensor
+    valid: Tensor | None
+    z: Tensor
+    norm: Tensor | None  # of the window; None without normalize
+    t: Tensor
+    q: Tensor
+    chosen: Tensor | None  # the drawn tap; None unless drawn hard
+    careful: bool
+
+
+def _evaluate(
+    windows: Geometry,
+    x: Tensor,
+    mask: Tensor | None,
+    temperature: Tensor,
+    seed: Tensor | None,
+    tau: float,
+    hard: bool,
+    normalize: bool,
+    eps: float,
+) -> _State:
+    careful = not tame(x, temperature)
+    taps, valid = open_windows(x, mask, windows)
+    t = temperature.relu() + eps
+    finite, excluded = _finite(taps, valid, careful)
+    z, norm = _unit(finite) if normalize else (finite, None)
+    scores = z / t
+    if seed is not None:
+        scores = (scores + _gumbel(seed, taps)) / tau
+    if careful:  # no inf - inf among the scores
+        scores = scores.clamp(-torch.finfo(taps.dtype).max, torch.finfo(taps.dtype).max)
+    if excluded is not None:
+        scores = scores.masked_fill(excluded, -torch.inf)
+    chosen = _largest(scores) if seed is not None and hard else None
+    return _State(taps, valid, z, norm, t, normalise(scores), chosen, careful)
+
+
+def _finite(taps: Tensor, valid: Tensor | None, careful: bool) -> tuple[Tensor, Tensor | None]:
+    """The taps with infinities set to 0, and which of them have probability 0 (``None``: no tap).
+
+    These are the invalid ones, those of -inf, and in a window that holds +inf all others.
+    """
+    if not careful:
+        return taps, None if valid is None else ~valid
+    hot, cold = taps == torch.inf, taps == -torch.inf
+    excluded = cold | (hot.any(0) & (taps < torch.inf))
+    return taps.masked_fill(hot | cold, 0), excluded if valid is None else excluded | ~valid
+
+
+def _unit(taps: Tensor) -> tuple[Tensor, Tensor]:
+    """taps / norm and the norm, over the window; a window of zeros stays as it is.
+
+    Dividing by the largest size first keeps squares from over- and underflowing. It cancels and needs no derivative.
+    """
+    size = taps.detach().abs().amax(0)
+    size = size + (size == 0)
+    scaled = taps / size
+    square = scaled.square().sum(0)
+    norm = (square + (square == 0)).sqrt()
+    return scaled / norm, size * norm
+
+
+def _gumbel(seed: Tensor, taps: Tensor) -> Tensor:
+    count = taps[0].numel()
+    noise = philox.tap_uniform(seed, len(taps), count, philox.TDGS, dtype=taps.dtype, device=taps.device)
+    return -(-noise.log()).log().view(taps.shape)
+
+
+def _largest(scores: Tensor) -> Tensor:
+    """The first largest score per window; the number of taps where all are -inf or one is NaN."""
+    peak, tap = scores.detach().amax(0), scores.detach().argmax(0)
+    return tap.masked_fill(~(peak > -torch.inf), len(scores))
+
+
+def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, temperature: Tensor, *options: Any) -> Tensor:
+    s = _evaluate(windows, x, mask, temperature, *options)
+    if s.chosen is None:
+        return weighted_mean(s.q, s.taps, s.valid, s.careful)
+    y = pick(s.taps, s.chosen, s.careful)
+    return y.masked_fill(s.t.isnan(), torch.nan) if s.careful else y
+
+
+def _backward(
+    windows: Geometry,
+    param_grads: bool,
+    grad: Tensor,
+    x: Tensor,
+    mask: Tensor | None,
+    temperature: Tensor,
+    seed: Tensor | None,
+    tau: float,
+    *options: Any,
+) -> tuple[Tensor, Tensor]:
+    s = _evaluate(windows, x, mask, temperature, seed, tau, *options)
+    grad, width = accumulate(grad), s.t if seed is None else s.t * tau
+    centred = s.q * (s.z - (s.q * s.z).sum(0))
+    spread = (centred * s.z).sum(0)  # the variance of z under q
+    turned = centred if s.norm is None else centred - s.z * spread
+    direct = s.q if s.chosen is None else one_hot(s.taps, s.chosen)
+    grad_x = scatter(grad * (direct + turned / width), windows)
+    if not param_grads:
+        return grad_x, temperature
+    slope = -spread / (width * s.t) if s.norm is None else -s.norm * spread / (width * s.t)
+    return grad_x, (grad * slope * (temperature > 0)).sum(0)
+
+
+tdgs_pool = PoolOp(
+    "tdgs_pool",
+    _forward,
+    _backward,
+    tensors=["temperature"],
+    attributes=["float tau", "bool hard", "bool normalize", "float eps"],
+    sampled=True,
+)
