@@ -22,7 +22,6 @@ from torch import Tensor
 
 from .config import UserError
 from .provenance import note_data
-from .provenance import note_data
 
 CLASSES = 10
 
@@ -177,7 +176,8 @@ def _from_torchvision(name: str, *, train: bool, root: Path | None = None) -> Sa
     read: Any = reader(root=str(root or data_folder()), train=train)
     pixels = torch.as_tensor(read.data)
     labels = torch.as_tensor(read.targets, dtype=torch.int64)
-    return Samples(pixels.reshape(len(pixels), *info.shape[1:], info.shape[0]), labels, info.largest)
+    pixels = pixels.reshape(len(pixels), *info.shape[1:], info.shape[0])
+    return Samples(pixels.contiguous(), labels, info.largest)  # torchvision's CIFAR-10 is a transposed view
 
 
 def _ensure_files(name: str) -> None:

@@ -24,6 +24,10 @@ class RecordError(UserError, ValueError):
     """A file that is not a record of a run, or a damaged one."""
 
 
+class WriteError(UserError, OSError):
+    """A record that could not be written: the disk is full, say. No part of it is left."""
+
+
 @dataclass(frozen=True)
 class Record:
     """What one run has left.
@@ -154,11 +158,17 @@ def record_path(folder: str | os.PathLike[str], config: RunConfig) -> Path:
 
 
 def write_record(record: Record, folder: str | os.PathLike[str]) -> Path:
-    """Write `record` into `folder`, whole or not at all. A failed run does not replace the record of a finished one."""
+    """Write `record` into `folder`, whole or not at all (`WriteError`).
+
+    The record of a failed run does not replace that of a finished one.
+    """
     path = record_path(folder, record.config)
     if record.status == "failed" and is_done(path):
         return path
-    write_atomically(path, record.to_json())
+    try:
+        write_atomically(path, record.to_json())
+    except OSError as error:
+        raise WriteError(f"the record {path} cannot be written: {error.strerror or error}") from None
     return path
 
 

@@ -57,6 +57,9 @@ def read_sweep(path: str | os.PathLike[str]) -> Sweep:
 
 def _expand(spec: Mapping[str, Any]) -> list[RunConfig]:
     fixed, grid, variants = spec.get("fixed", {}), spec.get("grid", {}), spec.get("variants", [{}])
+    for name, value, kind in (("fixed", fixed, dict), ("grid", grid, dict), ("variants", variants, list)):
+        if not isinstance(value, kind) or (kind is list and not all(isinstance(one, dict) for one in value)):
+            raise ConfigError(f"{name} is {value!r}; accepted: {'a table' if kind is dict else 'tables'}")
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"grid: {name} is {values!r}; accepted: a list with at least one value")
@@ -120,7 +123,9 @@ def sweep(
     A run that fails leaves a record that says why, and the others go on; it is done again only with `retry_failed`.
     With `fast` a run is a call of `run`; without, an execution of the one-run notebook. The records are the same.
     `workers` is the number of processes (default: as many as the cores hold, with the threads that each run uses).
-    `on_outcome(report, outcome)` is called after every run. Stopped in any way and started again, a sweep does only what is missing.
+    `on_outcome(report, outcome)` is called after every run.
+
+    Stopped in any way and started again, a sweep does only what is missing.
 
     Raises `ConfigError` or `DataError` before any run if one of the runs cannot work.
     """

@@ -1,0 +1,51 @@
+"""The one-run notebook: the same run as the command line's, and the same refusals."""
+
+import ast
+
+import nbformat
+import papermill
+import pytest
+
+from poolnb.cli import main
+from poolnb.lab.config import RunConfig, defaults
+from poolnb.lab.records import load_records
+from poolnb.lab.sweep import NOTEBOOK, LocalProcesses, sweep
+
+CONFIG = RunConfig(pooler="avg", seed=1, epochs=1, limit=128)
+
+
+def test_its_parameters_are_those_of_a_run_with_the_same_defaults():
+    (cell,) = [c for c in nbformat.read(NOTEBOOK, 4).cells if "parameters" in c.metadata.get("tags", [])]
+    statements = ast.parse(cell.source).body
+    found = {one.targets[0].id: ast.literal_eval(one.value) for one in statements}
+    assert found.pop("results") == "results"
+    assert found == defaults() and list(found) == RunConfig.names()
+
+
+def test_its_record_is_the_command_line_s(tmp_path):
+    """By the sweep's own path: papermill in a worker process. Options, none and floats survive the injection."""
+    report = sweep([CONFIG], tmp_path / "notebook", progress=False, executor=LocalProcesses(1))
+    assert report.failed == {} and report.done == 1
+    options = ["--pooler", "avg", "--seed", "1", "--epochs", "1", "--limit", "128"]
+    assert main(["run", *options, "--quiet", "--results", str(tmp_path / "command")]) == 0
+    (one,), (other,) = load_records(tmp_path / "notebook"), load_records(tmp_path / "command")
+    assert one.content() == other.content()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"poler": "max", "epochs": 1}, "unknown parameter poler; accepted: dataset, pooler, .*, results"),
+        ({"pooler": "maxx", "epochs": 1}, "pooler is 'maxx'; accepted: .*max"),
+    ],
+)
+def test_a_parameter_that_is_not_accepted_is_refused_before_anything_runs(parameters, reason, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match=reason):
+        papermill.execute_notebook(
+            NOTEBOOK,
+            None,
+            {**parameters, "results": str(tmp_path / "results")},
+            progress_bar=False,
+            kernel_name="python3",
+        )
+    assert not (tmp_path / "results").exists()
