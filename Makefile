@@ -36,7 +36,7 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "poolnb needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
 			"Name another one: make PYTHON=python3.12"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (PyTorch is large: this takes minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lab,book,test]'
 	@touch $@
