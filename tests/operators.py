@@ -205,6 +205,77 @@ add(
 )
 
 
+def bad_seed(setting: Setting) -> list[tuple[Own, str]]:
+    values: list[Any] = [1.0, "1", True, 2**63, -(2**63) - 1, torch.tensor(1.0), torch.tensor([1]), torch.tensor(True)]
+    values.append(torch.tensor(1, device="meta"))
+    return [({"seed": v, "training": t}, "seed") for v in values for t in (True, False)]
+
+
+def sampling(setting: Setting) -> Own:
+    """Training or evaluation, and a seed whose upper half counts as well."""
+    return {"training": setting.rng.random() < 0.6, "seed": setting.rng.randrange(-(2**63), 2**63)}
+
+
+def temperature(setting: Setting) -> float | Tensor:
+    if setting.rng.random() < 0.4:
+        return setting.uniform(0.3, 1.6, setting.channels, *setting.windows.output)
+    return setting.number_or_tensor(0.3, 1.6)
+
+
+def tdgs_own(setting: Setting) -> Own:
+    own = sampling(setting)
+    # A hard draw has no true derivative; test_sampling.py compares its straight-through gradient with the oracle.
+    hard = not own["training"]
+    return {"temperature": temperature(setting), "hard": hard, "normalize": setting.rng.random() < 0.6, **own}
+
+
+def s3_own(setting: Setting) -> Own:
+    factor = setting.rng.choice([None, 1, 2, 3])
+    grid = None if factor is None else tuple(factor * s for s in setting.windows.stride)
+    mode = setting.rng.choice(["average", "expectation"])
+    return {"grid_size": grid, "eval_mode": mode, **sampling(setting)}
+
+
+add(
+    Operator(
+        "stochastic",
+        own=sampling,
+        bad=lambda s: [*bad_seed(s), *bad_flag("training")],
+        averaging=True,
+        kinks=True,
+    )
+)
+add(
+    Operator(
+        "s3",
+        own=s3_own,
+        bad=lambda s: [
+            *bad_seed(s),
+            *bad_flag("training"),
+            *[({"grid_size": v}, "grid_size") for v in (3, 0, -2, "2", 2.0, True, (2,) * (len(s.shape) - 1))],
+            *[({"eval_mode": v}, "eval_mode") for v in ("mean", None, 1, [])],
+        ],
+        kinks=True,
+        registered=False,
+    )
+)
+add(
+    Operator(
+        "tdgs",
+        own=tdgs_own,
+        tensors=("temperature",),
+        bad=lambda s: [
+            *bad_number("temperature", s, float("inf")),
+            *[({n: v}, n) for n in ("tau", "eps") for v in (0, 0.0, -1.0, float("nan"), "1", None, True)],
+            *[f for n in ("hard", "normalize", "training") for f in bad_flag(n)],
+            *bad_seed(s),
+        ],
+        averaging=True,
+        gradient_tolerance=10.0,
+    )
+)
+
+
 def selected(condition: Callable[[Operator], bool] = lambda operator: True) -> Iterator[Any]:
     """Operators as pytest parameters."""
     return (pytest.param(o, id=o.name) for o in OPERATORS.values() if condition(o))
