@@ -44,7 +44,8 @@ class Style:
 
 def _shade(colour: str, share: float) -> str:
     """`colour` with its lightness cut to `share`."""
-    return to_hex(np.array(to_rgb(colour)) * share)
+    red, green, blue = to_rgb(colour)
+    return to_hex((share * red, share * green, share * blue))
 
 
 # One base colour per family, one marker per operator.
