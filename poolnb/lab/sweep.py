@@ -226,10 +226,27 @@ def _run_notebook(task: Task) -> None:
     import papermill
 
     parameters = {**task.config.parameters, "results": task.results}
-    papermill.execute_notebook(task.notebook, None, parameters, progress_bar=False, kernel_name="python3")
+    with _quiet():
+        papermill.execute_notebook(task.notebook, None, parameters, progress_bar=False, kernel_name="python3")
     record = read_record(record_path(task.results, task.config))
     if record.status != "done":
         raise UserError(record.error)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No stderr, for child processes too: a kernel warns about its transport, in the middle of the progress bar.
+
+    An error in the notebook does not come this way; it is raised.
+    """
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
 
 
 def _reason(error: Exception) -> str:
