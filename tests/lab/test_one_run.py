@@ -32,20 +32,8 @@ def test_its_record_is_the_command_line_s(tmp_path):
     assert one.content() == other.content()
 
 
-@pytest.mark.parametrize(
-    ("parameters", "reason"),
-    [
-        ({"poler": "max", "epochs": 1}, "unknown parameter poler; accepted: dataset, pooler, .*, results"),
-        ({"pooler": "maxx", "epochs": 1}, "pooler is 'maxx'; accepted: .*max"),
-    ],
-)
-def test_a_parameter_that_is_not_accepted_is_refused_before_anything_runs(parameters, reason, tmp_path):
-    with pytest.raises(papermill.PapermillExecutionError, match=reason):
-        papermill.execute_notebook(
-            NOTEBOOK,
-            None,
-            {**parameters, "results": str(tmp_path / "results")},
-            progress_bar=False,
-            kernel_name="python3",
-        )
+def test_a_parameter_that_it_does_not_have_is_refused_before_anything_runs(tmp_path):
+    parameters = {"poler": "max", "epochs": 1, "results": str(tmp_path / "results")}
+    with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter poler; accepted: .*, results"):
+        papermill.execute_notebook(NOTEBOOK, None, parameters, progress_bar=False, kernel_name="python3")
     assert not (tmp_path / "results").exists()
