@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, IntOrSizes, resolve
+from poolnb.ops.taps import visible
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
@@ -128,14 +129,80 @@ def channel_parameter(
     high: float = math.inf,
     strict: bool = False,
 ) -> Tensor:
-    """A float, 0-d tensor or (C,) tensor as a (C,) tensor in the dtype of sums; the range is checked for floats."""
+    """A float, 0-d tensor or (C,) tensor as a (C,) tensor in the dtype of sums."""
     if not isinstance(value, Tensor):
         value = number(name, value, low, high, strict, "real number or a torch.Tensor")
         return torch.full((call.channels,), value, dtype=call.sum_dtype, device=call.input.device)
     check_parameter_tensor(name, value, call)
     if tuple(value.shape) not in ((), (call.channels,)):
         raise ValueError(f"{name} must be 0-d or have shape ({call.channels},), got shape {tuple(value.shape)}")
+    check_range(name, value, low, high, strict)
     return value.to(call.sum_dtype).expand(call.channels)
+
+
+def check_range(name: str, value: Tensor, low: float, high: float, strict: bool = False) -> None:
+    """Check the entries of a tensor that can be looked at: one on a CPU, outside traces and torch.func transforms."""
+    limited = low > -math.inf or high < math.inf
+    if not limited or value.numel() == 0 or type(value) not in (Tensor, torch.nn.Parameter) or not visible(value):
+        return
+    least, most = (float(v) for v in torch.aminmax(value.detach()))
+    if not (low <= least and most <= high) or (strict and least == low):
+        got = f"{least:g}" if least == most else f"entries from {least:g} to {most:g}"
+        raise ValueError(f"{name} must be a finite number{_range(low, high, strict)} in every entry, got {got}")
+
+
+def blend_parameter(name: str, value: float | Tensor, call: Call) -> Tensor:
+    """A share in [0, 1]: a float, a 0-d or (C,) tensor, or one that broadcasts to the output, with its dimensions."""
+    dims = call.windows.dims
+    if not isinstance(value, Tensor):
+        value = number(name, value, 0, 1, accepted="real number or a torch.Tensor")
+        return torch.full((1,) * (dims + 2), value, dtype=call.sum_dtype, device=call.input.device)
+    check_parameter_tensor(name, value, call)
+    output = (call.input.size(0), call.channels, *call.windows.output)
+    shape = tuple(value.shape)
+    aligned = (call.channels, *(1,) * dims) if shape == (call.channels,) else shape
+    full = (1,) * (dims + 2 - len(aligned)) + aligned
+    per_position = len(aligned) in (dims + 1, dims + 2) and (call.batched or len(shape) < dims + 2)
+    if aligned and not (per_position and all(a in (1, n) for a, n in zip(full, output, strict=True))):
+        wanted = output if call.batched else output[1:]
+        raise ValueError(
+            f"{name} must be 0-d, have shape ({call.channels},) or broadcast to the output's shape {wanted}, "
+            f"got shape {shape}"
+        )
+    check_range(name, value, 0, 1)
+    return value.to(call.sum_dtype).reshape(full)
+
+
+def tap_weights(name: str, value: Tensor, call: Call, rows: int | None = None) -> Tensor:
+    """Weights with one entry per tap, row-major: (rows, k), or without ``rows`` (k,) and (C, k), as (C, k)."""
+    taps = call.windows.taps
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {value!r}")
+    check_parameter_tensor(name, value, call)
+    accepted = [(rows, taps)] if rows is not None else [(taps,), (call.channels, taps)]
+    if tuple(value.shape) not in accepted:
+        shapes = " or ".join(map(str, accepted))
+        raise ValueError(f"{name} must have shape {shapes}, {taps} being the taps of a window, got {_shape(value)}")
+    full = value.to(call.sum_dtype)
+    return full if rows is not None else full.expand(call.channels, taps)
+
+
+def position_logits(name: str, value: Tensor, call: Call) -> Tensor:
+    """One logit per input element, (N, C, *spatial), or per position, (N, 1, *spatial)."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {value!r}")
+    check_parameter_tensor(name, value, call)
+    shape = tuple(call.input.shape)
+    accepted = [shape, (shape[0], 1, *shape[2:])]
+    if not call.batched:
+        accepted = [s[1:] for s in accepted]
+    if tuple(value.shape) not in accepted:
+        raise ValueError(f"{name} must have shape {accepted[0]} or {accepted[1]}, got {_shape(value)}")
+    return value if call.batched else value.unsqueeze(0)
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"shape {tuple(tensor.shape)}"
 
 
 def check_parameter_tensor(name: str, value: Tensor, call: Call) -> None:

@@ -154,9 +154,10 @@ class Case:
 
 
 def _in_shape(grad: Tensor, like: Tensor) -> Tensor:
-    if grad.shape == like.shape:
-        return grad
-    return grad.squeeze(0) if grad.squeeze(0).shape == like.shape else grad.sum_to_size(like.shape)
+    """Sum a gradient per channel, window or element to the shape of the tensor that it belongs to."""
+    if like.dim() == 1 and grad.dim() > 1:
+        return grad.transpose(0, 1).flatten(1).sum(1)
+    return grad.sum_to_size(like.shape)
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
@@ -201,6 +202,161 @@ add(
         tensors=("beta",),
         bad=lambda s: [*bad_number("beta", s, float("inf")), *bad_flag("semi_grad")],
         averaging=True,
+    )
+)
+
+
+def out_of_range(name: str, *values: float) -> list[tuple[Own, str]]:
+    """Tensors on the CPU with an entry out of range, NaN included."""
+    tensors = [torch.tensor(v) for v in (*values, float("nan"))]
+    return [({name: t}, name) for t in tensors]
+
+
+def bad_tensor(name: str, setting: Setting, *shapes: tuple[int, ...]) -> list[tuple[Own, str]]:
+    """Wrong values for an argument that has to be a tensor; ``shapes`` are a right one and then wrong ones."""
+    right, *wrong = shapes
+    other = torch.float32 if setting.dtype == torch.float64 else torch.float64
+    values: list[Any] = [
+        None,
+        1.0,
+        [[1.0]],
+        np.ones(right),
+        torch.ones(right, dtype=other),
+        torch.ones(right, dtype=torch.int64),
+        torch.ones(right, dtype=setting.dtype, device="meta"),
+        *(torch.ones(shape, dtype=setting.dtype) for shape in wrong),
+    ]
+    return [({name: v}, name) for v in values]
+
+
+def norm_type(setting: Setting) -> float | Tensor:
+    fixed = [1.0, 2.0, 3.0, float("inf")]
+    return setting.rng.choice(fixed) if setting.rng.random() < 0.4 else setting.number_or_tensor(1.2, 5.0)
+
+
+def sharpness(setting: Setting) -> float | Tensor:
+    fixed = [0.0, 1e-12, -1e-5, 30.0]
+    return setting.rng.choice(fixed) if setting.rng.random() < 0.3 else setting.number_or_tensor(-2.0, 3.0)
+
+
+def exponent(setting: Setting) -> Own:
+    fixed = [1.0, 2.0, 3.0, 64.0]
+    p = setting.rng.choice(fixed) if setting.rng.random() < 0.3 else setting.number_or_tensor(0.5, 6.0)
+    return {"p": p, "eps": setting.rng.choice([1e-6, 0.1])}
+
+
+def logits(setting: Setting) -> Own:
+    n, c, *size = setting.shape
+    shape = (n, setting.rng.choice([1, c]), *size)
+    return {"logits": setting.uniform(-3.0, 3.0, *(shape if setting.batched else shape[1:]))}
+
+
+def share(setting: Setting) -> Own:
+    output = (setting.shape[0], setting.channels, *setting.windows.output)
+    shapes = [output[1:], (1, *output[2:])] + ([output, (1, *output[1:])] if setting.batched else [])
+    if setting.rng.random() < 0.4:
+        return {"alpha": setting.uniform(0.0, 1.0, *setting.rng.choice(shapes))}
+    return {"alpha": setting.number_or_tensor(0.0, 1.0)}
+
+
+def gate(setting: Setting) -> Own:
+    taps = setting.windows.taps
+    weight = setting.uniform(-1.0, 1.0, *setting.rng.choice([(taps,), (setting.channels, taps)]))
+    return {"weight": weight, "bias": None if setting.rng.random() < 0.3 else setting.number_or_tensor(-1.0, 1.0)}
+
+
+def tree(setting: Setting) -> Own:
+    taps, count = setting.windows.taps, setting.rng.choice([2, 4])
+    return {"leaves": setting.uniform(-1.0, 1.0, count, taps), "gates": setting.uniform(-1.0, 1.0, count - 1, taps)}
+
+
+add(
+    Operator(
+        "lp",
+        own=lambda s: {"norm_type": norm_type(s)},
+        tensors=("norm_type",),
+        bad=lambda s: [
+            *bad_number("norm_type", s, 0.0, -1.0, -float("inf")),
+            *out_of_range("norm_type", 0.0, -2.0),
+        ],
+        kinks=True,
+    )
+)
+add(
+    Operator(
+        "lse",
+        own=lambda s: {"r": sharpness(s)},
+        tensors=("r",),
+        bad=lambda s: bad_number("r", s, float("inf"), -float("inf")),
+        averaging=True,
+    )
+)
+add(
+    Operator(
+        "gem",
+        own=exponent,
+        tensors=("p",),
+        bad=lambda s: [
+            *bad_number("p", s, 0.0, -1.0, float("inf")),
+            *out_of_range("p", 0.0, -2.0),
+            *[({"eps": v}, "eps") for v in (0, 0.0, -1e-6, float("nan"), float("inf"), "1", None, True)],
+            ({"eps": torch.tensor(1e-6)}, "eps"),
+        ],
+        kinks=True,
+    )
+)
+add(
+    Operator(
+        "weighted",
+        own=logits,
+        tensors=("logits",),
+        bad=lambda s: bad_tensor(
+            "logits", s, s.shape, s.shape[1:], (*s.shape, 1), (s.shape[0], 2, *s.shape[2:]), (1, 1, *s.shape[2:])
+        ),
+        averaging=True,
+    )
+)
+add(
+    Operator(
+        "mixed",
+        own=share,
+        tensors=("alpha",),
+        bad=lambda s: [
+            *[f for f in bad_number("alpha", s, -0.1, 1.1, float("inf"))],
+            *out_of_range("alpha", -0.1, 1.1),
+            ({"alpha": torch.full(s.windows.output, 0.5)}, "alpha") if len(s.shape) > 3 else ({"alpha": []}, "alpha"),
+            ({"alpha": torch.full((*s.shape, 1), 0.5)}, "alpha"),
+            ({"alpha": torch.full((2, *s.shape[1:]), 0.5)}, "alpha"),
+        ],
+        averaging=True,
+        kinks=True,
+    )
+)
+add(
+    Operator(
+        "gated",
+        own=gate,
+        tensors=("weight", "bias"),
+        bad=lambda s: [
+            *bad_tensor(
+                "weight", s, (s.windows.taps,), (s.windows.taps + 1,), (2, s.windows.taps), (s.windows.taps, 1)
+            ),
+            *[(own, name) for own, name in bad_number("bias", s, float("inf")) if own["bias"] is not None],
+        ],
+        averaging=True,
+        kinks=True,
+    )
+)
+add(
+    Operator(
+        "tree",
+        own=tree,
+        tensors=("leaves", "gates"),
+        bad=lambda s: [
+            *bad_tensor("leaves", s, (2, s.windows.taps), (2, s.windows.taps + 1), (3, s.windows.taps), (1, 1)),
+            *bad_tensor("gates", s, (1, s.windows.taps), (7, s.windows.taps), (s.windows.taps,)),
+            ({"leaves": torch.ones(8, s.windows.taps)}, "leaves"),
+        ],
     )
 )
 
@@ -256,7 +412,6 @@ add(
             *[({"eval_mode": v}, "eval_mode") for v in ("mean", None, 1, [])],
         ],
         kinks=True,
-        registered=False,
     )
 )
 add(

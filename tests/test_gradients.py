@@ -92,7 +92,7 @@ def finite_differences(drawn: Case, check: Any, **options: Any) -> None:
 def tensor_cases(operator: Operator, dims: int, geometry: dict[str, Any], masked: bool) -> list[Case]:
     """The smooth case, with every own parameter that can be a tensor as one, in each of its forms."""
     drawn = smooth_case(operator, dims, geometry, masked)
-    floats = [n for n in operator.tensors if isinstance(drawn.own.get(n), float)]
+    floats = [n for n in operator.tensors if isinstance(drawn.own.get(n), float) and drawn.own[n] < float("inf")]
     if not floats:
         return [drawn]
     shape = (drawn.x.size(1),)

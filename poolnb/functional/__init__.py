@@ -4,7 +4,30 @@ Every function exists for one, two and three spatial dimensions: ``soft_pool1d``
 One file per family of operators; the families are those of the book.
 """
 
-from poolnb.functional.foundations import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
+from poolnb.functional.attention import weighted_pool1d, weighted_pool2d, weighted_pool3d
+from poolnb.functional.foundations import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    lp_pool1d,
+    lp_pool2d,
+    lp_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
+from poolnb.functional.means import gem_pool1d, gem_pool2d, gem_pool3d, lse_pool1d, lse_pool2d, lse_pool3d
+from poolnb.functional.mixtures import (
+    gated_pool1d,
+    gated_pool2d,
+    gated_pool3d,
+    mixed_pool1d,
+    mixed_pool2d,
+    mixed_pool3d,
+    tree_pool1d,
+    tree_pool2d,
+    tree_pool3d,
+)
 from poolnb.functional.sampling import (
     s3_pool1d,
     s3_pool2d,
@@ -22,9 +45,24 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "gated_pool1d",
+    "gated_pool2d",
+    "gated_pool3d",
+    "gem_pool1d",
+    "gem_pool2d",
+    "gem_pool3d",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
+    "lse_pool1d",
+    "lse_pool2d",
+    "lse_pool3d",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
+    "mixed_pool1d",
+    "mixed_pool2d",
+    "mixed_pool3d",
     "s3_pool1d",
     "s3_pool2d",
     "s3_pool3d",
@@ -37,4 +75,10 @@ __all__ = [
     "tdgs_pool1d",
     "tdgs_pool2d",
     "tdgs_pool3d",
+    "tree_pool1d",
+    "tree_pool2d",
+    "tree_pool3d",
+    "weighted_pool1d",
+    "weighted_pool2d",
+    "weighted_pool3d",
 ]

@@ -1,11 +1,13 @@
-"""Max and average pooling."""
+"""Max, average and Lp pooling."""
 
 from __future__ import annotations
+
+import math
 
 from torch import Tensor
 
 from poolnb import ops
-from poolnb._arguments import check
+from poolnb._arguments import channel_parameter, check
 from poolnb.functional._dimensions import by_dimension
 from poolnb.geometry import IntOrSizes
 
@@ -24,6 +26,7 @@ def _max_pool(
     r"""Max pooling, :math:`y = \max_i x_i`, with a mask and global pooling.
 
     The gradient goes to the first largest tap of each window, as torch's does. Without a mask it is torch's own.
+    Source: Boureau et al. (2010) compare it with the mean.
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     return call.finish(ops.max_pool(call.input, call.mask, call.windows))
@@ -42,11 +45,44 @@ def _avg_pool(
 ) -> Tensor:
     r"""Average pooling, :math:`y = \frac1n \sum_i x_i` over the n valid taps, with a mask, dilation and global pooling.
 
-    Padding does not count: this is torch's ``count_include_pad=False``, which is not torch's default.
+    Padding does not count: this is torch's ``count_include_pad=False``, which is not torch's default. The gradient of
+    every valid tap is 1/n. Source: Boureau et al. (2010) compare it with the max.
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     return call.finish(ops.avg_pool(call.input, call.mask, call.windows))
 
 
+def _lp_pool(
+    dims: int,
+    input: Tensor,
+    kernel_size: IntOrSizes | None,
+    stride: IntOrSizes | None = None,
+    padding: IntOrSizes = 0,
+    dilation: IntOrSizes = 1,
+    ceil_mode: bool = False,
+    *,
+    norm_type: float | Tensor = 2.0,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Lp pooling, :math:`y = (\sum_i |x_i|^p)^{1/p}`; p = inf: :math:`\max_i |x_i|`.
+
+    Source: Gulcehre et al. (2014), who learn p. The sum is not divided by the number of taps, and odd p use the
+    absolute value, which :func:`torch.nn.functional.lp_pool2d` does not. With :math:`u_i = (|x_i|/y)^p`:
+    :math:`\partial y/\partial x_i = \mathrm{sign}(x_i) (|x_i|/y)^{p-1}`, 0 in a window of zeros, and
+    :math:`\partial y/\partial p = \frac yp (\sum_i u_i \ln |x_i| - \ln y)`. For p = inf the gradient goes to the first
+    largest absolute value. A window that holds +inf or -inf gives +inf.
+
+    Args:
+        norm_type: p, greater than 0; a float (``math.inf`` included), a 0-d tensor or a (C,) tensor, of input's dtype
+            or float32 beside half types. The range of a tensor is checked on the CPU only.
+    """
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    if isinstance(norm_type, float) and norm_type == math.inf:
+        return call.finish(ops.max_pool(call.input.abs(), call.mask, call.windows))
+    p = channel_parameter("norm_type", norm_type, call, low=0, strict=True)
+    return call.finish(ops.lp_pool(call.input, call.mask, call.windows, p))
+
+
 max_pool1d, max_pool2d, max_pool3d = by_dimension(_max_pool)
 avg_pool1d, avg_pool2d, avg_pool3d = by_dimension(_avg_pool)
+lp_pool1d, lp_pool2d, lp_pool3d = by_dimension(_lp_pool)

@@ -34,6 +34,7 @@ class PoolOp:
         attributes: its other arguments in schema syntax, such as ``"bool semi_grad"``.
         sampled: whether the operator draws: it then takes ``seed``, an int64 0-d tensor on the CPU or the input's
             device, or ``None`` for evaluation. :mod:`poolnb.ops.philox` makes the noise.
+        batched: names of those ``tensors`` whose first dimension is the input's batch dimension, or 1.
 
     The ops take ``(input, mask, *tensors, [seed,] kernel_size, stride, padding, dilation, output_size, *attributes)``,
     all geometry resolved, so that no kernel has to know a rule for sizes.
@@ -47,7 +48,9 @@ class PoolOp:
         tensors: Sequence[str] = (),
         attributes: Sequence[str] = (),
         sampled: bool = False,
+        batched: Sequence[str] = (),
     ) -> None:
+        self.batched = ("input", "mask", *batched)
         self.name, self.forward, self.backward = name, forward, backward
         self.n_tensors = len(tensors)
         self.first = 2 + self.n_tensors + sampled  # where the geometry begins: tensors stand before it
@@ -112,7 +115,7 @@ class PoolOp:
             wanted = [g if need else None for g, need in zip(grads[1:], needs[2:], strict=False)]
             return (grads[0] if needs[0] else None, None, *wanted, *(None,) * (len(needs) - 2 - len(wanted)))
 
-        self._register(self.op, kernel, fake, gradient, save, batched=("input", "mask"))
+        self._register(self.op, kernel, fake, gradient, save, self.batched)
 
     # ---- its gradient, an op too -------------------------------------------------------------------------------------
 
@@ -151,7 +154,7 @@ class PoolOp:
             d_grad, d_x, *d_tensors = vjp(filled)
             return (None, d_grad, d_x, None, *d_tensors, *(None,) * (len(rest) + _N_GEOMETRY))
 
-        self._register(self.backward_op, kernel, fake, second, save, batched=("grad", "input", "mask"))
+        self._register(self.backward_op, kernel, fake, second, save, ("grad", *self.batched))
 
     def _register(self, op: Any, kernel: Any, fake: Any, gradient: Any, save: Any, batched: Sequence[str]) -> None:
         name = op._schema.name.removeprefix("poolnb::")
@@ -230,14 +233,3 @@ def _looped(call: Any, size: int, dims: list[int | None], args: Sequence[Any]) -
     if isinstance(results[0], tuple):
         return tuple(torch.stack(r) for r in zip(*results, strict=True)), (0,) * len(results[0])
     return torch.stack(results), 0
-
-
-def define(schema: str, kernel: Callable[..., Tensor], fake: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A plain op without a gradient; under vmap it runs once per entry."""
-    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    op = getattr(torch.ops.poolnb, schema.partition("(")[0]).default
-    _LIBRARY.impl(op._schema.name.removeprefix("poolnb::"), kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(op, fake, lib=_LIBRARY)
-    rule = _batching_rule(op, op, foldable=())
-    torch.library.register_vmap(op, rule, lib=_LIBRARY)
-    return op

@@ -2,47 +2,70 @@
 
 The map has one entry per start of a window: ``stride`` of them for each output position and dimension, the first at
 the padding's edge, none beyond the last input position. Each dimension is cut into strips of ``grid_size`` starts, and
-a strip of n starts and m outputs keeps m of the n, in order.
+a strip of n starts and m outputs keeps m of the n, in order. Evaluation is a weighted sum over each strip: by the
+chances of being kept, or evenly over the strips that a grid of one stride gives.
 
-It is composed of PyTorch operations: a running maximum per dimension, then a selection by distinct indices. Their
-gradients are what S3Pool's must be, exact and without collisions, at every order, under every transform and exporter.
-Only the draw is an op, so that a compiler does not look into it. A running maximum needs few steps for a large kernel,
-and takes only rows and columns that are kept.
+The map is a running maximum, one dimension after the other, in few steps for a large kernel; in training it holds the
+kept rows and columns only. Its gradient runs the steps backwards, without two additions to one place at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
 from math import comb
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poolnb.geometry import Geometry, memory_format
+from poolnb.geometry import Geometry
 from poolnb.ops import philox
-from poolnb.ops.hard import avg_pool
-from poolnb.ops.registration import define
+from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import accumulate, tame
 
 Combine = Callable[[Tensor, Tensor], Tensor]
 
 
-def s3_pool(
-    x: Tensor, mask: Tensor | None, windows: Geometry, seed: Tensor | None, grid: tuple[int, ...], expectation: bool
+class _Map(NamedTuple):
+    values: Tensor  # 0 where a window has no valid tap
+    some: Tensor | None  # whether it has one; None: all have
+    later: list[Tensor]  # per step of the running maximum: where the later of two taps was larger
+    picked: list[Tensor] | None  # per dimension the kept starts; None in evaluation
+
+
+def _forward(
+    windows: Geometry, x: Tensor, mask: Tensor | None, seed: Tensor | None, grid: Sequence[int], expectation: bool
 ) -> Tensor:
-    """Training with a ``seed``; evaluation without: the mean per stride cell, or the exact mean of the sampler."""
-    starts = _starts(windows)
-    pick = None if seed is None else _draw(seed, windows, starts, grid, x.device)
-    y = x if mask is None else x.masked_fill(~mask, -torch.inf)
-    y, some = _slide(y, windows, starts, -torch.inf, _larger, pick), _some_valid(x, mask, windows, starts, pick)
-    if some is not None:
-        y = y.masked_fill(~some, 0)
+    maxima = _maxima(windows, x, mask, seed, grid)
+    if seed is not None:
+        return maxima.values
+    y, strips = accumulate(maxima.values), grid if expectation else windows.stride
+    mean = _weigh(y, windows, strips) if tame(x) else _careful_weigh(y, windows, strips)
+    return mean if expectation else mean / _weight_of(maxima.some, windows, mean)
+
+
+def _backward(
+    windows: Geometry,
+    param_grads: bool,
+    grad: Tensor,
+    x: Tensor,
+    mask: Tensor | None,
+    seed: Tensor | None,
+    grid: Sequence[int],
+    expectation: bool,
+) -> Tensor:
+    maxima, grad = _maxima(windows, x, mask, seed, grid), accumulate(grad)
     if seed is None:
-        y = _expected(y, windows, grid, tame(x)) if expectation else _cell_means(y, some, windows, starts)
-    return y.to(x.dtype).contiguous(memory_format=memory_format(x))
+        if not expectation:
+            grad = grad / _weight_of(maxima.some, windows, grad)
+        grad = _spread(grad, windows, grid if expectation else windows.stride)
+    if maxima.some is not None:
+        grad = grad * maxima.some
+    return _slide_back(grad, windows, maxima)
+
+
+s3_pool = PoolOp("s3_pool", _forward, _backward, attributes=["SymInt[] grid_size", "bool expectation"], sampled=True)
 
 
 # ---- the map of maxima -----------------------------------------------------------------------------------------------
@@ -54,64 +77,81 @@ def _starts(windows: Geometry) -> tuple[int, ...]:
     return tuple(min(o * s, n + p) for o, s, n, p in sizes)
 
 
-def _slide(
-    x: Tensor,
-    windows: Geometry,
-    starts: tuple[int, ...],
-    fill: float | bool,
-    combine: Combine,
-    pick: list[Tensor] | None = None,
-) -> Tensor:
+def _maxima(windows: Geometry, x: Tensor, mask: Tensor | None, seed: Tensor | None, grid: Sequence[int]) -> _Map:
+    picked = None if seed is None else _draw(seed, windows, grid, x.device)
+    later: list[Tensor] = []
+
+    def larger(a: Tensor, b: Tensor) -> Tensor:
+        later.append((b > a) | (b.isnan() & ~a.isnan()))
+        return torch.where(later[-1], b, a)
+
+    values = _slide(x if mask is None else x.masked_fill(~mask, -torch.inf), windows, -torch.inf, larger, picked)
+    if mask is None:
+        if all(d == 1 for d in windows.dilation):
+            return _Map(values, None, later, picked)
+        mask = torch.ones((1, 1, *windows.size), dtype=torch.bool, device=x.device)
+    some = _slide(mask, windows, False, torch.logical_or, picked)
+    return _Map(values.masked_fill(~some, 0), some, later, picked)
+
+
+def _slide(x: Tensor, windows: Geometry, fill: float | bool, combine: Combine, picked: list[Tensor] | None) -> Tensor:
     """``combine`` over every window of the map, or over those at the picked starts, one dimension after the other.
 
     The innermost goes first, and ``combine`` prefers its first argument: of equal taps the row-major first one counts.
     """
     for dim in reversed(range(windows.dims)):
-        axis, step = 2 + dim, windows.dilation[dim]
-        left = windows.padding[dim]
-        right = starts[dim] + windows.span[dim] - 1 - left - windows.size[dim]
-        x = F.pad(x, [0, 0] * (windows.dims - 1 - dim) + [left, right], value=fill)
-        width = 1
-        while width < windows.kernel[dim]:  # doubling: y(i) over 2w taps is y(i) and y(i + w) over w taps
-            more = min(width, windows.kernel[dim] - width)
-            count = x.size(axis) - more * step
-            x = combine(x.narrow(axis, 0, count), x.narrow(axis, more * step, count))
-            width += more
-        if pick is not None:
-            x = x.index_select(axis, pick[dim])
+        x = F.pad(x, _margins(windows, dim), value=fill)
+        for shift in _shifts(windows, dim):
+            count = x.size(2 + dim) - shift
+            x = combine(x.narrow(2 + dim, 0, count), x.narrow(2 + dim, shift, count))
+        if picked is not None:
+            x = x.index_select(2 + dim, picked[dim])
     return x
 
 
-def _larger(a: Tensor, b: Tensor) -> Tensor:
-    return torch.where((b > a) | b.isnan(), b, a)
+def _slide_back(grad: Tensor, windows: Geometry, maxima: _Map) -> Tensor:
+    """The gradient of the map, given to the taps that it came from."""
+    later = list(maxima.later)
+    for dim in range(windows.dims):
+        inner = [0, 0] * (windows.dims - 1 - dim)
+        if maxima.picked is not None:
+            shape = (*grad.shape[: 2 + dim], _starts(windows)[dim], *grad.shape[3 + dim :])
+            grad = grad.new_zeros(shape).index_copy(2 + dim, maxima.picked[dim], grad)
+        for shift in reversed(_shifts(windows, dim)):
+            chosen = later.pop()
+            grad = F.pad(grad * ~chosen, [*inner, 0, shift]) + F.pad(grad * chosen, [*inner, shift, 0])
+        grad = F.pad(grad, [-m for m in _margins(windows, dim)])
+    return grad
 
 
-def _some_valid(
-    x: Tensor, mask: Tensor | None, windows: Geometry, starts: tuple[int, ...], pick: list[Tensor] | None
-) -> Tensor | None:
-    """Which windows have a valid tap; ``None``: all."""
-    if mask is None:
-        if all(d == 1 for d in windows.dilation):
-            return None
-        mask = torch.ones((1, 1, *windows.size), dtype=torch.bool, device=x.device)
-    return _slide(mask, windows, starts, False, torch.logical_or, pick)
+def _margins(windows: Geometry, dim: int) -> list[int]:
+    """What padding before and after one dimension the map needs, in the order of ``F.pad``."""
+    before = windows.padding[dim]
+    after = _starts(windows)[dim] + windows.span[dim] - 1 - before - windows.size[dim]
+    return [0, 0] * (windows.dims - 1 - dim) + [before, after]
+
+
+def _shifts(windows: Geometry, dim: int) -> list[int]:
+    """By how much each step looks ahead. A step doubles the taps seen, the last one adds what is missing."""
+    shifts, width, kernel = [], 1, windows.kernel[dim]
+    while width < kernel:
+        more = min(width, kernel - width)
+        shifts.append(more * windows.dilation[dim])
+        width += more
+    return shifts
 
 
 # ---- training: the draw ----------------------------------------------------------------------------------------------
 
 
-def _draw(
-    seed: Tensor, windows: Geometry, starts: tuple[int, ...], grid: tuple[int, ...], device: torch.device
-) -> list[Tensor]:
+def _draw(seed: Tensor, windows: Geometry, grid: Sequence[int], device: torch.device) -> list[Tensor]:
     """Per dimension the kept starts, ascending."""
-    return [
-        _draw_op(seed, dim, starts[dim], windows.output[dim], windows.stride[dim], grid[dim], device)
-        for dim in range(windows.dims)
-    ]
+    sizes = zip(_starts(windows), windows.output, windows.stride, grid, strict=True)
+    return [_draw_along(dim, seed, *each, device) for dim, each in enumerate(sizes)]
 
 
-def _draw_kernel(
-    seed: Tensor, dim: int, starts: int, outputs: int, stride: int, grid: int, device: torch.device
+def _draw_along(
+    dim: int, seed: Tensor, starts: int, outputs: int, stride: int, grid: int, device: torch.device
 ) -> Tensor:
     """Of every strip the starts with the smallest noise: position = start, draw = dimension."""
     share, strips = grid // stride, -(-outputs // (grid // stride))
@@ -120,65 +160,59 @@ def _draw_kernel(
     kept = noise.argsort(dim=1, stable=True)[:, :share]
     kept[-1, outputs - (strips - 1) * share :] = grid  # the last strip may be short: its surplus sorts to the end
     first = torch.arange(0, strips * grid, grid, device=device).unsqueeze(1)
-    return (kept.sort(1).values + first).flatten()[:outputs].contiguous()
-
-
-def _draw_fake(seed: Tensor, dim: int, starts: int, outputs: int, stride: int, grid: int, device: Any) -> Tensor:
-    return torch.empty(outputs, dtype=torch.int64, device=device)
-
-
-_draw_op = define(
-    "s3_draw(Tensor seed, int dim, SymInt starts, SymInt outputs, SymInt stride, SymInt grid, Device device) -> Tensor",
-    _draw_kernel,
-    _draw_fake,
-)
+    return (kept.sort(1).values + first).flatten()[:outputs]
 
 
 # ---- evaluation ------------------------------------------------------------------------------------------------------
 
 
-def _cell_means(y: Tensor, some: Tensor | None, windows: Geometry, starts: tuple[int, ...]) -> Tensor:
-    """Mean of the map over each stride x stride cell; windows without a valid tap do not count."""
-    zeros, ones = (0,) * windows.dims, (1,) * windows.dims
-    cells = Geometry(starts, windows.stride, windows.stride, zeros, ones, windows.output)
-    return avg_pool(y, some, cells)
+def _weigh(y: Tensor, windows: Geometry, grid: Sequence[int]) -> Tensor:
+    """The mean of what training with this grid gives: dimensions are independent, so one sum per dimension."""
+    for dim in range(windows.dims):
+        weights = _weights(windows, dim, grid[dim], y)
+        y = y.movedim(2 + dim, -1)
+        padded = F.pad(y, (0, len(weights) * grid[dim] - y.size(-1))).unflatten(-1, (len(weights), grid[dim]))
+        y = (padded.unsqueeze(-2) * weights).sum(-1).flatten(-2)[..., : windows.output[dim]].movedim(-1, 2 + dim)
+    return y
 
 
-def _expected(y: Tensor, windows: Geometry, grid: tuple[int, ...], finite: bool) -> Tensor:
-    """The mean under the sampler: dimensions are drawn independently, so one sum per dimension."""
-    y = accumulate(y)
-    if finite:
-        return _weigh(y, windows, grid)
+def _spread(grad: Tensor, windows: Geometry, grid: Sequence[int]) -> Tensor:
+    """The adjoint of :func:`_weigh`."""
+    for dim in range(windows.dims):
+        weights = _weights(windows, dim, grid[dim], grad)
+        g = grad.movedim(2 + dim, -1)
+        padded = F.pad(g, (0, weights[..., 0].numel() - g.size(-1))).unflatten(-1, weights.shape[:2])
+        spread = (padded.unsqueeze(-1) * weights).sum(-2).flatten(-2)
+        grad = spread[..., : _starts(windows)[dim]].movedim(-1, 2 + dim)
+    return grad
+
+
+def _careful_weigh(y: Tensor, windows: Geometry, grid: Sequence[int]) -> Tensor:
+    """The same where y may hold NaN and infinities: an entry of weight 0 must not spoil the sum by 0 * inf."""
     mean = _weigh(y.masked_fill(~y.isfinite(), 0), windows, grid)
-    # A start that is never kept here has weight 0, and 0 * inf must not spoil the sum.
     for value, kind in ((-torch.inf, y == -torch.inf), (torch.inf, y == torch.inf), (torch.nan, y.isnan())):
         mean = mean.masked_fill(_weigh(kind.to(y.dtype), windows, grid) > 0, value)
     return mean
 
 
-def _weigh(y: Tensor, windows: Geometry, grid: tuple[int, ...]) -> Tensor:
-    for dim in range(windows.dims):
-        y = y.movedim(2 + dim, -1)
-        outputs, step = windows.output[dim], windows.stride[dim]
-        strips = _chances(y.size(-1), outputs, step, grid[dim])
-        weights = torch.tensor(strips, dtype=y.dtype, device=y.device)
-        padded = F.pad(y, (0, len(strips) * grid[dim] - y.size(-1)))
-        shared = padded.unflatten(-1, (len(strips), grid[dim])).unsqueeze(-2) * weights
-        y = shared.sum(-1).flatten(-2)[..., :outputs].movedim(-1, 2 + dim)
-    return y
+def _weight_of(some: Tensor | None, windows: Geometry, like: Tensor) -> Tensor | int:
+    """The share of a stride cell's windows that have a valid tap: what a mean over those divides by."""
+    if some is None:
+        return 1
+    share = _weigh(some.to(like.dtype), windows, windows.stride)
+    return share + (share == 0)
 
 
-@cache
-def _chances(starts: int, outputs: int, stride: int, grid: int) -> list[list[list[float]]]:
-    """[strip][output of the strip][start of the strip] -> how likely it is that this output keeps this start.
+def _weights(windows: Geometry, dim: int, grid: int, like: Tensor) -> Tensor:
+    """[strip, output of the strip, start of the strip]: how likely it is that this output keeps this start.
 
     The i-th of m kept among n, all subsets equally likely: start r is it with chance C(r, i) C(n-1-r, m-1-i) / C(n, m).
     """
-    share = grid // stride
+    starts, outputs, share = _starts(windows)[dim], windows.output[dim], grid // windows.stride[dim]
     table = []
     for strip in range(-(-outputs // share)):
         n, m = min(grid, starts - strip * grid), min(share, outputs - strip * share)
         chance = [[comb(r, i) * comb(n - 1 - r, m - 1 - i) / comb(n, m) for r in range(n)] for i in range(m)]
         rows = [row + [0.0] * (grid - n) for row in chance]
         table.append(rows + [[0.0] * grid] * (share - m))
-    return table
+    return torch.tensor(table, dtype=like.dtype, device=like.device)

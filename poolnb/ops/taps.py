@@ -12,6 +12,7 @@ from torch import Tensor
 from poolnb.geometry import Geometry, gather, valid_taps
 
 _TAME = 1e15
+_ENDLESS = 1e30
 
 
 def accumulate(x: Tensor) -> Tensor:
@@ -32,36 +33,65 @@ def channelwise(parameter: Tensor, windows: Geometry) -> Tensor:
     return parameter.view(-1, *(1,) * windows.dims)
 
 
+def per_channel_sum(values: Tensor) -> Tensor:
+    """The sum of (N, C, *output) per channel, as a (C,) tensor."""
+    return values.transpose(0, 1).flatten(1).sum(1)
+
+
+def counts(valid: Tensor | None, windows: Geometry, dtype: torch.dtype) -> Tensor | int:
+    """How many valid taps each window has, at least 1 so that it can divide."""
+    return windows.taps if valid is None else valid.sum(0).clamp(min=1).to(dtype)
+
+
+def may_be_empty(mask: Tensor | None, windows: Geometry) -> bool:
+    """Whether a window can be without a valid tap."""
+    return mask is not None or windows.has_empty_window
+
+
+def visible(*tensors: Tensor) -> bool:
+    """Whether the values can be looked at: on a CPU, where it costs no wait, and outside transforms and traces."""
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return not traced and all(t.device.type == "cpu" for t in tensors)
+
+
 def tame(*tensors: Tensor) -> bool:
     """Whether a look at the data shows no NaN, no infinity and no product near overflow.
 
-    The careful path costs several masks of the taps' size, the look one pass over the input. It is worth it on a CPU;
-    elsewhere it would wait for the device, and inside a torch.func transform or a trace there is no value to look at.
+    The careful path costs several masks of the taps' size, the look one pass over the input.
     """
-    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    if traced or any(t.device.type != "cpu" for t in tensors):
+    if not visible(*tensors):
         return False
     ranges = [torch.aminmax(t.detach()) for t in tensors if t.numel()]
     return all(-_TAME < float(low) and float(high) < _TAME for low, high in ranges)
 
 
+def bounded(taps: Tensor, careful: bool = True) -> Tensor:
+    """The taps with finite numbers for infinities, large enough to decide any gate; NaN stays."""
+    return taps.clamp(-_ENDLESS, _ENDLESS) if careful else taps
+
+
 def softmax(taps: Tensor, scale: Tensor, valid: Tensor | None, careful: bool = True) -> Tensor:
     """Weights softmax(scale * taps) over the tap axis, finite for every input without NaN; see the rules above."""
+    finite = taps.masked_fill(taps.isinf(), 0) if careful else taps
+    return softmax_of(scale * finite, taps, valid, careful)
+
+
+def softmax_of(logits: Tensor, taps: Tensor, valid: Tensor | None, careful: bool = True) -> Tensor:
+    """Weights softmax(logits) over the tap axis. A logit of -inf is a weight of 0, one of +inf takes all of it."""
     if not careful:
-        logits = scale * taps
         if valid is None:
             return torch.softmax(logits, 0)
         # Added once per position: much cheaper than a mask of the taps' size.
         bias = torch.zeros(valid.shape, dtype=taps.dtype).masked_fill(~valid, -torch.inf)
         return normalise(logits + bias)
-    counted = taps != -torch.inf
+    counted = (taps != -torch.inf) & (logits != -torch.inf)
     if valid is not None:
         counted = counted & valid
-    hot = taps == torch.inf
+    hot = counted & (taps == torch.inf)
+    hot = torch.where(hot.any(0), hot, counted & (logits == torch.inf))
     largest = torch.finfo(taps.dtype).max
     # The clamp keeps an overflow of scale * tap from becoming inf - inf; NaN passes through it.
-    logits = (scale * taps.masked_fill(hot | ~counted, 0)).clamp(-largest, largest)
-    weights = normalise(logits.masked_fill(~counted, -torch.inf))
+    weights = normalise(logits.clamp(-largest, largest).masked_fill(~counted, -torch.inf))
     n_hot = hot.sum(0)
     return torch.where(n_hot > 0, hot / n_hot.clamp(min=1).to(taps.dtype), weights)
 

@@ -1,4 +1,4 @@
-"""Max and average pooling in NumPy."""
+"""Max, average and Lp pooling in NumPy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from poolnb.reference._windows import Array, pool, pool_backward, windows_of
+from poolnb.reference._windows import Array, per_channel, pool, pool_backward, windows_of
 
 
 def _one_hot(taps: Array) -> Array:
@@ -78,3 +78,61 @@ def avg_pool_backward(
     x = np.asarray(x, np.float64)
     geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
     return pool_backward(grad, x, mask, geometry, lambda taps, _: (np.full(len(taps), 1 / len(taps)), 0.0))[0]
+
+
+def _norm(taps: Array, p: float) -> float:
+    sizes = np.abs(taps)
+    if np.isnan(sizes).any() or np.isinf(sizes).any() or np.isinf(p) or not sizes.any():
+        return float(sizes.max())
+    return float(sizes.max() * np.sum((sizes / sizes.max()) ** p) ** (1 / p))
+
+
+def _norm_slopes(taps: Array, p: float) -> tuple[Array, float]:
+    sizes, y = np.abs(taps), _norm(taps, p)
+    if y == 0:
+        return np.zeros(len(taps)), 0.0
+    if np.isinf(p):
+        return np.sign(taps) * _one_hot(sizes), 0.0
+    some = sizes > 0
+    slopes, logs = np.zeros(len(taps)), np.zeros(len(taps))
+    slopes[some] = np.sign(taps[some]) * (sizes[some] / y) ** (p - 1)
+    logs[some] = np.log(sizes[some] / y)
+    return slopes, float(y / p * np.sum((sizes / y) ** p * logs))
+
+
+def lp_pool(
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    norm_type: ArrayLike = 2.0,
+    mask: ArrayLike | None = None,
+) -> Array:
+    """y = (sum |x_i|^p)^(1/p); max |x_i| for p = inf."""
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    return pool(x, mask, geometry, lambda taps, c: _norm(taps, per_channel(norm_type, c)))
+
+
+def lp_pool_backward(
+    grad: ArrayLike,
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    norm_type: ArrayLike = 2.0,
+    mask: ArrayLike | None = None,
+) -> tuple[Array, Array]:
+    """dy/dx_i = sign(x_i) (|x_i|/y)^(p-1) and dy/dp = (y/p) sum u_i ln(|x_i|/y), u_i = (|x_i|/y)^p, for finite input.
+
+    Returns the gradients of ``x`` and, per channel, of ``norm_type``.
+    """
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    return pool_backward(grad, x, mask, geometry, lambda taps, c: _norm_slopes(taps, per_channel(norm_type, c)))

@@ -352,11 +352,11 @@ def tdgs_pool_backward(
 
     Without ``normalize``, z = x and dy/dx_j = s_j + c_j / (tau t). When hard, s is one-hot; the rest stays as it is.
 
-    Returns the gradient of ``x`` and that of the temperature per channel and output position, (C, *output).
+    Returns the gradient of ``x`` and that of the temperature per window, (N, C, *output), to be summed to its shape.
     """
     grad, x = np.asarray(grad, np.float64), np.asarray(x, np.float64)
     geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
-    grad_x, grad_t = np.zeros_like(x), np.zeros((x.shape[1], *geometry.output))
+    grad_x, grad_t = np.zeros_like(x), np.zeros((*x.shape[:2], *geometry.output))
     for out, where, numbers in each_window(x, mask, geometry):
         if not where:
             continue
@@ -371,7 +371,7 @@ def tdgs_pool_backward(
         c = q * (taps - q @ taps)
         turned = (c - z * (c @ z)) / norm if normalize else c
         slopes = s + turned / (sharpness * t)
-        grad_t[out[1:]] -= grad[out] * (c @ z) / (sharpness * t**2) * (raw > 0)
+        grad_t[out] = -grad[out] * (c @ z) / (sharpness * t**2) * (raw > 0)
         for tap, slope in zip(where, slopes, strict=True):
             grad_x[tap] += grad[out] * slope
     return grad_x, grad_t

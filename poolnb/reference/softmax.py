@@ -68,6 +68,4 @@ def soft_pool_backward(
     """
     x = np.asarray(x, np.float64)
     geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
-    return pool_backward(
-        grad, x, mask, geometry, lambda taps, c: _soft_slopes(taps, per_channel(beta, c), semi_grad)
-    )
+    return pool_backward(grad, x, mask, geometry, lambda taps, c: _soft_slopes(taps, per_channel(beta, c), semi_grad))

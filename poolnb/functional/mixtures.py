@@ -1,0 +1,110 @@
+"""Learned mixtures: mixed, gated and tree pooling."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from poolnb import ops
+from poolnb._arguments import blend_parameter, channel_parameter, check, tap_weights
+from poolnb.functional._dimensions import by_dimension
+from poolnb.geometry import IntOrSizes
+
+
+def _mixed_pool(
+    dims: int,
+    input: Tensor,
+    kernel_size: IntOrSizes | None,
+    stride: IntOrSizes | None = None,
+    padding: IntOrSizes = 0,
+    dilation: IntOrSizes = 1,
+    ceil_mode: bool = False,
+    *,
+    alpha: float | Tensor = 0.5,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Mixed pooling, :math:`y = \alpha \max_i x_i + (1-\alpha) \frac1n \sum_i x_i` over the n valid taps.
+
+    Source: Lee, Gallagher and Tu (2016). The max part passes its gradient to the first largest tap;
+    :math:`\partial y/\partial\alpha = \max_i x_i - \frac1n \sum_i x_i`.
+    An infinite max or mean counts only where its share is not 0.
+
+    Args:
+        alpha: share of the max, in [0, 1]; a float, a 0-d tensor, a (C,) tensor, or one that broadcasts to the output
+            and has its number of dimensions, such as (C, *output); of input's dtype or float32 beside half types. The
+            range of a tensor is checked on the CPU only.
+    """
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    share = blend_parameter("alpha", alpha, call)
+    return call.finish(ops.mixed_pool(call.input, call.mask, call.windows, share))
+
+
+def _gated_pool(
+    dims: int,
+    input: Tensor,
+    kernel_size: IntOrSizes | None,
+    stride: IntOrSizes | None = None,
+    padding: IntOrSizes = 0,
+    dilation: IntOrSizes = 1,
+    ceil_mode: bool = False,
+    *,
+    weight: Tensor,
+    bias: float | Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Gated pooling, :math:`y = s \max_i x_i + (1-s) \frac1n \sum_i x_i` with :math:`s = \sigma(\sum_i w_i x_i + b)`.
+
+    Source: Lee, Gallagher and Tu (2016). The mixture is chosen anew in every window. Taps that are not valid add 0 to
+    the gate. With :math:`d = \max_i x_i - \frac1n \sum_i x_i`: :math:`\partial y/\partial w_i = d\,s(1-s)\,x_i` and
+    :math:`\partial y/\partial b = d\,s(1-s)`; the gradient of a tap has the term :math:`d\,s(1-s)\,w_i` as well.
+    An infinite tap opens or closes the gate by the sign of its weight.
+
+    Args:
+        weight: the gate's mask, one entry per tap in row-major order: (k,) for all channels, or (C, k); of input's
+            dtype or float32 beside half types.
+        bias: added to the gate; ``None`` (0), a float, a 0-d tensor or a (C,) tensor.
+    """
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    masks = tap_weights("weight", weight, call)
+    offset = channel_parameter("bias", 0.0 if bias is None else bias, call)
+    return call.finish(ops.gated_pool(call.input, call.mask, call.windows, masks, offset))
+
+
+def _tree_pool(
+    dims: int,
+    input: Tensor,
+    kernel_size: IntOrSizes | None,
+    stride: IntOrSizes | None = None,
+    padding: IntOrSizes = 0,
+    dilation: IntOrSizes = 1,
+    ceil_mode: bool = False,
+    *,
+    leaves: Tensor,
+    gates: Tensor,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Tree pooling: a binary tree of sigmoid gates over learned linear filters of the window.
+
+    Source: Lee, Gallagher and Tu (2016), figure 3. Leaf j is :math:`\langle v_j, x\rangle`; an inner node with gate
+    :math:`\omega` is :math:`s f_l + (1-s) f_r`, :math:`s = \sigma(\langle\omega, x\rangle)`, where :math:`f_l` and
+    :math:`f_r` are its children; y is the root. Gates are numbered level by level: with four leaves gate 0 is the
+    root, gate 1 joins leaves 0 and 1, gate 2 leaves 2 and 3. :math:`\partial f/\partial\omega = s(1-s)(f_l - f_r)\,x`,
+    and a leaf's derivative is the product of the shares on its way to the root. Taps that are not valid add 0.
+    An infinite tap gives a leaf the infinity that the sign of its weight says, and nothing at a weight of 0.
+
+    Args:
+        leaves: (L, k), L = 2 or 4 filters with one entry per tap in row-major order; of input's dtype or float32
+            beside half types.
+        gates: (L - 1, k), likewise.
+    """
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    count = leaves.size(0) if isinstance(leaves, Tensor) and leaves.dim() == 2 else 2
+    if count not in (2, 4):
+        raise ValueError(f"leaves must have shape (L, {call.windows.taps}) with L = 2 or 4, got {tuple(leaves.shape)}")
+    filters = tap_weights("leaves", leaves, call, count)
+    openings = tap_weights("gates", gates, call, count - 1)
+    return call.finish(ops.tree_pool(call.input, call.mask, call.windows, filters, openings))
+
+
+mixed_pool1d, mixed_pool2d, mixed_pool3d = by_dimension(_mixed_pool)
+gated_pool1d, gated_pool2d, gated_pool3d = by_dimension(_gated_pool)
+tree_pool1d, tree_pool2d, tree_pool3d = by_dimension(_tree_pool)

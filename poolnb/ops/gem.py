@@ -1,0 +1,41 @@
+r"""Generalised-mean pooling: :math:`y = (\frac1n \sum_i \max(x_i, \epsilon)^p)^{1/p}`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from poolnb.geometry import Geometry, scatter
+from poolnb.ops._power import PowerMean, exponent_slope, needs_care, power_mean, size_slope
+from poolnb.ops.registration import PoolOp
+from poolnb.ops.taps import accumulate, channelwise, counts, open_windows, per_channel_sum, tame
+
+
+def _evaluate(
+    windows: Geometry, x: Tensor, mask: Tensor | None, p: Tensor, eps: float
+) -> tuple[Tensor, Tensor | float, PowerMean]:
+    taps, valid = open_windows(x, mask, windows)
+    share: Tensor | float = 1 / windows.taps
+    if valid is not None:
+        share = valid.to(taps.dtype) / counts(valid, windows, taps.dtype)
+    careful = not tame(x, p) or needs_care(p)
+    return taps, share, power_mean(taps.clamp(min=eps), share, channelwise(p, windows), careful)
+
+
+def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, p: Tensor, eps: float) -> Tensor:
+    return _evaluate(windows, x, mask, p, eps)[2].output
+
+
+def _backward(
+    windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, p: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    taps, share, mean = _evaluate(windows, x, mask, p, eps)
+    grad, exponent = accumulate(grad), channelwise(p, windows)
+    # 1 where x >= eps, else 0, without a mask; a NaN stays one. A tap that is not valid holds 0 and is below.
+    above = 1 + (taps - eps).clamp(max=0).sign()
+    grad_x = scatter(grad * (size_slope(mean, exponent) * share * above), windows)
+    if not param_grads:
+        return grad_x, p
+    return grad_x, per_channel_sum(grad * exponent_slope(mean, exponent))
+
+
+gem_pool = PoolOp("gem_pool", _forward, _backward, tensors=["p"], attributes=["float eps"])

@@ -1,0 +1,44 @@
+r"""Lp pooling: :math:`y = (\sum_i |x_i|^p)^{1/p}`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from poolnb.geometry import Geometry, scatter
+from poolnb.ops._power import PowerMean, exponent_slope, needs_care, power, power_mean, size_slope
+from poolnb.ops.registration import PoolOp
+from poolnb.ops.taps import accumulate, channelwise, open_windows, per_channel_sum, tame
+
+
+def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, p: Tensor) -> tuple[Tensor, PowerMean]:
+    taps, _ = open_windows(x, mask, windows)  # taps that are not valid hold 0 and add nothing
+    careful = not tame(x, p) or needs_care(p)
+    return taps, power_mean(taps.abs(), 1.0, channelwise(p, windows), careful)
+
+
+def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, norm_type: Tensor) -> Tensor:
+    return _evaluate(windows, x, mask, norm_type)[1].output
+
+
+def _backward(
+    windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, norm_type: Tensor
+) -> tuple[Tensor, Tensor]:
+    taps, mean = _evaluate(windows, x, mask, norm_type)
+    grad, p = accumulate(grad), channelwise(norm_type, windows)
+    slope = _smooth_slope(taps, mean, p) if mean.careful else taps.sign() * size_slope(mean, p)
+    grad_x = scatter(grad * slope, windows)
+    if not param_grads:
+        return grad_x, norm_type
+    return grad_x, per_channel_sum(grad * exponent_slope(mean, p))
+
+
+def _smooth_slope(taps: Tensor, mean: PowerMean, p: Tensor) -> Tensor:
+    """The slope as s |s|^(p-2), s = sign(x) r / rho: the form whose own derivative is right at a tap of 0 as well."""
+    nothing = mean.ratio == 0
+    at_zero = taps.masked_fill(taps != 0, 0) / mean.unit  # 0, with the derivative that sign(x) r lacks there
+    signed = (taps.sign() * mean.ratio + at_zero) / mean.root
+    factor = power((mean.ratio / mean.root).masked_fill(nothing, 1), p - 2)
+    return signed * factor.masked_fill(nothing & (p != 2), 0)
+
+
+lp_pool = PoolOp("lp_pool", _forward, _backward, tensors=["norm_type"])

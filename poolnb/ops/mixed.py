@@ -1,0 +1,102 @@
+r"""Mixed pooling: :math:`y = \alpha \max_i x_i + (1-\alpha) \frac1n \sum_i x_i`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from poolnb.geometry import Geometry, scatter
+from poolnb.ops.registration import PoolOp
+from poolnb.ops.taps import accumulate, counts, may_be_empty, open_windows, tame
+
+
+class Extremes(NamedTuple):
+    """What max and mean have to say about every window."""
+
+    taps: Tensor
+    valid: Tensor | None
+    largest: Tensor
+    mean: Tensor
+    count: Tensor | int
+    careful: bool
+
+
+def extremes(windows: Geometry, x: Tensor, mask: Tensor | None, *parameters: Tensor) -> Extremes:
+    taps, valid = open_windows(x, mask, windows)
+    largest = candidates(taps, valid).amax(0)
+    if may_be_empty(mask, windows):
+        assert valid is not None
+        largest = largest.masked_fill(~valid.any(0), 0)
+    count = counts(valid, windows, taps.dtype)
+    return Extremes(taps, valid, largest, taps.sum(0) / count, count, not tame(x, *parameters))
+
+
+def candidates(taps: Tensor, valid: Tensor | None) -> Tensor:
+    """The taps, -inf where they are not valid."""
+    if valid is None:
+        return taps
+    return taps + torch.zeros(valid.shape, dtype=taps.dtype, device=taps.device).masked_fill(~valid, -torch.inf)
+
+
+def blend(alpha: Tensor, first: Tensor, second: Tensor, careful: bool) -> Tensor:
+    """alpha * first + (1 - alpha) * second, where a share of 0 is nothing even of an infinite value."""
+    if not careful:
+        return alpha * first + (1 - alpha) * second
+    return _share(alpha, first) + _share(1 - alpha, second)
+
+
+def _share(alpha: Tensor, value: Tensor) -> Tensor:
+    endless = value.isinf()
+    return alpha * value.masked_fill(endless, 0) + value.masked_fill(~endless | (alpha == 0), 0)
+
+
+def difference(first: Tensor, second: Tensor, careful: bool) -> Tensor:
+    """first - second, 0 where one of them is infinite."""
+    if not careful:
+        return first - second
+    return (first - second).masked_fill(first.isinf() | second.isinf(), 0)
+
+
+def first_largest(e: Extremes) -> Tensor:
+    """1 at the first largest valid tap of each window, 0 elsewhere."""
+    taken, hits = torch.zeros_like(e.largest), []
+    for tap in range(e.taps.size(0)):
+        value = e.taps[tap].detach()
+        if e.careful:
+            hit = ((value == e.largest) | value.isnan()).to(value.dtype)
+        else:
+            hit = 1 - (e.largest.detach() - value).sign().abs()  # faster than a comparison
+        if e.valid is not None:
+            hit = hit * e.valid[tap].to(value.dtype)
+        hits.append(hit * (1 - taken))
+        taken = taken + hits[-1]
+    return torch.stack(hits)
+
+
+def taps_slope(alpha: Tensor, e: Extremes) -> Tensor:
+    """alpha at the first largest tap, and (1 - alpha) / n at every valid one."""
+    mean_slope = (1 - alpha) / e.count
+    if e.valid is not None:
+        mean_slope = mean_slope * e.valid.to(e.taps.dtype)
+    return alpha * first_largest(e) + mean_slope
+
+
+def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, alpha: Tensor) -> Tensor:
+    e = extremes(windows, x, mask, alpha)
+    return blend(accumulate(alpha), e.largest, e.mean, e.careful)
+
+
+def _backward(
+    windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, alpha: Tensor
+) -> tuple[Tensor, Tensor]:
+    e = extremes(windows, x, mask, alpha)
+    grad = accumulate(grad)
+    grad_x = scatter(grad * taps_slope(accumulate(alpha), e), windows)
+    if not param_grads:
+        return grad_x, alpha
+    return grad_x, (grad * difference(e.largest, e.mean, e.careful)).sum_to_size(alpha.shape)
+
+
+mixed_pool = PoolOp("mixed_pool", _forward, _backward, tensors=["alpha"], batched=["alpha"])

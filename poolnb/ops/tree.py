@@ -1,0 +1,82 @@
+r"""Tree pooling: a binary tree of sigmoid gates over linear leaves.
+
+A leaf is :math:`\langle v, x\rangle`; an inner node is :math:`s f_l + (1-s) f_r` with :math:`s = \sigma(\langle\omega,
+x\rangle)`. Gates are numbered from the root, level by level.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from poolnb.geometry import Geometry, scatter
+from poolnb.ops.mixed import blend, difference
+from poolnb.ops.registration import PoolOp
+from poolnb.ops.taps import accumulate, bounded, open_windows, tame
+
+
+class _State(NamedTuple):
+    taps: Tensor
+    valid: Tensor | None
+    nodes: list[Tensor]  # the value of every node, in the order of a heap: inner nodes first, then leaves
+    gates: Tensor  # sigmoid, (L - 1, N, C, *output)
+    careful: bool
+
+
+def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, leaves: Tensor, gates: Tensor) -> _State:
+    careful = not tame(x, leaves, gates)
+    taps, valid = open_windows(x, mask, windows)
+    finite = bounded(taps, careful)
+    inner = gates.size(0)
+    linear = (torch.cat([gates, leaves]) @ finite.flatten(1)).unflatten(1, taps.shape[1:])
+    opened = torch.sigmoid(linear[:inner])
+    ends = linear[inner:] + _endless(leaves, taps) if careful else linear[inner:]
+    nodes: list[Tensor] = list(ends.unbind(0))
+    for i in reversed(range(inner)):  # children of node i: 2 i + 1 and 2 i + 2, here counted from i + 1
+        nodes.insert(0, blend(opened[i], nodes[i], nodes[i + 1], careful))
+    return _State(taps, valid, nodes, opened, careful)
+
+
+def _endless(leaves: Tensor, taps: Tensor) -> Tensor:
+    """What infinite taps add to the leaves: +-inf by the sign of the weight, nothing at a weight of 0."""
+    infinite = taps.masked_fill(~taps.isinf(), 0).sign().flatten(1)
+    net, touched = leaves.sign() @ infinite, leaves.sign().abs() @ infinite.abs()
+    up = torch.zeros_like(net).masked_fill(touched + net > 0, torch.inf)
+    down = torch.zeros_like(net).masked_fill(touched - net > 0, torch.inf)
+    return (up - down).unflatten(1, taps.shape[1:])
+
+
+def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, leaves: Tensor, gates: Tensor) -> Tensor:
+    return _evaluate(windows, x, mask, leaves, gates).nodes[0]
+
+
+def _backward(
+    windows: Geometry,
+    param_grads: bool,
+    grad: Tensor,
+    x: Tensor,
+    mask: Tensor | None,
+    leaves: Tensor,
+    gates: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    taps, valid, nodes, opened, careful = _evaluate(windows, x, mask, leaves, gates)
+    inner = gates.size(0)
+    arriving, linear_grads = [accumulate(grad)], []
+    for i in range(inner):
+        left, right, s = nodes[2 * i + 1], nodes[2 * i + 2], opened[i]
+        linear_grads.append(arriving[i] * difference(left, right, careful) * s * (1 - s))
+        arriving += [arriving[i] * s, arriving[i] * (1 - s)]
+    linear = torch.stack([*linear_grads, *arriving[inner:]]).flatten(1)
+    slopes = (torch.cat([gates, leaves]).t() @ linear).unflatten(1, taps.shape[1:])
+    if valid is not None:
+        slopes = slopes * valid.to(slopes.dtype)
+    grad_x = scatter(slopes, windows)
+    if not param_grads:
+        return grad_x, leaves, gates
+    weights = linear @ bounded(taps, careful).flatten(1).t()
+    return grad_x, weights[inner:].clone(), weights[:inner].clone()
+
+
+tree_pool = PoolOp("tree_pool", _forward, _backward, tensors=["leaves", "gates"])

@@ -1,0 +1,50 @@
+r"""Weighted pooling: :math:`y = \sum_i w_i x_i` with :math:`w = \mathrm{softmax}(l)` over the window's logits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from poolnb.geometry import Geometry, gather, scatter
+from poolnb.ops.registration import PoolOp
+from poolnb.ops.taps import accumulate, open_windows, softmax_of, tame, weighted_mean
+
+
+class _State(NamedTuple):
+    taps: Tensor
+    weights: Tensor  # (taps, N, 1, *output) where all channels share them
+    output: Tensor
+    careful: bool
+
+
+def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, logits: Tensor) -> _State:
+    careful = not tame(x, logits)
+    taps, valid = open_windows(x, mask, windows)
+    weights = softmax_of(gather(accumulate(logits), windows), taps, valid, careful)
+    return _State(taps, weights, weighted_mean(weights, taps, valid, careful), careful)
+
+
+def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, logits: Tensor) -> Tensor:
+    return _evaluate(windows, x, mask, logits).output
+
+
+def _backward(
+    windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, logits: Tensor
+) -> tuple[Tensor, Tensor]:
+    taps, weights, y, careful = _evaluate(windows, x, mask, logits)
+    grad = accumulate(grad)
+    weighted_grad = grad * weights
+    grad_x = scatter(weighted_grad, windows)
+    if not param_grads:
+        return grad_x, logits
+    centred = taps - y
+    if careful:  # no 0 * inf: a tap of weight 0 and a window with an infinite result take no part
+        centred = centred.masked_fill((weights == 0) | y.isinf(), 0)
+    slopes = weighted_grad * centred
+    if logits.size(1) == 1:
+        slopes = slopes.sum(2, keepdim=True)
+    return grad_x, scatter(slopes, windows)
+
+
+weighted_pool = PoolOp("weighted_pool", _forward, _backward, tensors=["logits"], batched=["logits"])

@@ -1,0 +1,86 @@
+"""Weighted pooling in NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from poolnb.reference._windows import Array, each_window, values, windows_of
+from poolnb.reference.softmax import softmax
+
+
+def _weights(taps: Array, logits: Array) -> Array:
+    """softmax(logits); taps and logits of -inf have none, and infinite taps or logits share all."""
+    counted = ~np.isneginf(taps) & ~np.isneginf(logits)
+    for hot in (counted & np.isposinf(taps), counted & np.isposinf(logits)):
+        if hot.any():
+            return hot / hot.sum()
+    weights = np.zeros(len(taps))
+    if counted.any():
+        weights[counted] = softmax(logits[counted])
+    return weights
+
+
+def _weighted(taps: Array, logits: Array) -> float:
+    if np.isnan(taps).any() or np.isnan(logits).any():
+        return np.nan
+    weights = _weights(taps, logits)
+    if not weights.any():
+        return -np.inf if np.isneginf(taps).any() else 0.0
+    return float(weights[weights > 0] @ taps[weights > 0])
+
+
+def weighted_pool(
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    logits: ArrayLike,
+    mask: ArrayLike | None = None,
+) -> Array:
+    """y = sum w_i x_i with w = softmax(logits); ``logits`` broadcast to the shape of ``x``."""
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    full = np.broadcast_to(np.asarray(logits, np.float64), x.shape)
+    y = np.zeros((*x.shape[:2], *geometry.output))
+    for out, taps, _ in each_window(x, mask, geometry):
+        if taps:
+            y[out] = _weighted(values(x, taps), values(full, taps))
+    return y
+
+
+def weighted_pool_backward(
+    grad: ArrayLike,
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    logits: ArrayLike,
+    mask: ArrayLike | None = None,
+) -> tuple[Array, Array]:
+    """dy/dx_i = w_i and dy/dlogit_i = w_i (x_i - y), for finite input.
+
+    Returns the gradients of ``x`` and of ``logits``, in their shapes.
+    """
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    full = np.broadcast_to(np.asarray(logits, np.float64), x.shape)
+    grad, grad_x, grad_logits = np.asarray(grad, np.float64), np.zeros_like(x), np.zeros_like(x)
+    for out, taps, _ in each_window(x, mask, geometry):
+        if not taps:
+            continue
+        window = values(x, taps)
+        weights = _weights(window, values(full, taps))
+        for tap, slope, weight in zip(taps, weights * (window - weights @ window), weights, strict=True):
+            grad_x[tap] += grad[out] * weight
+            grad_logits[tap] += grad[out] * slope
+    shared = np.shape(logits)[-x.ndim + 1] == 1
+    return grad_x, grad_logits.sum(1, keepdims=True) if shared else grad_logits

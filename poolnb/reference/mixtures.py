@@ -1,0 +1,243 @@
+"""Mixed, gated and tree pooling in NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from poolnb.reference._windows import Array, each_window, values, windows_of
+
+
+def sigmoid(t: float) -> float:
+    return float(1 / (1 + np.exp(-t)))
+
+
+def _blend(share: float, first: float, second: float) -> float:
+    """share * first + (1 - share) * second; a share of 0 is nothing even of an infinity."""
+    return (share * first if share != 0 else 0.0) + ((1 - share) * second if share != 1 else 0.0)
+
+
+def _blend_slopes(share: float, taps: Array) -> Array:
+    return share * np.eye(len(taps))[np.argmax(taps)] + (1 - share) / len(taps)
+
+
+def _dot(weights: Array, taps: Array) -> float:
+    """sum of weights * taps, where a weight of 0 is nothing even of an infinity."""
+    used = weights != 0
+    return float(np.sum(weights[used] * taps[used]))
+
+
+def _shares(alpha: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """alpha (a number, (C,), or as the output) in the shape of the output."""
+    alpha = np.asarray(alpha, np.float64)
+    per_channel = alpha.shape == (shape[1],)
+    return np.broadcast_to(alpha.reshape(-1, *(1,) * (len(shape) - 2)) if per_channel else alpha, shape)
+
+
+def mixed_pool(
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    alpha: ArrayLike = 0.5,
+    mask: ArrayLike | None = None,
+) -> Array:
+    """y = alpha max + (1 - alpha) mean."""
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    y = np.zeros((*x.shape[:2], *geometry.output))
+    shares = _shares(alpha, y.shape)
+    with np.errstate(invalid="ignore"):
+        for out, taps, _ in each_window(x, mask, geometry):
+            if taps:
+                window = values(x, taps)
+                y[out] = _blend(shares[out], window.max(), window.mean())
+    return y
+
+
+def mixed_pool_backward(
+    grad: ArrayLike,
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    alpha: ArrayLike = 0.5,
+    mask: ArrayLike | None = None,
+) -> tuple[Array, Array]:
+    """dy/dx_i = alpha [i is the first largest] + (1 - alpha)/n and dy/dalpha = max - mean, for finite input.
+
+    Returns the gradients of ``x`` and, in the shape of the output, of alpha.
+    """
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    grad, grad_x = np.asarray(grad, np.float64), np.zeros_like(x)
+    shares, grad_alpha = _shares(alpha, grad.shape), np.zeros(grad.shape)
+    for out, taps, _ in each_window(x, mask, geometry):
+        if not taps:
+            continue
+        window = values(x, taps)
+        grad_alpha[out] = grad[out] * (window.max() - window.mean())
+        for tap, slope in zip(taps, _blend_slopes(shares[out], window), strict=True):
+            grad_x[tap] += grad[out] * slope
+    return grad_x, grad_alpha
+
+
+def _masks(weight: ArrayLike, channels: int) -> Array:
+    """(k,) or (C, k) weights as (C, k)."""
+    weight = np.asarray(weight, np.float64)
+    return np.broadcast_to(weight, (channels, weight.shape[-1]))
+
+
+def _offsets(bias: ArrayLike | None, channels: int) -> Array:
+    return np.broadcast_to(np.asarray(0.0 if bias is None else bias, np.float64), channels)
+
+
+def gated_pool(
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+) -> Array:
+    """y = s max + (1 - s) mean with s = sigmoid(<weight, window> + bias); ``weight`` is (k,) or (C, k)."""
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    y = np.zeros((*x.shape[:2], *geometry.output))
+    masks, offsets = _masks(weight, x.shape[1]), _offsets(bias, x.shape[1])
+    with np.errstate(invalid="ignore", over="ignore"):
+        for out, taps, numbers in each_window(x, mask, geometry):
+            if taps:
+                window = values(x, taps)
+                gate = _dot(masks[out[1], numbers], window) + offsets[out[1]]
+                y[out] = _blend(sigmoid(gate), window.max(), window.mean())
+    return y
+
+
+def gated_pool_backward(
+    grad: ArrayLike,
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+) -> tuple[Array, Array, Array]:
+    """With d = max - mean and t = d s (1 - s): dy/dw_i = t x_i, dy/db = t, and
+    dy/dx_i = s [i is the first largest] + (1 - s)/n + t w_i, for finite input.
+
+    Returns the gradients of ``x``, of ``weight`` and, per channel, of ``bias``.
+    """
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    grad, grad_x = np.asarray(grad, np.float64), np.zeros_like(x)
+    masks, offsets = _masks(weight, x.shape[1]), _offsets(bias, x.shape[1])
+    grad_masks, grad_bias = np.zeros(masks.shape), np.zeros(x.shape[1])
+    for out, taps, numbers in each_window(x, mask, geometry):
+        if not taps:
+            continue
+        channel, window = out[1], values(x, taps)
+        weights = masks[channel, numbers]
+        share = sigmoid(weights @ window + offsets[channel])
+        through_gate = (window.max() - window.mean()) * share * (1 - share)
+        grad_masks[channel, numbers] += grad[out] * through_gate * window
+        grad_bias[channel] += grad[out] * through_gate
+        for tap, slope in zip(taps, _blend_slopes(share, window) + through_gate * weights, strict=True):
+            grad_x[tap] += grad[out] * slope
+    return grad_x, grad_masks if np.ndim(weight) == 2 else grad_masks.sum(0), grad_bias
+
+
+def _node(i: int, window: Array, leaves: Array, gates: Array) -> float:
+    """The value of node i: below len(gates) an inner node with children 2i + 1 and 2i + 2, else a leaf."""
+    if i >= len(gates):
+        return _dot(leaves[i - len(gates)], window)
+    left, right = (_node(child, window, leaves, gates) for child in (2 * i + 1, 2 * i + 2))
+    return _blend(sigmoid(_dot(gates[i], window)), left, right)
+
+
+def _tree_slopes(i: int, share: float, window: Array, leaves: Array, gates: Array) -> tuple[Array, Array, Array]:
+    """Derivatives of the root by window, leaves and gates that pass through node i; ``share`` is dy/d(node i)."""
+    by_leaf, by_gate = np.zeros_like(leaves), np.zeros_like(gates)
+    if i >= len(gates):
+        by_leaf[i - len(gates)] = share * window
+        return share * leaves[i - len(gates)], by_leaf, by_gate
+    s = sigmoid(gates[i] @ window)
+    children = (2 * i + 1, 2 * i + 2)
+    left, right = (_node(child, window, leaves, gates) for child in children)
+    through_gate = share * s * (1 - s) * (left - right)
+    by_gate[i] = through_gate * window
+    by_tap = through_gate * gates[i]
+    for child, part in zip(children, (share * s, share * (1 - s)), strict=True):
+        below = _tree_slopes(child, part, window, leaves, gates)
+        by_tap, by_leaf, by_gate = by_tap + below[0], by_leaf + below[1], by_gate + below[2]
+    return by_tap, by_leaf, by_gate
+
+
+def tree_pool(
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    leaves: ArrayLike,
+    gates: ArrayLike,
+    mask: ArrayLike | None = None,
+) -> Array:
+    """A binary tree of gates s f_left + (1 - s) f_right, s = sigmoid(<gate, x>), over leaves <leaf, x>."""
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    filters, openings = np.asarray(leaves, np.float64), np.asarray(gates, np.float64)
+    y = np.zeros((*x.shape[:2], *geometry.output))
+    with np.errstate(invalid="ignore", over="ignore"):
+        for out, taps, numbers in each_window(x, mask, geometry):
+            y[out] = _node(0, values(x, taps), filters[:, numbers], openings[:, numbers])
+    return y
+
+
+def tree_pool_backward(
+    grad: ArrayLike,
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    leaves: ArrayLike,
+    gates: ArrayLike,
+    mask: ArrayLike | None = None,
+) -> tuple[Array, Array, Array]:
+    """A leaf gets the shares on its way to the root, multiplied; a gate s (1 - s) (f_left - f_right) times its node's.
+
+    For finite input. Returns the gradients of ``x``, ``leaves`` and ``gates``.
+    """
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    filters, openings = np.asarray(leaves, np.float64), np.asarray(gates, np.float64)
+    grad, grad_x = np.asarray(grad, np.float64), np.zeros_like(x)
+    grad_leaves, grad_gates = np.zeros_like(filters), np.zeros_like(openings)
+    for out, taps, numbers in each_window(x, mask, geometry):
+        slopes = _tree_slopes(0, grad[out], values(x, taps), filters[:, numbers], openings[:, numbers])
+        grad_leaves[:, numbers] += slopes[1]
+        grad_gates[:, numbers] += slopes[2]
+        for tap, slope in zip(taps, slopes[0], strict=True):
+            grad_x[tap] += slope
+    return grad_x, grad_leaves, grad_gates
