@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from poolnb import functional
+from poolnb import functional, native
 from poolnb.modules import *  # noqa: F403
 from poolnb.modules import __all__ as _modules
-from poolnb.registry import create_pool, list_pools
+from poolnb.registry import create_pool, list_pools, replace_pooling
 
 __version__ = "0.1.0"
-__all__ = ["create_pool", "functional", "list_pools", *_modules]
+__all__ = ["create_pool", "functional", "list_pools", "replace_pooling", *_modules]
+
+native.load()

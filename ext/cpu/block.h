@@ -1,0 +1,152 @@
+// A block: the part of a tensor that one unit of work looks at, laid out so that the lanes of a pack are neighbours.
+//
+// Lanes run along windows or along channels.
+// Along windows (NCHW), a position goes to the plane of its remainder modulo the window stride, axis by axis. Then one
+// tap of all windows is one contiguous stretch, whatever the stride: window (o) has its tap k at `place(o) + tap(k)`,
+// and neighbouring windows are neighbours. Rows join, so that packs run on over the ends of rows; the few windows
+// that this adds at the ends are not `active`.
+// Along channels (channels_last), a block keeps the order of positions, each a run of channels. It may then be the
+// tensor itself.
+#pragma once
+
+#include "lines.h"
+
+namespace poolnb {
+
+inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// How positions of a block (d, h, w, counted from its first padded one) are laid out.
+struct Layout {
+  bool channels = false;
+  int64_t stride[3] = {1, 1, 1};  // remainders kept apart; 1 along channels
+  int64_t step[3] = {0, 0, 0};    // between neighbours of one plane
+  int64_t plane = 0;              // numbers of one remainder's plane
+  int64_t size = 0;
+
+  // `extent`: positions per axis. `lanes` numbers stay free at the end of every plane.
+  static Layout along_windows(const int64_t extent[3], const int64_t stride[3], int64_t lanes) {
+    Layout l;
+    int64_t kept[3], planes = 1;
+    for (int a = 0; a < 3; ++a) {
+      l.stride[a] = stride[a];
+      kept[a] = (extent[a] + stride[a] - 1) / stride[a];
+      planes *= stride[a];
+    }
+    l.step[2] = 1;
+    l.step[1] = kept[2];
+    l.step[0] = kept[1] * kept[2];
+    l.plane = round_up(kept[0] * l.step[0] + lanes, lanes);
+    l.size = planes * l.plane;
+    return l;
+  }
+  static Layout along_channels(const int64_t extent[3], int64_t channels, int64_t lanes) {
+    Layout l;
+    l.channels = true;
+    l.step[2] = round_up(channels, lanes);
+    l.step[1] = extent[2] * l.step[2];
+    l.step[0] = extent[1] * l.step[1];
+    l.size = l.plane = extent[0] * l.step[0];
+    return l;
+  }
+  // The tensor as it lies.
+  static Layout of(const View& v) {
+    Layout l;
+    l.channels = true;
+    for (int a = 0; a < 3; ++a) l.step[a] = v.stride[2 + a];
+    return l;
+  }
+
+  // Where a position lies; also where a tap lies, from its window's place.
+  int64_t at(int64_t d, int64_t h, int64_t w) const {
+    const int64_t remainder = (d % stride[0] * stride[1] + h % stride[1]) * stride[2] + w % stride[2];
+    return remainder * plane + d / stride[0] * step[0] + h / stride[1] * step[1] + w / stride[2] * step[2];
+  }
+};
+
+// A box of positions of a tensor: `first` may lie in the padding; positions outside the tensor are left out.
+struct Box {
+  int64_t first[3], extent[3], size[3];
+};
+
+// Between a block and a tensor, row by row. `Move` moves lines: see Reader and Writer.
+template <class Move>
+inline void move_block(const Layout& l, const Box& box, const View& v, int64_t n, int64_t c, int64_t count, Move& move) {
+  int64_t low[3], high[3];  // positions of the block inside the tensor
+  for (int a = 0; a < 3; ++a) {
+    low[a] = std::max<int64_t>(0, -box.first[a]);
+    high[a] = std::min(box.extent[a], box.size[a] - box.first[a]);
+  }
+  const int64_t width = high[2] - low[2];
+  if (width <= 0) return;
+  const int64_t column = v.stride[4], channel = v.stride[1], s = l.stride[2];
+  for (int64_t d = low[0]; d < high[0]; ++d)
+    for (int64_t h = low[1]; h < high[1]; ++h) {
+      const int64_t there = v.offset(n, c, box.first[0] + d, box.first[1] + h, box.first[2] + low[2]);
+      const int64_t here = l.at(d, h, 0);
+      if (l.channels) {
+        const int64_t at = here + low[2] * l.step[2];
+        if (channel == 1 || column != 1)
+          for (int64_t w = 0; w < width; ++w) move.line(at + w * l.step[2], 1, there + w * column, channel, count);
+        else
+          for (int64_t k = 0; k < count; ++k) move.line(at + k, l.step[2], there + k * channel, column, width);
+      } else if (s == 1) {
+        move.line(here + low[2], 1, there, column, width);
+      } else if (s == 2 && column == 1) {
+        // The first column is of remainder low % 2; the last one may be alone.
+        const int64_t r = low[2] % 2, half = low[2] / 2, pairs = width / 2;
+        const int64_t first = here + r * l.plane + half, second = here + (1 - r) * l.plane + half + r;
+        move.pairs(first, second, there, pairs);
+        if (width % 2) move.line(first + pairs, 1, there + width - 1, 1, 1);
+      } else {
+        for (int64_t w = 0; w < std::min(width, s); ++w)
+          move.line(l.at(d, h, low[2] + w), 1, there + w * column, s * column, (width - w + s - 1) / s);
+      }
+    }
+}
+
+template <class T, class S>
+struct Reader {
+  T* block;
+  const S* tensor;
+  void line(int64_t at, int64_t step, int64_t there, int64_t tensor_step, int64_t n) {
+    read_line(block + at, step, tensor + there, tensor_step, n);
+  }
+  void pairs(int64_t first, int64_t second, int64_t there, int64_t n) {
+    read_pairs(block + first, block + second, tensor + there, n);
+  }
+};
+
+template <class T, class S>
+struct Writer {
+  const T* block;
+  S* tensor;
+  void line(int64_t at, int64_t step, int64_t there, int64_t tensor_step, int64_t n) {
+    write_line(tensor + there, tensor_step, block + at, step, n);
+  }
+  void pairs(int64_t first, int64_t second, int64_t there, int64_t n) {
+    write_pairs(tensor + there, block + first, block + second, n);
+  }
+};
+
+template <class T>
+__attribute__((noinline)) void read_block(T* block, const Layout& l, const Box& box, const View& v, int64_t n, int64_t c,
+                                          int64_t count) {
+  with_type(v.dtype, v.data, [&](auto* tensor) {
+    Reader<T, std::remove_pointer_t<decltype(tensor)>> reader{block, tensor};
+    move_block(l, box, v, n, c, count, reader);
+  });
+}
+
+template <class T>
+__attribute__((noinline)) void write_block(const T* block, const Layout& l, const Box& box, const View& v, int64_t n,
+                                           int64_t c, int64_t count) {
+  with_type(v.dtype, v.data, [&](auto* tensor) {
+    using S = std::remove_pointer_t<decltype(tensor)>;
+    if constexpr (!std::is_same_v<S, bool>) {
+      Writer<T, S> writer{block, tensor};
+      move_block(l, box, v, n, c, count, writer);
+    }
+  });
+}
+
+}  // namespace poolnb

@@ -1,0 +1,57 @@
+// What a kernel is told about one pooling call: windows, and where tensors lie in memory. No torch header.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define POOLNB_HD __host__ __device__ __forceinline__
+#else
+#define POOLNB_HD inline __attribute__((always_inline))
+#endif
+
+namespace poolnb {
+
+// Everything has three spatial dimensions (D, H, W); fewer dimensions come with leading ones.
+struct Windows {
+  int64_t size[3], kernel[3], stride[3], padding[3], dilation[3], output[3];
+
+  POOLNB_HD int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+  // Extent of a window, the gaps of the dilation included.
+  POOLNB_HD int64_t span(int axis) const { return dilation[axis] * (kernel[axis] - 1) + 1; }
+  // Input coordinate of the first tap of a window.
+  POOLNB_HD int64_t first(int axis, int64_t o) const { return o * stride[axis] - padding[axis]; }
+  // Whether no input position belongs to two windows.
+  POOLNB_HD bool disjoint() const {
+    return stride[0] >= span(0) && stride[1] >= span(1) && stride[2] >= span(2);
+  }
+};
+
+enum class Dtype : int32_t { float16, bfloat16, float32, float64, boolean, int64 };
+
+// A strided tensor (N, C, D, H, W); strides count elements, a broadcast dimension has stride 0.
+struct View {
+  void* data = nullptr;
+  int64_t stride[5] = {0, 0, 0, 0, 0};
+  Dtype dtype = Dtype::float32;
+
+  POOLNB_HD int64_t offset(int64_t n, int64_t c, int64_t d, int64_t h, int64_t w) const {
+    return n * stride[0] + c * stride[1] + d * stride[2] + h * stride[3] + w * stride[4];
+  }
+};
+
+constexpr int kMaxInputs = 2, kMaxParameters = 2, kMaxOptions = 6;
+
+// One call of an operator, forward or backward. `input[0]` is what is pooled; a second input has its shape.
+// A parameter has the output's shape, with stride 0 where it is broadcast; one that depends on the channel alone is
+// `channelwise`, and its gradient is the (C,) sum; the gradient of another one has the output's shape.
+struct Problem {
+  Windows windows;
+  int64_t batch = 0, channels = 0;
+  View input[kMaxInputs], mask, parameter[kMaxParameters], output;
+  bool channelwise[kMaxParameters] = {false, false};
+  double option[kMaxOptions] = {0, 0, 0, 0, 0, 0};
+  View grad, grad_input[kMaxInputs], grad_parameter[kMaxParameters];
+  bool want_parameters = false;
+};
+
+}  // namespace poolnb

@@ -1,0 +1,102 @@
+// Softmax-weighted pooling: y = sum w_i x_i, w = softmax(beta x).  dy/dx_i = w_i (1 + beta (x_i - y)), and w_i alone for
+// the semi-gradient; dy/dbeta = Var_w(x).
+#pragma once
+
+#include "../taps.h"
+
+namespace poolnb {
+
+struct Soft {
+  static constexpr int inputs = 1, parameters = 1;
+
+  template <class V>
+  struct Window {
+    V parameter[1];  // beta
+    V peak, over_total, y;
+    typename Traits<V>::Mask hot;  // careful: the window holds +inf
+
+    template <bool careful>
+    POOLNB_HD V logit(V x, auto valid) const {
+      using T = typename Traits<V>::Number;
+      if constexpr (!careful) {
+        return select(valid, parameter[0] * x, splat<V>(-kInf<T>));
+      } else {
+        const auto is_hot = x == splat<V>(kInf<T>);
+        const auto cold = x == splat<V>(-kInf<T>);
+        // The clamp keeps an overflow of beta * x from becoming inf - inf; NaN passes through it.
+        V l = parameter[0] * select(is_hot, splat<V>(0), select(cold, splat<V>(0), x));
+        l = select(l > splat<V>(kLargest<T>), splat<V>(kLargest<T>), l);
+        l = select(l < splat<V>(-kLargest<T>), splat<V>(-kLargest<T>), l);
+        l = select(cold, splat<V>(-kInf<T>), l);
+        l = select(hot, select(is_hot, splat<V>(0), splat<V>(-kInf<T>)), l);
+        return select(valid, l, splat<V>(-kInf<T>));
+      }
+    }
+    // exp(logit - peak), not yet normalised.
+    template <bool careful>
+    POOLNB_HD V weight(V x, auto valid) const {
+      if constexpr (!careful) return vexp_down(logit<false>(x, valid) - peak);
+      else return vexp(logit<true>(x, valid) - peak);
+    }
+  };
+
+  template <bool careful, class V, class Taps, class Memo>
+  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const double*, Memo& memo) {
+    using T = typename Traits<V>::Number;
+    const int64_t n = taps.count();
+    if constexpr (careful) {
+      w.hot = splat<V>(0) != splat<V>(0);
+      POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) w.hot = w.hot | ((taps.x(i) == splat<V>(kInf<T>)) & taps.valid(i));
+    }
+    V peak = splat<V>(-kInf<T>);
+    POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) {
+      const V l = w.template logit<careful>(taps.x(i), taps.valid(i));
+      peak = select(l > peak, l, peak);
+    }
+    w.peak = careful ? select(peak == splat<V>(-kInf<T>), splat<V>(0), peak) : peak;
+    V total = splat<V>(0), sum = splat<V>(0);
+    auto frozen = splat<V>(0) != splat<V>(0);
+    POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) {
+      V x = taps.x(i);
+      const V e = w.template weight<careful>(x, taps.valid(i));
+      if constexpr (careful) {
+        const auto cold = x == splat<V>(-kInf<T>);
+        frozen = frozen | (cold & taps.valid(i));
+        x = select(cold, splat<V>(0), x);
+      }
+      memo.put(i, e);
+      total = total + e;
+      sum = sum + e * x;
+    }
+    if constexpr (careful) {
+      w.over_total = splat<V>(1) / select(total == splat<V>(0), splat<V>(1), total);
+      w.y = sum * w.over_total;
+      w.y = select((total == splat<V>(0)) & frozen, splat<V>(-kInf<T>), w.y);
+    } else {
+      w.over_total = splat<V>(1) / total;
+      w.y = sum * w.over_total;
+    }
+  }
+
+  template <class V>
+  static POOLNB_HD V value(const Window<V>& w) { return w.y; }
+
+  // What a tap's memo would hold, for a backward that starts from the tap.
+  template <bool careful, class V>
+  static POOLNB_HD V remember(const Window<V>& w, V x, auto valid) { return w.template weight<careful>(x, valid); }
+
+  // dy/dx_i, and the tap's part of dy/dbeta.
+  template <bool careful, class V>
+  static POOLNB_HD V slope(const Window<V>& w, V x, V e, const double* option, V* parameter) {
+    const V weight = e * w.over_total;
+    V centred = x - w.y;
+    if constexpr (careful) {
+      centred = select(weight == splat<V>(0), splat<V>(0), select(infinite(w.y), splat<V>(0), centred));
+    }
+    const V weighted = weight * centred;
+    parameter[0] = parameter[0] + weighted * centred;
+    return option[0] != 0 ? weight : weight + w.parameter[0] * weighted;
+  }
+};
+
+}  // namespace poolnb
