@@ -132,10 +132,10 @@ def check_sizes(
     if kernel_size is None:
         _check_global(dims, stride, padding, dilation)
         return None
-    kernel = _per_dim("kernel_size", kernel_size, dims, least=1)
-    strides = kernel if stride is None or _is_default(stride) else _per_dim("stride", stride, dims, least=1)
-    pads = _per_dim("padding", padding, dims, least=0)
-    dilations = _per_dim("dilation", dilation, dims, least=1)
+    kernel = per_dim("kernel_size", kernel_size, dims, least=1)
+    strides = kernel if stride is None or _is_default(stride) else per_dim("stride", stride, dims, least=1)
+    pads = per_dim("padding", padding, dims, least=0)
+    dilations = per_dim("dilation", dilation, dims, least=1)
     for k, p in zip(kernel, pads, strict=True):
         if p > k // 2:
             raise ValueError(f"padding must be at most half of kernel_size, got padding={pads}, kernel_size={kernel}")
@@ -151,13 +151,14 @@ def _check_global(dims: int, stride: IntOrSizes | None, padding: IntOrSizes, dil
     if not _is_default(stride):
         raise ValueError(f"stride must be left at None when kernel_size is None (global pooling), got {stride!r}")
     for name, value, default in (("padding", padding, 0), ("dilation", dilation, 1)):
-        if value != default and _per_dim(name, value, dims, least=0) != (default,) * dims:
+        if value != default and per_dim(name, value, dims, least=0) != (default,) * dims:
             raise ValueError(
                 f"{name} must be left at {default} when kernel_size is None (global pooling), got {value!r}"
             )
 
 
-def _per_dim(name: str, value: IntOrSizes, dims: int, least: int) -> tuple[int, ...]:
+def per_dim(name: str, value: IntOrSizes, dims: int, least: int) -> tuple[int, ...]:
+    """An int or a sequence of ints as one entry per dimension, each at least ``least``."""
     entries = tuple(value) if isinstance(value, list | tuple) else (value,)
     if not all(isinstance(v, int | torch.SymInt) and not isinstance(v, bool) for v in entries):
         raise TypeError(f"{name} must be an int or a sequence of {dims} ints, got {value!r}")

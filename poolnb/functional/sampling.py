@@ -7,7 +7,7 @@ from torch import Tensor
 from poolnb import ops
 from poolnb._arguments import Call, check, flag, noise_seed, number, position_parameter
 from poolnb.functional._dimensions import by_dimension
-from poolnb.geometry import IntOrSizes, _per_dim
+from poolnb.geometry import IntOrSizes, per_dim
 
 
 def _stochastic_pool(
@@ -89,7 +89,7 @@ def _grid(grid_size: IntOrSizes | None, call: Call) -> tuple[int, ...]:
     stride = call.windows.stride
     if grid_size is None:
         return tuple(2 * s for s in stride)
-    grid = _per_dim("grid_size", grid_size, len(stride), least=1)
+    grid = per_dim("grid_size", grid_size, len(stride), least=1)
     if any(g % s for g, s in zip(grid, stride, strict=True)):
         raise ValueError(f"grid_size must be a multiple of stride in every dimension, got {grid_size!r}, {stride=}")
     return grid

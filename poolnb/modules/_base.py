@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from poolnb import functional
-from poolnb.geometry import IntOrSizes, check_sizes
+from poolnb.geometry import IntOrSizes, check_sizes, per_dim
 
 _GEOMETRY_DEFAULTS: dict[str, Any] = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
 
@@ -64,3 +65,31 @@ class Pool(torch.nn.Module):
         given = {k: getattr(self, k) for k, default in _GEOMETRY_DEFAULTS.items() if getattr(self, k) != default}
         shown = {"kernel_size": self.kernel_size, **given, **self.options()}
         return ", ".join(f"{k}={v!r}" for k, v in shown.items())
+
+
+def parameter_shape(
+    dims: int,
+    granularity: str,
+    accepted: Sequence[str],
+    channels: int | None = None,
+    output_size: IntOrSizes | None = None,
+) -> tuple[int, ...]:
+    """Shape of a learned parameter: one for the layer, per channel, or per channel and output position."""
+    if granularity not in accepted:
+        names = " or ".join(f'"{name}"' for name in accepted)
+        raise ValueError(f"granularity must be {names}, got {granularity!r}")
+    if granularity == "layer":
+        return ()
+    if channels is None:
+        raise ValueError(f'channels must be given with granularity="{granularity}", got None')
+    per_channel = per_dim("channels", channels, 1, least=1)
+    if granularity == "channel":
+        return per_channel
+    if output_size is None:
+        raise ValueError('output_size must be given with granularity="position", got None')
+    return per_channel + per_dim("output_size", output_size, dims, least=1)
+
+
+def needed_for(granularity: str) -> tuple[str, ...]:
+    """What a constructor needs to know for a granularity."""
+    return {"position": ("channels", "output_size"), "channel": ("channels",)}.get(granularity, ())

@@ -1,9 +1,15 @@
-"""Max and average pooling as modules."""
+"""Max, average and Lp pooling as modules."""
 
 from __future__ import annotations
 
-import torch
+import math
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from poolnb._arguments import number
+from poolnb.geometry import IntOrSizes
 from poolnb.modules._base import Pool
 
 
@@ -21,6 +27,39 @@ class _AvgPool(Pool):
     """Average pooling over valid taps, with a mask and global pooling; see :func:`poolnb.functional.avg_pool2d`."""
 
     op = "avg"
+
+
+class _LpPool(Pool):
+    """Lp pooling; see :func:`poolnb.functional.lp_pool2d`.
+
+    Args:
+        norm_type: p, greater than 0; a float (``math.inf`` included), or a :class:`torch.nn.Parameter`, 0-d or (C,), to
+            learn it.
+    """
+
+    op = "lp"
+
+    def __init__(
+        self,
+        kernel_size: IntOrSizes | None,
+        stride: IntOrSizes | None = None,
+        padding: IntOrSizes = 0,
+        dilation: IntOrSizes = 1,
+        ceil_mode: bool = False,
+        *,
+        norm_type: float | Tensor = 2.0,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        if not isinstance(norm_type, Tensor) and norm_type != math.inf:
+            number("norm_type", norm_type, low=0, strict=True)
+        self.norm_type = norm_type
+
+    def own(self) -> dict[str, Any]:
+        return {"norm_type": self.norm_type}
+
+    def options(self) -> dict[str, Any]:
+        p = self.norm_type
+        return {"norm_type": tuple(p.shape) if isinstance(p, Tensor) else p}
 
 
 class MaxPool1d(_MaxPool, torch.nn.MaxPool1d):
@@ -44,4 +83,16 @@ class AvgPool2d(_AvgPool):
 
 
 class AvgPool3d(_AvgPool):
+    dims = 3
+
+
+class LpPool1d(_LpPool):
+    dims = 1
+
+
+class LpPool2d(_LpPool):
+    dims = 2
+
+
+class LpPool3d(_LpPool):
     dims = 3

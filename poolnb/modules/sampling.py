@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from poolnb._arguments import number
-from poolnb.geometry import IntOrSizes, _per_dim
+from poolnb.geometry import IntOrSizes, per_dim
 from poolnb.modules._base import Pool
 
 
@@ -134,12 +134,12 @@ class _TDGSPool(_Sampled):
             return ()
         if channels is None:
             raise ValueError(f'channels must be given with granularity="{granularity}"')
-        per_channel = _per_dim("channels", channels, 1, least=1)
+        per_channel = per_dim("channels", channels, 1, least=1)
         if granularity == "channel":
             return per_channel
         if output_size is None:
             raise ValueError('output_size must be given with granularity="position"')
-        return per_channel + _per_dim("output_size", output_size, self.dims, least=1)
+        return per_channel + per_dim("output_size", output_size, self.dims, least=1)
 
     def reset_parameters(self) -> None:
         """Draw the initial temperatures again."""

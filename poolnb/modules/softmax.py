@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
+from poolnb._arguments import flag, number
 from poolnb.geometry import IntOrSizes
-from poolnb.modules._base import Pool
+from poolnb.modules._base import Pool, parameter_shape
 
 
 class _SoftPool(Pool):
@@ -30,13 +33,52 @@ class _SoftPool(Pool):
         semi_grad: bool = False,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        self.beta, self.semi_grad = beta, semi_grad
+        self.beta, self.semi_grad = number("beta", beta), flag("semi_grad", semi_grad)
 
     def own(self) -> dict[str, Any]:
         return {"beta": self.beta, "semi_grad": self.semi_grad}
 
     def options(self) -> dict[str, Any]:
         return self.own()
+
+
+class _AutoPool(Pool):
+    r"""AutoPool (McFee et al. 2018): softmax-weighted pooling with a learned sharpness per channel.
+
+    :math:`y = \sum_i w_i x_i`, :math:`w = \mathrm{softmax}(\alpha x)`. At alpha = 0, where it starts, this is the mean,
+    at 1 SoftPool, and for large alpha the max. See :func:`poolnb.functional.soft_pool2d`, where alpha is called beta.
+    The paper pools a whole recording: ``kernel_size=None``, with a mask for sequences of different lengths.
+
+    Args:
+        channels: number of input channels, a keyword. One alpha is learned for each.
+    """
+
+    op = "soft"
+
+    def __init__(
+        self,
+        kernel_size: IntOrSizes | None,
+        stride: IntOrSizes | None = None,
+        padding: IntOrSizes = 0,
+        dilation: IntOrSizes = 1,
+        ceil_mode: bool = False,
+        *,
+        channels: int,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        self.alpha = torch.nn.Parameter(torch.empty(parameter_shape(self.dims, "channel", ("channel",), channels)))
+        self.channels = channels
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as the mean again."""
+        torch.nn.init.zeros_(self.alpha)
+
+    def own(self) -> dict[str, Any]:
+        return {"beta": self.alpha}
+
+    def options(self) -> dict[str, Any]:
+        return {"channels": self.channels}
 
 
 class SoftPool1d(_SoftPool):
@@ -53,3 +95,15 @@ class SoftPool3d(_SoftPool):
 
 # The same operator under its other name.
 SWAP1d, SWAP2d, SWAP3d = SoftPool1d, SoftPool2d, SoftPool3d
+
+
+class AutoPool1d(_AutoPool):
+    dims = 1
+
+
+class AutoPool2d(_AutoPool):
+    dims = 2
+
+
+class AutoPool3d(_AutoPool):
+    dims = 3

@@ -27,7 +27,7 @@ class PowerMean(NamedTuple):
 
 
 def power(x: Tensor, p: Tensor) -> Tensor:
-    """``x ** p`` for x >= 0: by torch where p is one small number, else as exp(p ln x), which is faster than a power."""
+    """``x ** p`` for x >= 0: by torch where p is one small number, else as exp(p ln x), which is faster."""
     if visible(p):
         low, high = map(float, torch.aminmax(p))
         if low == high and low in (0, 0.5, 1, 2, 3):

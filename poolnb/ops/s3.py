@@ -80,9 +80,10 @@ def _starts(windows: Geometry) -> tuple[int, ...]:
 def _maxima(windows: Geometry, x: Tensor, mask: Tensor | None, seed: Tensor | None, grid: Sequence[int]) -> _Map:
     picked = None if seed is None else _draw(seed, windows, grid, x.device)
     later: list[Tensor] = []
+    careful = not tame(x)
 
     def larger(a: Tensor, b: Tensor) -> Tensor:
-        later.append((b > a) | (b.isnan() & ~a.isnan()))
+        later.append((b > a) | (b.isnan() & ~a.isnan()) if careful else b > a)
         return torch.where(later[-1], b, a)
 
     values = _slide(x if mask is None else x.masked_fill(~mask, -torch.inf), windows, -torch.inf, larger, picked)
@@ -118,8 +119,8 @@ def _slide_back(grad: Tensor, windows: Geometry, maxima: _Map) -> Tensor:
             shape = (*grad.shape[: 2 + dim], _starts(windows)[dim], *grad.shape[3 + dim :])
             grad = grad.new_zeros(shape).index_copy(2 + dim, maxima.picked[dim], grad)
         for shift in reversed(_shifts(windows, dim)):
-            chosen = later.pop()
-            grad = F.pad(grad * ~chosen, [*inner, 0, shift]) + F.pad(grad * chosen, [*inner, shift, 0])
+            moved = grad * later.pop()
+            grad = F.pad(grad - moved, [*inner, 0, shift]) + F.pad(moved, [*inner, shift, 0])
         grad = F.pad(grad, [-m for m in _margins(windows, dim)])
     return grad
 

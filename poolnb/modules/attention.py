@@ -1,0 +1,177 @@
+"""Weighted pooling as modules that compute the weights from the input: LIP and attention pooling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poolnb._arguments import check, flag, number
+from poolnb.geometry import IntOrSizes, per_dim
+from poolnb.modules._base import Pool
+
+
+class _Weighted(Pool):
+    """Weighted pooling whose logits are a function of the input. Masked positions do not reach that function."""
+
+    op = "weighted"
+
+    def logits(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits of a batched input: in its shape, or (N, 1, *spatial)."""
+        raise NotImplementedError
+
+    def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+        call = check(self.dims, input, *geometry, mask)
+        if call.channels != self.channels:
+            raise ValueError(f"input must have {self.channels} channels, as the module does, got {call.channels}")
+        x = call.input if call.mask is None else call.input.masked_fill(~call.mask, 0)
+        # Under autocast the network may answer in a half type: logits are kept in the dtype of sums.
+        logits = self.logits(x, call.mask).to(call.sum_dtype)
+        return self.pool(input, mask, logits=call.finish(logits))
+
+    def options(self) -> dict[str, Any]:
+        return {"channels": self.channels}
+
+
+class _LIPPool(_Weighted):
+    """Local importance pooling (Gao et al. 2019): a small network says how much each input element counts.
+
+    The logits are a convolution, normalised per sample and channel (with learned scale and offset) and bounded to (0,
+    scale) by a sigmoid; see :func:`poolnb.functional.weighted_pool2d` for what is done with them. The normalisation's
+    scale starts at 0, so that all logits are equal and the layer starts as the mean. With a mask the normalisation
+    counts valid positions only.
+
+    Args:
+        channels: number of input channels, a keyword.
+        logit_kernel: kernel size of the convolution, odd.
+        scale: the largest logit; no weight exceeds another of its window by more than exp(scale).
+    """
+
+    def __init__(
+        self,
+        kernel_size: IntOrSizes | None,
+        stride: IntOrSizes | None = None,
+        padding: IntOrSizes = 0,
+        dilation: IntOrSizes = 1,
+        ceil_mode: bool = False,
+        *,
+        channels: int,
+        logit_kernel: int = 3,
+        scale: float = 12.0,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        (self.channels,) = per_dim("channels", channels, 1, least=1)
+        (width,) = per_dim("logit_kernel", logit_kernel, 1, least=1)
+        if width % 2 == 0:
+            raise ValueError(f"logit_kernel must be odd, got {width}")
+        self.scale = number("scale", scale, low=0, strict=True)
+        convolution = getattr(nn, f"Conv{self.dims}d")
+        self.convolution = convolution(self.channels, self.channels, width, padding=width // 2, bias=False)
+        self.weight = nn.Parameter(torch.zeros(self.channels))
+        self.bias = nn.Parameter(torch.zeros(self.channels))
+
+    def reset_parameters(self) -> None:
+        """Start as the mean again."""
+        self.convolution.reset_parameters()
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def logits(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        normal = _normalised(self.convolution(input), mask)
+        shape = (-1, *(1,) * self.dims)
+        return self.scale * torch.sigmoid(normal * self.weight.view(shape) + self.bias.view(shape))
+
+    def options(self) -> dict[str, Any]:
+        return {"channels": self.channels, "scale": self.scale}
+
+
+def _normalised(x: Tensor, mask: Tensor | None, eps: float = 1e-5) -> Tensor:
+    """Mean 0 and variance 1 over the valid positions of every sample and channel; for a single position 0."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    axes = tuple(range(2, x.dim()))
+    if mask is None:
+        variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+        return (x - mean) * (variance + eps).rsqrt()
+    valid = mask.to(x.dtype).expand_as(x)
+    count = valid.sum(axes, keepdim=True).clamp(min=1)
+    mean = (x * valid).sum(axes, keepdim=True) / count
+    variance = ((x - mean).square() * valid).sum(axes, keepdim=True) / count
+    return (x - mean) * (variance + eps).rsqrt()
+
+
+class _AttentionPool(_Weighted):
+    r"""Attention pooling (Ilse et al. 2018): one logit per position, shared by the channels.
+
+    :math:`l = w^T \tanh(V x)`, or :math:`w^T (\tanh(V x) \odot \sigma(U x))` with ``gated=True``, x being the channels
+    at one position; V and U have offsets. w starts at 0, so that the layer starts as the mean. See
+    :func:`poolnb.functional.weighted_pool2d`; the paper pools everything, which is ``kernel_size=None``.
+
+    Args:
+        channels: number of input channels, a keyword.
+        hidden: rows of V; ``None``: half of the channels.
+        gated: add the sigmoid branch.
+    """
+
+    def __init__(
+        self,
+        kernel_size: IntOrSizes | None,
+        stride: IntOrSizes | None = None,
+        padding: IntOrSizes = 0,
+        dilation: IntOrSizes = 1,
+        ceil_mode: bool = False,
+        *,
+        channels: int,
+        hidden: int | None = None,
+        gated: bool = False,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        (self.channels,) = per_dim("channels", channels, 1, least=1)
+        (self.hidden,) = per_dim("hidden", max(self.channels // 2, 1) if hidden is None else hidden, 1, least=1)
+        self.gated = flag("gated", gated)
+        convolution = getattr(nn, f"Conv{self.dims}d")
+        self.V = convolution(self.channels, self.hidden, 1)
+        self.U = convolution(self.channels, self.hidden, 1) if gated else None
+        self.w = convolution(self.hidden, 1, 1, bias=False)
+        nn.init.zeros_(self.w.weight)
+
+    def reset_parameters(self) -> None:
+        """Start as the mean again."""
+        for branch in (self.V, self.U):
+            if branch is not None:
+                branch.reset_parameters()
+        nn.init.zeros_(self.w.weight)
+
+    def logits(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        features = torch.tanh(self.V(input))
+        if self.U is not None:
+            features = features * torch.sigmoid(self.U(input))
+        return self.w(features)
+
+    def options(self) -> dict[str, Any]:
+        return {"channels": self.channels, "hidden": self.hidden, "gated": self.gated}
+
+
+class LIPPool1d(_LIPPool):
+    dims = 1
+
+
+class LIPPool2d(_LIPPool):
+    dims = 2
+
+
+class LIPPool3d(_LIPPool):
+    dims = 3
+
+
+class AttentionPool1d(_AttentionPool):
+    dims = 1
+
+
+class AttentionPool2d(_AttentionPool):
+    dims = 2
+
+
+class AttentionPool3d(_AttentionPool):
+    dims = 3

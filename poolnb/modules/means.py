@@ -1,0 +1,126 @@
+"""Means between average and max, as modules that learn where they stand."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+
+from poolnb._arguments import number
+from poolnb.geometry import IntOrSizes
+from poolnb.modules._base import Pool, needed_for, parameter_shape
+
+
+class _LearnedMean(Pool):
+    """A mean with one learned parameter, for the layer or per channel."""
+
+    parameter: ClassVar[str]
+
+    @classmethod
+    def needs(cls, **own: Any) -> tuple[str, ...]:
+        return needed_for(own.get("granularity", "layer"))
+
+    def _learn(self, start: float, granularity: str, channels: int | None) -> None:
+        shape = parameter_shape(self.dims, granularity, ("layer", "channel"), channels)
+        self.granularity, self.channels, self.start = granularity, channels, start
+        setattr(self, self.parameter, torch.nn.Parameter(torch.empty(shape)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Give the parameter its first value again."""
+        torch.nn.init.constant_(getattr(self, self.parameter), self.start)
+
+    def own(self) -> dict[str, Any]:
+        return {self.parameter: getattr(self, self.parameter)}
+
+    def options(self) -> dict[str, Any]:
+        given = {"granularity": self.granularity} if self.granularity == "layer" else {"channels": self.channels}
+        return {self.parameter: self.start, **given}
+
+
+class _LSEPool(_LearnedMean):
+    """Log-sum-exp pooling with a learned sharpness; see :func:`poolnb.functional.lse_pool2d`.
+
+    Args:
+        r: first value of the parameter ``r``: 0 is the mean, large values approach the max. Pinheiro and Collobert
+            (2015) keep 5 fixed: ``pool.r.requires_grad_(False)`` does.
+        granularity: ``"layer"``, one r, or ``"channel"``, one for each.
+        channels: number of input channels; needed with ``granularity="channel"``.
+    """
+
+    op, parameter = "lse", "r"
+
+    def __init__(
+        self,
+        kernel_size: IntOrSizes | None,
+        stride: IntOrSizes | None = None,
+        padding: IntOrSizes = 0,
+        dilation: IntOrSizes = 1,
+        ceil_mode: bool = False,
+        *,
+        r: float = 1.0,
+        granularity: str = "layer",
+        channels: int | None = None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        self._learn(number("r", r), granularity, channels)
+
+
+class _GeMPool(_LearnedMean):
+    """Generalised-mean pooling with a learned exponent; see :func:`poolnb.functional.gem_pool2d`.
+
+    Args:
+        p: first value of the parameter ``p``, greater than 0: 1 is the mean, large values approach the max.
+        eps: smaller taps are raised to it; greater than 0.
+        granularity: ``"layer"``, one p, or ``"channel"``, one for each.
+        channels: number of input channels; needed with ``granularity="channel"``.
+    """
+
+    op, parameter = "gem", "p"
+
+    def __init__(
+        self,
+        kernel_size: IntOrSizes | None,
+        stride: IntOrSizes | None = None,
+        padding: IntOrSizes = 0,
+        dilation: IntOrSizes = 1,
+        ceil_mode: bool = False,
+        *,
+        p: float = 3.0,
+        eps: float = 1e-6,
+        granularity: str = "layer",
+        channels: int | None = None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        self.eps = number("eps", eps, low=0, strict=True)
+        self._learn(number("p", p, low=0, strict=True), granularity, channels)
+
+    def own(self) -> dict[str, Any]:
+        return {**super().own(), "eps": self.eps}
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "eps": self.eps}
+
+
+class LSEPool1d(_LSEPool):
+    dims = 1
+
+
+class LSEPool2d(_LSEPool):
+    dims = 2
+
+
+class LSEPool3d(_LSEPool):
+    dims = 3
+
+
+class GeMPool1d(_GeMPool):
+    dims = 1
+
+
+class GeMPool2d(_GeMPool):
+    dims = 2
+
+
+class GeMPool3d(_GeMPool):
+    dims = 3

@@ -1,0 +1,202 @@
+"""Learned mixtures as modules: mixed, gated and tree pooling (Lee, Gallagher and Tu 2016)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from poolnb._arguments import flag, number
+from poolnb.geometry import IntOrSizes, check_sizes
+from poolnb.modules._base import Pool, needed_for, parameter_shape
+
+
+def _taps(dims: int, kernel_size: IntOrSizes | None) -> int:
+    """Number of taps of a window, which has to be known when weights per tap are made."""
+    sizes = check_sizes(dims, kernel_size)
+    if sizes is None:
+        raise ValueError("kernel_size must be given where every tap has a weight, got None")
+    return math.prod(sizes[0])
+
+
+class _MixedPool(Pool):
+    """Mixed max-average pooling with a learned share; see :func:`poolnb.functional.mixed_pool2d`.
+
+    The parameter is ``lam``, and the share of the max is alpha = sigmoid(lam).
+
+    Args:
+        alpha: first value of the share, in (0, 1).
+        granularity: one share for the ``"layer"``, per ``"channel"``, or per channel and output ``"position"``.
+        channels: number of input channels; needed with ``"channel"`` and ``"position"``.
+        output_size: spatial output size, an int or one per dimension; needed with ``"position"``.
+    """
+
+    op = "mixed"
+
+    def __init__(
+        self,
+        kernel_size: IntOrSizes | None,
+        stride: IntOrSizes | None = None,
+        padding: IntOrSizes = 0,
+        dilation: IntOrSizes = 1,
+        ceil_mode: bool = False,
+        *,
+        alpha: float = 0.5,
+        granularity: str = "layer",
+        channels: int | None = None,
+        output_size: IntOrSizes | None = None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        shape = parameter_shape(self.dims, granularity, ("layer", "channel", "position"), channels, output_size)
+        self.alpha, self.granularity = number("alpha", alpha, low=0, high=1, strict=True), granularity
+        if alpha == 1:
+            raise ValueError("alpha must be a finite number in (0, 1), since it is the sigmoid of lam, got 1")
+        self.channels, self.output_size = channels, output_size
+        self.lam = torch.nn.Parameter(torch.empty(shape))
+        self.reset_parameters()
+
+    @classmethod
+    def needs(cls, **own: Any) -> tuple[str, ...]:
+        return needed_for(own.get("granularity", "layer"))
+
+    def reset_parameters(self) -> None:
+        """Give the share its first value again."""
+        torch.nn.init.constant_(self.lam, math.log(self.alpha / (1 - self.alpha)))
+
+    def own(self) -> dict[str, Any]:
+        return {"alpha": self.lam.sigmoid()}
+
+    def options(self) -> dict[str, Any]:
+        shown = {"alpha": self.alpha, "granularity": self.granularity}
+        return shown if self.granularity == "layer" else {**shown, "lam": tuple(self.lam.shape)}
+
+
+class _GatedPool(Pool):
+    """Gated max-average pooling; see :func:`poolnb.functional.gated_pool2d`.
+
+    The parameters are ``weight``, drawn from a normal distribution of standard deviation 0.1, and ``bias``, 0 at first.
+
+    Args:
+        kernel_size: has to be given, since every tap has a weight.
+        granularity: ``"layer"``, one mask as in the paper, or ``"channel"``, one for each.
+        channels: number of input channels; needed with ``granularity="channel"``.
+        bias: learn an offset of the gate as well, which the paper does not have.
+    """
+
+    op = "gated"
+
+    def __init__(
+        self,
+        kernel_size: IntOrSizes | None,
+        stride: IntOrSizes | None = None,
+        padding: IntOrSizes = 0,
+        dilation: IntOrSizes = 1,
+        ceil_mode: bool = False,
+        *,
+        granularity: str = "layer",
+        channels: int | None = None,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        shape = parameter_shape(self.dims, granularity, ("layer", "channel"), channels)
+        self.granularity, self.channels = granularity, channels
+        self.weight = torch.nn.Parameter(torch.empty(*shape, _taps(self.dims, kernel_size)))
+        self.bias = torch.nn.Parameter(torch.empty(shape)) if flag("bias", bias) else None
+        self.reset_parameters()
+
+    @classmethod
+    def needs(cls, **own: Any) -> tuple[str, ...]:
+        return needed_for(own.get("granularity", "layer"))
+
+    def reset_parameters(self) -> None:
+        """Draw the weights again."""
+        torch.nn.init.normal_(self.weight, std=0.1)
+        if self.bias is not None:
+            torch.nn.init.zeros_(self.bias)
+
+    def own(self) -> dict[str, Any]:
+        return {"weight": self.weight, "bias": self.bias}
+
+    def options(self) -> dict[str, Any]:
+        given = {"granularity": self.granularity} if self.granularity == "layer" else {"channels": self.channels}
+        return {**given, "bias": self.bias is not None}
+
+
+class _TreePool(Pool):
+    """Tree pooling; see :func:`poolnb.functional.tree_pool2d`.
+
+    The parameters are ``leaves`` and ``gates``, shared by all channels. Leaves start as the mean plus noise, gates as
+    noise, from a normal distribution of standard deviation 0.1; so the layer starts near average pooling.
+
+    Args:
+        kernel_size: has to be given, since every tap has a weight.
+        n_leaves: 2 or 4.
+    """
+
+    op = "tree"
+
+    def __init__(
+        self,
+        kernel_size: IntOrSizes | None,
+        stride: IntOrSizes | None = None,
+        padding: IntOrSizes = 0,
+        dilation: IntOrSizes = 1,
+        ceil_mode: bool = False,
+        *,
+        n_leaves: int = 4,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        if n_leaves not in (2, 4) or not isinstance(n_leaves, int):
+            raise ValueError(f"n_leaves must be 2 or 4, got {n_leaves!r}")
+        taps = _taps(self.dims, kernel_size)
+        self.leaves = torch.nn.Parameter(torch.empty(n_leaves, taps))
+        self.gates = torch.nn.Parameter(torch.empty(n_leaves - 1, taps))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw leaves and gates again."""
+        torch.nn.init.normal_(self.leaves, mean=1 / self.leaves.size(1), std=0.1)
+        torch.nn.init.normal_(self.gates, std=0.1)
+
+    def own(self) -> dict[str, Any]:
+        return {"leaves": self.leaves, "gates": self.gates}
+
+    def options(self) -> dict[str, Any]:
+        return {"n_leaves": self.leaves.size(0)}
+
+
+class MixedPool1d(_MixedPool):
+    dims = 1
+
+
+class MixedPool2d(_MixedPool):
+    dims = 2
+
+
+class MixedPool3d(_MixedPool):
+    dims = 3
+
+
+class GatedPool1d(_GatedPool):
+    dims = 1
+
+
+class GatedPool2d(_GatedPool):
+    dims = 2
+
+
+class GatedPool3d(_GatedPool):
+    dims = 3
+
+
+class TreePool1d(_TreePool):
+    dims = 1
+
+
+class TreePool2d(_TreePool):
+    dims = 2
+
+
+class TreePool3d(_TreePool):
+    dims = 3
