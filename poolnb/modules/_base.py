@@ -19,7 +19,7 @@ class Pool(torch.nn.Module):
     """Base of the poolers: geometry, ``extra_repr``, and the call of the operator's function.
 
     A subclass names its operator in ``op``, its number of spatial dimensions in ``dims``, and gives the operator's own
-    arguments in :meth:`own`.
+    arguments in ``own()``.
     """
 
     op: ClassVar[str]
