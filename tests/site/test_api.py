@@ -4,7 +4,7 @@ import inspect
 import re
 
 import pytest
-from sphinx.ext.intersphinx import InventoryFile
+from sphinx.util.inventory import InventoryFile
 
 import poolnb
 from poolnb import functional, modules, reference
