@@ -19,7 +19,7 @@ MACHINE_PATH = re.compile(
 )
 UNFINISHED = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|X" r"XX)\b")
 # A cell whose output nbval does not compare says why, in a comment that begins like this.
-REASON = re.compile(r"^\s*# not compared: \w", re.MULTILINE)
+REASON = re.compile(r"^\s*# (?:output )?not compared: \w", re.MULTILINE | re.IGNORECASE)
 IGNORING = re.compile(r"^\s*#\s*NBVAL_(?:IGNORE_OUTPUT|SKIP)\s*$", re.MULTILINE)
 
 
