@@ -38,7 +38,7 @@ def test_every_public_name_is_on_the_page_once(inventory, page, name):
 
 def entry(page, name):
     """The text of one entry, with its tags."""
-    return page[page.index(f'id="{name}"') :].split("</dl>\n\n<dl", 1)[0]
+    return re.split(r'<dl class="py|<p class="rubric|</section>', page[page.index(f'id="{name}"') :], maxsplit=1)[0]
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -57,7 +57,7 @@ def test_a_module_says_what_its_own_arguments_are(page, name):
     text = entry(page, f"poolnb.{cls.__name__}")
     shared = inspect.signature(modules.MaxPool2d).parameters
     for own in set(inspect.signature(cls).parameters) - set(shared):
-        assert re.search(rf"<strong>{own}</strong>|\b{own},|, {own}\b", text.split("</dt>")[-1]), own
+        assert f"<strong>{own}</strong>" in text, own
 
 
 def test_no_markup_is_left_over(page):
