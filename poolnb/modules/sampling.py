@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poolnb._arguments import number
-from poolnb.geometry import IntOrSizes, per_dim
-from poolnb.modules._base import Pool
+from poolnb._arguments import flag, number
+from poolnb.geometry import IntOrSizes
+from poolnb.modules._base import Pool, needed_for, parameter_shape
 
 
 class _Sampled(Pool):
@@ -110,36 +110,22 @@ class _TDGSPool(_Sampled):
         eps: float = 0.01,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        shape = self._shape(granularity, channels, output_size)
+        shape = parameter_shape(self.dims, granularity, ("layer", "channel", "position"), channels, output_size)
         if positive not in ("relu", "softplus"):
             raise ValueError(f'positive must be "relu" or "softplus", got {positive!r}')
         self.granularity, self.positive = granularity, positive
         self.init, self.jitter = number("init", init, low=0, strict=True), number("jitter", jitter, low=0, high=1)
         if jitter == 1:
-            raise ValueError("jitter must be less than 1, so that no temperature starts at 0, got 1")
-        self.tau, self.hard, self.normalize, self.eps = tau, hard, normalize, eps
+            raise ValueError("jitter must be in [0, 1), so that no temperature starts at 0, got 1")
+        self.tau, self.eps = number("tau", tau, low=0, strict=True), number("eps", eps, low=0, strict=True)
+        self.hard, self.normalize = flag("hard", hard), flag("normalize", normalize)
         #: The parameter; :meth:`current_temperature` is the temperature itself.
         self.temperature = torch.nn.Parameter(torch.empty(shape))
         self.reset_parameters()
 
     @classmethod
     def needs(cls, **own: Any) -> tuple[str, ...]:
-        granularity = own.get("granularity", "position")
-        return {"position": ("channels", "output_size"), "channel": ("channels",)}.get(granularity, ())
-
-    def _shape(self, granularity: str, channels: int | None, output_size: IntOrSizes | None) -> tuple[int, ...]:
-        if granularity not in ("position", "channel", "layer"):
-            raise ValueError(f'granularity must be "position", "channel" or "layer", got {granularity!r}')
-        if granularity == "layer":
-            return ()
-        if channels is None:
-            raise ValueError(f'channels must be given with granularity="{granularity}"')
-        per_channel = per_dim("channels", channels, 1, least=1)
-        if granularity == "channel":
-            return per_channel
-        if output_size is None:
-            raise ValueError('output_size must be given with granularity="position"')
-        return per_channel + per_dim("output_size", output_size, self.dims, least=1)
+        return needed_for(own.get("granularity", "position"))
 
     def reset_parameters(self) -> None:
         """Draw the initial temperatures again."""
