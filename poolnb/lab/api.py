@@ -27,7 +27,7 @@ from sphinx.util.docutils import SphinxDirective
 from poolnb import functional, modules, reference
 from poolnb.functional._dimensions import _DOC
 
-_FIELDS = Config(napoleon_use_param=True, napoleon_use_rtype=False)
+_FIELDS: Any = Config(napoleon_use_param=True, napoleon_use_rtype=False)  # napoleon's own class, not Sphinx's
 
 
 class Api(SphinxDirective):
