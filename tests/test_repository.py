@@ -98,7 +98,7 @@ def test_contents_and_files_agree():
 
 def test_nothing_is_left_unfinished_and_no_checkout_is_named():
     for path in tracked_files():
-        text = path.read_text(encoding="utf-8")
+        text = re.sub(r'"image/png": ".*?"', "", path.read_text(encoding="utf-8"))  # letters there mean nothing
         assert not UNFINISHED.search(text), path
         assert str(ROOT) not in text, path
 
