@@ -7,6 +7,7 @@ the op's default kernels, for every device; a compiled kernel registered for CPU
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -52,7 +53,7 @@ class PoolOp:
     ) -> None:
         self.batched = ("input", "mask", *batched)
         self.name, self.forward, self.backward = name, forward, backward
-        self.n_tensors = len(tensors)
+        self.n_tensors, self.sampled = len(tensors), sampled
         self.first = 2 + self.n_tensors + sampled  # where the geometry begins: tensors stand before it
         own = "".join(f", Tensor {t}" for t in tensors) + (", Tensor? seed" if sampled else "")
         args = f"Tensor input, Tensor? mask{own}, {_GEOMETRY}" + "".join(f", {a}" for a in attributes)
@@ -68,6 +69,7 @@ class PoolOp:
         """Run the op; ``own`` holds the operator's tensors, with the seed of a sampled one, then its attributes."""
         w, n = windows, self.first - 2
         if torch.onnx.is_in_onnx_export():  # ONNX has no operator of ours: let the trace see the PyTorch kernel
+            self._refuse_onnx_draw(own[:n])
             return _in_layout_of(input, self.forward(w, input, mask, *own))
         geometry = (w.kernel, w.stride, w.padding, w.dilation, w.output)
         return self._call(self.op, input, mask, *own[:n], *geometry, *own[n:])
@@ -76,6 +78,10 @@ class PoolOp:
         # torch.func cannot see through an op's registered gradient; the same rules as a Function serve it.
         transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
         return self._functions[op].apply(*args) if transformed else op(*args)
+
+    def _refuse_onnx_draw(self, tensors: Sequence[Tensor | None]) -> None:
+        if self.sampled and tensors[-1] is not None:
+            raise ValueError(f"{self.name} draws, and ONNX has no such noise: call eval() before the export")
 
     # ---- arguments ---------------------------------------------------------------------------------------------------
 
@@ -98,10 +104,13 @@ class PoolOp:
     def _register_forward(self) -> None:
         def kernel(*args: Any) -> Tensor:
             windows, own = self._split(args)
-            return _in_layout_of(own[0], self.forward(windows, *own))
+            with _without_autocast(own[0]):
+                return _in_layout_of(own[0], self.forward(windows, *own))
 
         def fake(*args: Any) -> Tensor:
             windows, own = self._split(args)
+            if torch.onnx.is_in_onnx_export():  # its second attempt: a tracer that skips __call__'s branch
+                self._refuse_onnx_draw(own[2 : self.first])
             return empty_output(own[0], windows)
 
         def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -122,7 +131,8 @@ class PoolOp:
     def _register_backward(self) -> None:
         def kernel(param_grads: bool, grad: Tensor, *args: Any) -> Any:
             windows, own = self._split(args)
-            grads = self._as_tuple(self.backward(windows, param_grads, grad, *own))
+            with _without_autocast(own[0]):
+                grads = self._as_tuple(self.backward(windows, param_grads, grad, *own))
             params = [_param_grad(g, p, param_grads) for g, p in zip(grads[1:], own[2:], strict=False)]
             result = (_in_layout_of(own[0], grads[0]), *params)
             return result if self.n_tensors else result[0]
@@ -174,6 +184,12 @@ def _function(op: Any, gradient: Any, save: Any, rule: Any) -> type[torch.autogr
         vmap = staticmethod(rule)
 
     return Transformed
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Kernels choose their dtypes themselves; autocast would compute their matrix products in a half type."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _in_layout_of(x: Tensor, result: Tensor) -> Tensor:
