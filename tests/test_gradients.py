@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from operators import (
 )
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 _GEOMETRIES: dict[str, dict[str, Any]] = {
     "plain": {"kernel_size": 2},
@@ -163,20 +165,18 @@ def test_gradient_is_the_same_every_time(operator: Operator) -> None:
 def test_opcheck(operator: Operator, masked: bool) -> None:
     """torch's own check of schema, fake kernel and autograd, for the op and for its gradient."""
     name = f"{operator.name}_pool"
-    for dims, dtype, layout in ((1, torch.float64, "contiguous"), (2, torch.float32, "channels_last")):
-        drawn = smooth_case(operator, dims, _GEOMETRIES["overlapping"], masked)
-        x = laid_out(drawn.x.to(dtype), layout).requires_grad_()
-        own = {n: t.to(dtype).requires_grad_() for n, t in drawn.tensors().items()}
-        calls = _recorded(name, lambda x=x, own=own, drawn=drawn: drawn.run(x, **own))
-        assert [n for n, _ in calls] == [name, f"{name}_backward"]
-        for op_name, arguments in calls:
-            torch.library.opcheck(getattr(torch.ops.poolnb, op_name).default, arguments)
+    dims, dtype, layout = (1, torch.float64, "contiguous") if masked else (2, torch.float32, "channels_last")
+    drawn = smooth_case(operator, dims, _GEOMETRIES["overlapping"], masked)
+    x = laid_out(drawn.x.to(dtype), layout).requires_grad_()
+    own = {n: t.to(dtype).requires_grad_() for n, t in drawn.tensors().items()}
+    calls = _recorded(lambda: drawn.run(x, **own))
+    assert [n for n, _ in calls] == [name, f"{name}_backward"]
+    for op_name, arguments in calls:
+        torch.library.opcheck(getattr(torch.ops.poolnb, op_name).default, arguments)
 
 
-def _recorded(name: str, call: Any) -> list[tuple[str, tuple[Any, ...]]]:
+def _recorded(call: Callable[[], Tensor]) -> list[tuple[str, tuple[Any, ...]]]:
     """The poolnb ops that a call and its backward run, with their arguments."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
     seen: list[tuple[str, tuple[Any, ...]]] = []
 
     class Recorder(TorchDispatchMode):
@@ -188,11 +188,7 @@ def _recorded(name: str, call: Any) -> list[tuple[str, tuple[Any, ...]]]:
     with Recorder():
         y = call()
         y.sum().backward()
-    fresh = []
-    for op_name, args in seen:
-        copies = tuple(_fresh(a) for a in args)
-        fresh.append((op_name, copies))
-    return fresh
+    return [(op_name, tuple(_fresh(a) for a in args)) for op_name, args in seen]
 
 
 def _fresh(value: Any) -> Any:

@@ -63,8 +63,9 @@ def _s3_pool(
 
     The max map holds ``stride`` windows per output position and dimension: the first starts at the padding's edge, and
     none starts beyond the last input position. Each dimension of the map is cut into strips of ``grid_size``; from a
-    strip, ``grid_size / stride`` positions are drawn without replacement and kept in order. The draw is shared by the
-    batch and the channels. The gradient goes to the first largest tap of each kept window.
+    strip, ``grid_size / stride`` positions are drawn without replacement and kept in order: with m the map and R, C the
+    kept rows and columns, :math:`y_{ij} = m_{R_i C_j}`. The draw is shared by the batch and the channels. The gradient
+    goes to the first largest tap of each kept window.
 
     Args:
         grid_size: width of a strip, a multiple of ``stride``; ``None``: twice the stride. Equal to ``stride``, one

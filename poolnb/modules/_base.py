@@ -90,6 +90,6 @@ def parameter_shape(
     return per_channel + per_dim("output_size", output_size, dims, least=1)
 
 
-def needed_for(granularity: str) -> tuple[str, ...]:
-    """What a constructor needs to know for a granularity."""
+def needed_for(granularity: Any) -> tuple[str, ...]:
+    """What a constructor needs to know for a granularity; nothing for one that does not exist, which it refuses."""
     return {"position": ("channels", "output_size"), "channel": ("channels",)}.get(granularity, ())

@@ -8,7 +8,7 @@ import torch
 
 from poolnb._arguments import number
 from poolnb.geometry import IntOrSizes
-from poolnb.modules._base import Pool, needed_for, parameter_shape
+from poolnb.modules._base import Pool, parameter_shape
 
 
 class _LearnedMean(Pool):
@@ -18,7 +18,7 @@ class _LearnedMean(Pool):
 
     @classmethod
     def needs(cls, **own: Any) -> tuple[str, ...]:
-        return needed_for(own.get("granularity", "layer"))
+        return ("channels",) if own.get("granularity") == "channel" else ()
 
     def _learn(self, start: float, granularity: str, channels: int | None) -> None:
         shape = parameter_shape(self.dims, granularity, ("layer", "channel"), channels)

@@ -107,7 +107,7 @@ class _GatedPool(Pool):
 
     @classmethod
     def needs(cls, **own: Any) -> tuple[str, ...]:
-        return needed_for(own.get("granularity", "layer"))
+        return ("channels",) if own.get("granularity") == "channel" else ()
 
     def reset_parameters(self) -> None:
         """Draw the weights again."""

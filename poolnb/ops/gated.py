@@ -8,7 +8,7 @@ from torch import Tensor
 from poolnb.geometry import Geometry, scatter
 from poolnb.ops.mixed import Extremes, blend, difference, extremes, taps_slope
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, bounded, channelwise, per_channel_sum
+from poolnb.ops.taps import accumulate, channelwise, finite, per_channel_sum
 
 
 def _evaluate(
@@ -17,14 +17,15 @@ def _evaluate(
     """Max and mean, the weights shaped like taps, and alpha."""
     e = extremes(windows, x, mask, weight, bias)
     per_tap = weight.t().reshape(windows.taps, 1, weight.size(0), *(1,) * windows.dims)
-    gate = (per_tap * bounded(e.taps, e.careful)).sum(0) + channelwise(bias, windows)
-    return e, per_tap, torch.sigmoid(gate)
+    products = per_tap * e.taps
+    if e.careful:  # a weight of 0 is nothing even of an infinite tap
+        products = products.masked_fill((per_tap == 0) & e.taps.isinf(), 0)
+    return e, per_tap, torch.sigmoid(products.sum(0) + channelwise(bias, windows))
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
     e, _, alpha = _evaluate(windows, x, mask, weight, bias)
-    y = blend(alpha, e.largest, e.mean, e.careful)
-    return y
+    return blend(alpha, e.largest, e.mean, e.careful)
 
 
 def _backward(
@@ -45,7 +46,7 @@ def _backward(
     grad_x = scatter(grad * taps_slope(alpha, e) + slope, windows)
     if not param_grads:
         return grad_x, weight, bias
-    products = grad_gate * bounded(e.taps, e.careful)
+    products = grad_gate * finite(e.taps, e.careful)
     grad_weight = products.transpose(1, 2).flatten(2).sum(2).t()
     return grad_x, grad_weight, per_channel_sum(grad_gate)
 

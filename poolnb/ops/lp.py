@@ -35,7 +35,8 @@ def _backward(
 def _smooth_slope(taps: Tensor, mean: PowerMean, p: Tensor) -> Tensor:
     """The slope as s |s|^(p-2), s = sign(x) r / rho: the form whose own derivative is right at a tap of 0 as well."""
     nothing = mean.ratio == 0
-    at_zero = taps.masked_fill(taps != 0, 0) / mean.unit  # 0, with the derivative that sign(x) r lacks there
+    # 0, with the derivative that sign(x) r lacks there; a window of zeros has none.
+    at_zero = taps.masked_fill((taps != 0) | (mean.output == 0), 0) / mean.unit
     signed = (taps.sign() * mean.ratio + at_zero) / mean.root
     factor = power((mean.ratio / mean.root).masked_fill(nothing, 1), p - 2)
     return signed * factor.masked_fill(nothing & (p != 2), 0)

@@ -1,14 +1,17 @@
 r"""Log-sum-exp pooling: :math:`y = \frac1r \ln \frac1n \sum_i e^{r x_i}`.
 
 Every formula here is written in differences, so that it holds from r = 0 (the mean) to large r (the max):
-:math:`y = m + \frac1r \mathrm{log1p}(\frac1n \sum \mathrm{expm1}(r (x_i - m)))`, m the largest tap, and with
+:math:`y = m + \frac1r \mathrm{log1p}(\frac1n \sum_i \mathrm{expm1}(r (x_i - m)))`, m the largest tap, and with
 :math:`v_i = r (x_i - y)`: :math:`\partial y/\partial x_i = e^{v_i} / n` and
-:math:`\partial y/\partial r = \frac1n \sum_i (x_i - y)^2 \varphi'(v_i)`, :math:`\varphi(v) = (e^v - 1)/v`.
+:math:`\partial y/\partial r = \frac1r \sum_i w_i (x_i - y)`, which is :math:`\frac1n \sum_i (x_i - y)^2
+\varphi'(v_i)` with :math:`\varphi(v) = (e^v - 1)/v`. Where every v is small the quotient loses its digits, and the
+series of :math:`\varphi'` takes its place.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -18,30 +21,23 @@ from poolnb.geometry import Geometry, scatter
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import accumulate, channelwise, counts, may_be_empty, open_windows, per_channel_sum, tame, visible
 
-# Smaller sharpness is taken as this one: the difference is far below rounding, and 1/r exists.
-_LEAST = 1e-20
-# exp of this is 0 in every dtype.
-_FLOOR = -1e4
+# exp(-_LIMIT) is 0 in every dtype.
+_LIMIT = 1e4
 
 
 class _State(NamedTuple):
-    taps: Tensor
-    valid: Tensor | None
+    ahead: Tensor  # x - m, m the tap that r favours; 0 at taps that are not valid
+    lift: Tensor  # y - m
+    hot: Tensor | None  # taps of +inf; None: there are none
     share: Tensor | float  # 1/n at valid taps, 0 at others
     r: Tensor
     output: Tensor
-    careful: bool
-
-
-def _sharpness(r: Tensor, windows: Geometry) -> Tensor:
-    shift = torch.where(r.abs() < _LEAST, _LEAST - r, 0).detach()
-    return channelwise(r + shift, windows)
 
 
 def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tensor) -> _State:
     careful = not tame(x, sharpness)
     taps, valid = open_windows(x, mask, windows)
-    r = _sharpness(sharpness, windows)
+    r = channelwise(sharpness, windows)
     share: Tensor | float = 1 / windows.taps
     if valid is not None:
         share = valid.to(taps.dtype) / counts(valid, windows, taps.dtype)
@@ -49,24 +45,35 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
     original = taps
     if careful:
         taps = taps.clamp(-largest, largest)  # no inf - inf; NaN passes
-    # The tap that r favours: the largest for r > 0, the smallest for r < 0.
-    upward = visible(r) and bool((r > 0).all())
-    facing = taps if upward else taps * r.sign()
+    # The tap that r favours: the largest for r >= 0, the smallest for r < 0.
+    facing, sign = taps, 1 - 2 * (r < 0).to(taps.dtype)
+    if not (visible(r) and bool((r >= 0).all())):
+        facing = taps * sign
     if valid is not None:
         facing = facing + torch.zeros(valid.shape, dtype=taps.dtype, device=taps.device).masked_fill(~valid, -torch.inf)
-    peak = facing.detach().amax(0).clamp(min=-largest)
-    peak = peak if upward else peak * r.sign()
+    peak = facing.detach().amax(0).clamp(min=-largest) * sign
     ahead = taps - peak
     if valid is not None:
         ahead = ahead * valid.to(taps.dtype)
-    growth = (r * ahead).expm1()
-    y = peak + (growth * share).sum(0).log1p() / r
+    if careful:
+        ahead = _bounded(ahead, r)
+    # log(mean exp(r d)) / r by quotients that are 1 at 0: nothing is divided by r.
+    rise = (ahead * _quotient(torch.expm1, r * ahead) * share).sum(0)
+    lift = rise * _quotient(torch.log1p, r * rise)
+    y = peak + lift
     if may_be_empty(mask, windows):
         assert valid is not None
         y = y * valid.any(0).to(y.dtype)
-    if careful:
-        y = _with_infinities(y, original, valid, sharpness, windows)
-    return _State(taps, valid, share, r, y, careful)
+    if not careful:
+        return _State(ahead, lift, None, share, r, y)
+    y = _with_infinities(y, original, valid, sharpness, windows)
+    return _State(ahead, lift, original == torch.inf, share, r, y)
+
+
+def _quotient(function: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+    """function(v) / v for v <= 0, 1 at 0."""
+    v = v.clamp(max=-torch.finfo(v.dtype).tiny)
+    return function(v) / v
 
 
 def _with_infinities(y: Tensor, taps: Tensor, valid: Tensor | None, sharpness: Tensor, windows: Geometry) -> Tensor:
@@ -86,60 +93,58 @@ def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, r: Tensor) -> Te
 def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, sharpness: Tensor
 ) -> tuple[Tensor, Tensor]:
-    taps, valid, share, r, y, careful = _evaluate(windows, x, mask, sharpness)
+    ahead, lift, hot, share, r, y = _evaluate(windows, x, mask, sharpness)
     grad = accumulate(grad)
-    present: Tensor | float = 1.0 if valid is None else valid.to(taps.dtype)
-    infinite = y.isinf() if careful else None
-    excess = _excess(taps, y.masked_fill(infinite, 0) if infinite is not None else y, present, share, r, careful)
-    slope = (r * excess).exp() * share
-    if infinite is not None:
-        hot = (taps == torch.finfo(taps.dtype).max) & (y == torch.inf)
-        slope = torch.where(infinite, hot / hot.sum(0).clamp(min=1).to(taps.dtype), slope)
+    # x - y in two differences: next to large taps y itself is too coarse. Taps that are not valid have no share.
+    excess = ahead - lift if hot is None else _differentiable(ahead, lift, share, r)
+    v = r * excess
+    weights = v.exp() * share
+    slope = weights
+    if hot is not None:
+        slope = torch.where(y.isinf(), hot / hot.sum(0).clamp(min=1).to(v.dtype), weights)
     grad_x = scatter(grad * slope, windows)
     if not param_grads:
         return grad_x, sharpness
-    curve = (excess.square() * _phi_slope(r * excess) * share).sum(0)
-    if infinite is not None:
-        curve = curve.masked_fill(infinite, 0)
+    curve = _curve(excess, v, weights, share, r)
+    if hot is not None:
+        curve = curve.masked_fill(y.isinf(), 0)
     return grad_x, per_channel_sum(grad * curve)
 
 
-def _excess(
-    taps: Tensor, y: Tensor, present: Tensor | float, share: Tensor | float, r: Tensor, careful: bool
-) -> Tensor:
-    """x - y at valid taps, 0 at others; its own derivative is as accurate as its value."""
-    if not careful:
-        return (taps - y) * present
-    y = y.detach()
-    excess = _bounded((taps - y) * present, r)
-    # A Newton step for mean(exp(r (x - y))) = 1. It leaves the value and brings the derivatives, without 1/r.
+def _differentiable(ahead: Tensor, lift: Tensor, share: Tensor | float, r: Tensor) -> Tensor:
+    """ahead - lift, with derivatives that are as accurate as the value.
+
+    A Newton step for mean(exp(r (x - y))) = 1 leaves the value, and brings the derivatives without dividing by r.
+    """
+    lift = lift.detach()
+    excess = _bounded(ahead - lift, r)
     step = (excess * _phi(r * excess) * share).sum(0)
-    return _bounded((taps - y - (step - step.detach())) * present, r)
+    return _bounded(ahead - lift - (step - step.detach()), r)
 
 
 def _bounded(excess: Tensor, r: Tensor) -> Tensor:
-    floor = _FLOOR / r
-    return torch.where(r > 0, excess.maximum(floor), excess.minimum(floor))
+    """No further from y than where the weight is 0 anyway, so that nothing becomes infinite."""
+    limit = _LIMIT / r.detach().abs()
+    return excess.clamp(-limit, limit)
 
 
 def _phi(v: Tensor) -> Tensor:
     """(exp(v) - 1) / v, 1 at 0."""
     small = v.abs() < 0.5
     large = v.masked_fill(small, 1)
-    series = _series(v.masked_fill(~small, 0), [1 / math.factorial(k + 1) for k in range(_terms(v))])
+    series = _series(v.masked_fill(~small, 0), [1 / math.factorial(k + 1) for k in range(16)])
     return torch.where(small, series, large.expm1() / large)
 
 
-def _phi_slope(v: Tensor) -> Tensor:
-    """The derivative of phi: (v exp(v) - exp(v) + 1) / v^2, 1/2 at 0."""
-    small = v.abs() < 0.5
-    large = v.masked_fill(small, 1)
-    series = _series(v.masked_fill(~small, 0), [(k + 1) / math.factorial(k + 2) for k in range(_terms(v))])
-    return torch.where(small, series, (large * large.exp() - large.expm1()) / large.square())
-
-
-def _terms(v: Tensor) -> int:
-    return 14 if v.dtype == torch.float64 else 7
+def _curve(excess: Tensor, v: Tensor, weights: Tensor, share: Tensor | float, r: Tensor) -> Tensor:
+    """dy/dr, in each window by the formula that is accurate there."""
+    flat = v.detach().abs().amax(0) < 0.1
+    count = 10 if v.dtype == torch.float64 else 5
+    near = v.clamp(-0.1, 0.1)
+    series = _series(near, [(k + 1) / math.factorial(k + 2) for k in range(count)])
+    bend = (excess.square() * series * share).sum(0)
+    quotient = (weights * excess).sum(0) / torch.where(flat, 1, r)
+    return torch.where(flat, bend, quotient)
 
 
 def _series(v: Tensor, coefficients: list[float]) -> Tensor:

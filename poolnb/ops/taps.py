@@ -12,7 +12,6 @@ from torch import Tensor
 from poolnb.geometry import Geometry, gather, valid_taps
 
 _TAME = 1e15
-_ENDLESS = 1e30
 
 
 def accumulate(x: Tensor) -> Tensor:
@@ -65,15 +64,14 @@ def tame(*tensors: Tensor) -> bool:
     return all(-_TAME < float(low) and float(high) < _TAME for low, high in ranges)
 
 
-def bounded(taps: Tensor, careful: bool = True) -> Tensor:
-    """The taps with finite numbers for infinities, large enough to decide any gate; NaN stays."""
-    return taps.clamp(-_ENDLESS, _ENDLESS) if careful else taps
+def finite(taps: Tensor, careful: bool = True) -> Tensor:
+    """The taps, 0 in the place of infinities; NaN stays."""
+    return taps.masked_fill(taps.isinf(), 0) if careful else taps
 
 
 def softmax(taps: Tensor, scale: Tensor, valid: Tensor | None, careful: bool = True) -> Tensor:
     """Weights softmax(scale * taps) over the tap axis, finite for every input without NaN; see the rules above."""
-    finite = taps.masked_fill(taps.isinf(), 0) if careful else taps
-    return softmax_of(scale * finite, taps, valid, careful)
+    return softmax_of(scale * finite(taps, careful), taps, valid, careful)
 
 
 def softmax_of(logits: Tensor, taps: Tensor, valid: Tensor | None, careful: bool = True) -> Tensor:
@@ -88,7 +86,7 @@ def softmax_of(logits: Tensor, taps: Tensor, valid: Tensor | None, careful: bool
     if valid is not None:
         counted = counted & valid
     hot = counted & (taps == torch.inf)
-    hot = torch.where(hot.any(0), hot, counted & (logits == torch.inf))
+    hot = hot | (counted & (logits == torch.inf) & ~hot.any(0))
     largest = torch.finfo(taps.dtype).max
     # The clamp keeps an overflow of scale * tap from becoming inf - inf; NaN passes through it.
     weights = normalise(logits.clamp(-largest, largest).masked_fill(~counted, -torch.inf))

@@ -14,7 +14,7 @@ from torch import Tensor
 from poolnb.geometry import Geometry, scatter
 from poolnb.ops.mixed import blend, difference
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, bounded, open_windows, tame
+from poolnb.ops.taps import accumulate, finite, open_windows, tame
 
 
 class _State(NamedTuple):
@@ -28,21 +28,21 @@ class _State(NamedTuple):
 def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, leaves: Tensor, gates: Tensor) -> _State:
     careful = not tame(x, leaves, gates)
     taps, valid = open_windows(x, mask, windows)
-    finite = bounded(taps, careful)
-    inner = gates.size(0)
-    linear = (torch.cat([gates, leaves]) @ finite.flatten(1)).unflatten(1, taps.shape[1:])
+    inner, filters = gates.size(0), torch.cat([gates, leaves])
+    linear = (filters @ finite(taps, careful).flatten(1)).unflatten(1, taps.shape[1:])
+    if careful:
+        linear = linear + _endless(filters, taps)
     opened = torch.sigmoid(linear[:inner])
-    ends = linear[inner:] + _endless(leaves, taps) if careful else linear[inner:]
-    nodes: list[Tensor] = list(ends.unbind(0))
+    nodes: list[Tensor] = list(linear[inner:].unbind(0))
     for i in reversed(range(inner)):  # children of node i: 2 i + 1 and 2 i + 2, here counted from i + 1
         nodes.insert(0, blend(opened[i], nodes[i], nodes[i + 1], careful))
     return _State(taps, valid, nodes, opened, careful)
 
 
-def _endless(leaves: Tensor, taps: Tensor) -> Tensor:
-    """What infinite taps add to the leaves: +-inf by the sign of the weight, nothing at a weight of 0."""
+def _endless(filters: Tensor, taps: Tensor) -> Tensor:
+    """What infinite taps add to linear filters: +-inf by the sign of the weight, nothing at a weight of 0."""
     infinite = taps.masked_fill(~taps.isinf(), 0).sign().flatten(1)
-    net, touched = leaves.sign() @ infinite, leaves.sign().abs() @ infinite.abs()
+    net, touched = filters.sign() @ infinite, filters.sign().abs() @ infinite.abs()
     up = torch.zeros_like(net).masked_fill(touched + net > 0, torch.inf)
     down = torch.zeros_like(net).masked_fill(touched - net > 0, torch.inf)
     return (up - down).unflatten(1, taps.shape[1:])
@@ -75,7 +75,7 @@ def _backward(
     grad_x = scatter(slopes, windows)
     if not param_grads:
         return grad_x, leaves, gates
-    weights = linear @ bounded(taps, careful).flatten(1).t()
+    weights = linear @ finite(taps, careful).flatten(1).t()
     return grad_x, weights[inner:].clone(), weights[:inner].clone()
 
 

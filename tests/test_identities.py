@@ -1,0 +1,204 @@
+"""What operators have in common: limits, symmetries, bounds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from operators import Case, Operator, case, every_dimension, every_operator, selected
+from torch import Tensor
+
+import poolnb
+from poolnb import functional as F
+
+_SHAPES = {1: (2, 3, 9), 2: (2, 3, 7, 6), 3: (2, 3, 5, 4, 5)}
+_GEOMETRY = {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}
+
+
+def sample(dims: int, low: float = -2.0, high: float = 2.0) -> Tensor:
+    generator = torch.Generator().manual_seed(dims)
+    return low + (high - low) * torch.rand(_SHAPES[dims], generator=generator, dtype=torch.float64)
+
+
+def pooled(name: str, dims: int, x: Tensor, **own: object) -> Tensor:
+    mask = torch.rand(_SHAPES[dims], generator=torch.Generator().manual_seed(5)) < 0.8
+    return getattr(F, f"{name}_pool{dims}d")(x, **_GEOMETRY, **own, mask=mask)
+
+
+def same(actual: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+@every_dimension
+def test_soft_goes_from_the_min_through_the_mean_to_the_max(dims: int) -> None:
+    x = sample(dims)
+    same(pooled("soft", dims, x, beta=0.0), pooled("avg", dims, x))
+    same(pooled("soft", dims, x, beta=1e5), pooled("max", dims, x))
+    same(pooled("soft", dims, x, beta=-1e5), -pooled("max", dims, -x))
+
+
+@every_dimension
+def test_lse_goes_from_the_min_through_the_mean_to_the_max(dims: int) -> None:
+    x = sample(dims)
+    same(pooled("lse", dims, x, r=0.0), pooled("avg", dims, x))
+    same(pooled("lse", dims, x, r=1e-13), pooled("avg", dims, x))
+    same(pooled("lse", dims, x, r=1e6), pooled("max", dims, x), 1e-5)
+    same(pooled("lse", dims, x, r=-1e6), -pooled("max", dims, -x), 1e-5)
+    same(pooled("lse", dims, x, r=-0.7), -pooled("lse", dims, -x, r=0.7))
+
+
+@every_dimension
+def test_gem_goes_from_the_mean_to_the_max(dims: int) -> None:
+    x = sample(dims, 0.1, 2.0)
+    same(pooled("gem", dims, x, p=1.0), pooled("avg", dims, x))
+    same(pooled("gem", dims, x, p=1e7), pooled("max", dims, x), 1e-5)
+
+
+@every_dimension
+def test_lp_is_a_sum_of_absolute_values_or_their_max(dims: int) -> None:
+    x = sample(dims)
+    largest = pooled("max", dims, x.abs())
+    same(pooled("lp", dims, x, norm_type=float("inf")), largest)
+    same(pooled("lp", dims, x, norm_type=1e7), largest, 1e-5)
+    same(pooled("lp", dims, x, norm_type=torch.tensor(float("inf"), dtype=torch.float64)), largest)
+    count = pooled("lp", dims, torch.ones_like(x), norm_type=1.0)
+    same(pooled("lp", dims, x, norm_type=1.0), count * pooled("avg", dims, x.abs()))
+
+
+def test_lp_is_torch_s_where_that_is_right() -> None:
+    x = sample(2, 0.1, 2.0)  # torch's takes no absolute value for odd p
+    for p in (1.0, 2.0, 3.0):
+        same(F.lp_pool2d(x, 2, norm_type=p), torch.nn.functional.lp_pool2d(x, p, 2))
+
+
+@every_dimension
+def test_mixed_lies_between_mean_and_max(dims: int) -> None:
+    x = sample(dims)
+    assert torch.equal(pooled("mixed", dims, x, alpha=0.0), pooled("avg", dims, x))
+    assert torch.equal(pooled("mixed", dims, x, alpha=1.0), pooled("max", dims, x))
+    middle = (pooled("avg", dims, x) + pooled("max", dims, x)) / 2
+    same(pooled("mixed", dims, x), middle)
+    same(pooled("gated", dims, x, weight=torch.zeros(3**dims, dtype=torch.float64)), middle)
+    saturated = torch.zeros(3, 3**dims, dtype=torch.float64)
+    same(pooled("gated", dims, x, weight=saturated, bias=1000.0), pooled("max", dims, x))
+    same(pooled("gated", dims, x, weight=saturated, bias=-1000.0), pooled("avg", dims, x))
+
+
+@every_dimension
+def test_weighted_by_the_input_is_soft(dims: int) -> None:
+    x = sample(dims)
+    same(pooled("weighted", dims, x, logits=1.7 * x), pooled("soft", dims, x, beta=1.7))
+    same(pooled("weighted", dims, x, logits=torch.zeros_like(x)), pooled("avg", dims, x))
+    shared = sample(dims)[:, :1]
+    same(pooled("weighted", dims, x, logits=shared), pooled("weighted", dims, x, logits=shared.expand_as(x).clone()))
+
+
+@every_dimension
+def test_a_tree_of_equal_leaves_is_that_leaf(dims: int) -> None:
+    x, taps = sample(dims), 3**dims
+    leaf = torch.linspace(-1, 1, taps, dtype=torch.float64)
+    gates = torch.randn(3, taps, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    convolution = getattr(torch.nn.functional, f"conv{dims}d")
+    filters = leaf.reshape(1, 1, *(3,) * dims).expand(3, 1, *(3,) * dims)
+    expected = convolution(x, filters, stride=2, padding=1, groups=3)
+    y = getattr(F, f"tree_pool{dims}d")(x, 3, 2, 1, leaves=leaf.expand(4, taps), gates=gates)
+    same(y, expected)
+    two = getattr(F, f"tree_pool{dims}d")(x, 3, 2, 1, leaves=leaf.expand(2, taps), gates=gates[:1])
+    same(two, expected)
+
+
+def test_a_tree_with_closed_gates_picks_the_leaf_that_they_name() -> None:
+    x = sample(2, 0.5, 1.5)
+    leaves = torch.eye(4, dtype=torch.float64)
+    opened = torch.full((4,), 1e4, dtype=torch.float64)
+    for leaf, signs in enumerate([(1, 1, 0), (1, -1, 0), (-1, 0, 1), (-1, 0, -1)]):
+        gates = torch.stack([s * opened for s in signs])
+        same(F.tree_pool2d(x, 2, leaves=leaves, gates=gates), x[:, :, leaf // 2 : 6 : 2, leaf % 2 :: 2])
+
+
+@every_dimension
+@pytest.mark.parametrize("name", ["auto", "lip", "attention"])
+def test_learned_weights_start_as_the_mean(name: str, dims: int) -> None:
+    x = sample(dims).float()
+    pool = poolnb.create_pool(name, 3, 2, padding=1, dims=dims, channels=3)
+    average = poolnb.create_pool("avg", 3, 2, padding=1, dims=dims)
+    mask = torch.rand(_SHAPES[dims], generator=torch.Generator().manual_seed(5)) < 0.8
+    same(pool(x), average(x), 1e-5)
+    same(pool(x, mask), average(x, mask), 1e-5)
+
+
+def test_autopool_at_1_is_softpool() -> None:
+    x = sample(2).float()
+    pool = poolnb.AutoPool2d(2, channels=3)
+    torch.nn.init.ones_(pool.alpha)
+    same(pool(x), poolnb.SoftPool2d(2)(x), 1e-6)
+    assert poolnb.SWAP2d is poolnb.SoftPool2d
+
+
+# ---- symmetries ------------------------------------------------------------------------------------------------------
+
+_NOT_SYMMETRIC = ("gated", "tree")  # their taps have weights of their own
+_SAMPLED = ("s3", "stochastic", "tdgs")
+symmetric = pytest.mark.parametrize(
+    "operator", list(selected(lambda o: o.name not in _NOT_SYMMETRIC and o.name not in _SAMPLED))
+)
+
+
+def positionless(operator: Operator, dims: int, geometry: dict[str, object]) -> Case:
+    """A case whose own arguments do not depend on the position: whatever does is reduced to a number per channel."""
+    drawn = case(operator, dims, _SHAPES[dims], geometry)
+    own = {n: (t.flatten()[0] if isinstance(t, Tensor) and n != "logits" else t) for n, t in drawn.own.items()}
+    return Case(operator, dims, drawn.x, drawn.geometry, None, own, True)
+
+
+@every_dimension
+@symmetric
+def test_the_order_of_a_window_does_not_matter(operator: Operator, dims: int) -> None:
+    drawn = positionless(operator, dims, {"kernel_size": None})
+    order = torch.randperm(drawn.x[0, 0].numel(), generator=torch.Generator().manual_seed(0))
+
+    def shuffled(t: Tensor) -> Tensor:
+        return t.flatten(2)[..., order].reshape(t.shape)
+
+    own = {n: shuffled(t) for n, t in drawn.own.items() if n == "logits"}
+    same(drawn.run(shuffled(drawn.x), **own), drawn.run())
+
+
+@every_dimension
+@symmetric
+def test_a_shift_by_the_stride_shifts_the_output(operator: Operator, dims: int) -> None:
+    drawn = positionless(operator, dims, {"kernel_size": 2, "stride": 2})
+    own = {n: t[..., 2:] for n, t in drawn.own.items() if n == "logits"}
+    y, shifted = drawn.run(), drawn.run(drawn.x[..., 2:], **own)
+    same(shifted, y[..., 1:])
+
+
+_SHIFTED = pytest.mark.parametrize(
+    "operator", list(selected(lambda o: o.name in ("max", "avg", "soft", "lse", "weighted", "mixed")))
+)
+
+
+@every_dimension
+@_SHIFTED
+def test_adding_a_number_adds_it_to_the_output(operator: Operator, dims: int) -> None:
+    drawn = positionless(operator, dims, {"kernel_size": 2, "stride": 1})
+    same(drawn.run(drawn.x + 3.5), drawn.run() + 3.5)
+
+
+@every_dimension
+@pytest.mark.parametrize("operator", list(selected(lambda o: o.averaging and o.name not in _SAMPLED)))
+def test_an_average_lies_between_min_and_max(operator: Operator, dims: int) -> None:
+    drawn = case(operator, dims, _SHAPES[dims], dict(_GEOMETRY))
+    y = drawn.run()
+    largest = getattr(F, f"max_pool{dims}d")
+    high, low = largest(drawn.x, **_GEOMETRY), -largest(-drawn.x, **_GEOMETRY)
+    assert (y <= high + 1e-12).all() and (y >= low - 1e-12).all()
+
+
+@every_dimension
+@every_operator
+def test_channels_do_not_mix(operator: Operator, dims: int) -> None:
+    drawn = case(operator, dims, _SHAPES[dims], dict(_GEOMETRY))
+    x = drawn.x.clone()
+    x[:, 1] += 1
+    y, changed = drawn.run(), drawn.run(x)
+    assert torch.equal(y[:, 0], changed[:, 0]) and torch.equal(y[:, 2], changed[:, 2])

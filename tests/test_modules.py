@@ -1,0 +1,239 @@
+"""The modules of the deterministic operators: parameters, their first values, what they refuse."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import poolnb
+from poolnb import functional as F
+
+_SHAPES = {1: (2, 4, 8), 2: (2, 4, 6, 8), 3: (2, 4, 4, 6, 2)}
+every_dimension = pytest.mark.parametrize("dims", [1, 2, 3])
+
+
+def sample(dims: int) -> Tensor:
+    return torch.rand(_SHAPES[dims], generator=torch.Generator().manual_seed(dims))
+
+
+def shapes(pool: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    return {n: tuple(p.shape) for n, p in pool.named_parameters()}
+
+
+@every_dimension
+def test_parameters_have_their_names_and_shapes(dims: int) -> None:
+    def made(name: str, **own: object) -> dict[str, tuple[int, ...]]:
+        return shapes(poolnb.create_pool(name, 2, dims=dims, channels=4, **own))
+
+    taps, per_position = 2**dims, tuple(n // 2 for n in _SHAPES[dims][2:])
+    assert made("auto") == {"alpha": (4,)}
+    assert made("gem") == {"p": ()} and made("gem", granularity="channel") == {"p": (4,)}
+    assert made("lse") == {"r": ()} and made("lse", granularity="channel") == {"r": (4,)}
+    assert made("mixed") == {"lam": ()} and made("mixed", granularity="channel") == {"lam": (4,)}
+    assert made("mixed", granularity="position", output_size=per_position) == {"lam": (4, *per_position)}
+    assert made("gated") == {"weight": (taps,)} and made("gated", bias=True) == {"weight": (taps,), "bias": ()}
+    assert made("gated", granularity="channel", bias=True) == {"weight": (4, taps), "bias": (4,)}
+    assert made("tree") == {"leaves": (4, taps), "gates": (3, taps)}
+    assert made("tree", n_leaves=2) == {"leaves": (2, taps), "gates": (1, taps)}
+    for fixed in ("avg", "lp", "max", "soft", "swap"):
+        assert made(fixed) == {}
+
+
+@every_dimension
+@pytest.mark.parametrize("name", ["attention", "auto", "gated", "gem", "lip", "lse", "mixed", "tree"])
+def test_every_parameter_learns(name: str, dims: int) -> None:
+    torch.manual_seed(0)
+    pool = poolnb.create_pool(name, 2, dims=dims, channels=4)
+    optimizer = torch.optim.SGD(pool.parameters(), lr=0.1)
+    x, target = sample(dims), F.__dict__[f"max_pool{dims}d"](sample(dims), 2)
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = (pool(x) - target).square().mean()
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in pool.parameters())
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", ["attention", "auto", "gated", "gem", "lip", "lse", "mixed", "tree"])
+def test_reset_parameters_starts_again(name: str) -> None:
+    torch.manual_seed(0)
+    pool = poolnb.create_pool(name, 2, channels=4)
+    before = {n: t.clone() for n, t in pool.state_dict().items()}
+    with torch.no_grad():
+        for p in pool.parameters():
+            p.add_(1)
+    torch.manual_seed(0)
+    pool.reset_parameters()
+    assert all(torch.equal(before[n], t) for n, t in pool.state_dict().items())
+
+
+def test_first_values() -> None:
+    assert float(poolnb.GeMPool2d(2).p) == 3 and float(poolnb.GeMPool2d(2, p=2.5).p) == 2.5
+    assert float(poolnb.LSEPool2d(2, r=5.0).r) == 5
+    assert float(poolnb.MixedPool2d(2).lam) == 0
+    assert math.isclose(float(poolnb.MixedPool2d(2, alpha=0.9).lam.sigmoid()), 0.9, rel_tol=1e-6)
+    assert (poolnb.AutoPool2d(2, channels=3).alpha == 0).all()
+
+
+def test_modules_call_the_function_of_their_name() -> None:
+    x = sample(2)
+    mask = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.7
+    geometry = {"kernel_size": 3, "stride": 2, "padding": 1, "dilation": 2, "ceil_mode": True}
+    gated = poolnb.GatedPool2d(**geometry, bias=True)
+    tree = poolnb.TreePool2d(**geometry, n_leaves=2)
+    pairs = [
+        (poolnb.LpPool2d(**geometry, norm_type=3.0), F.lp_pool2d, {"norm_type": 3.0}),
+        (poolnb.LpPool2d(**geometry, norm_type=math.inf), F.lp_pool2d, {"norm_type": math.inf}),
+        (poolnb.GeMPool2d(**geometry, p=2.0, eps=0.1), F.gem_pool2d, {"p": 2.0, "eps": 0.1}),
+        (poolnb.LSEPool2d(**geometry, r=2.0), F.lse_pool2d, {"r": 2.0}),
+        (poolnb.SoftPool2d(**geometry, beta=2.0), F.soft_pool2d, {"beta": 2.0}),
+        (poolnb.MixedPool2d(**geometry, alpha=0.25), F.mixed_pool2d, {"alpha": 0.25}),
+        (gated, F.gated_pool2d, {"weight": gated.weight, "bias": gated.bias}),
+        (tree, F.tree_pool2d, {"leaves": tree.leaves, "gates": tree.gates}),
+        (poolnb.MaxPool2d(**geometry), F.max_pool2d, {}),
+        (poolnb.AvgPool2d(**geometry), F.avg_pool2d, {}),
+    ]
+    for pool, function, own in pairs:
+        torch.testing.assert_close(pool(x, mask), function(x, **geometry, **own, mask=mask))
+        torch.testing.assert_close(pool(x[0]), function(x[0], **geometry, **own))
+
+
+def test_a_norm_can_be_learned() -> None:
+    pool = poolnb.LpPool2d(2, norm_type=torch.nn.Parameter(torch.full((4,), 2.0)))
+    pool(sample(2)).sum().backward()
+    assert shapes(pool) == {"norm_type": (4,)} and pool.norm_type.grad is not None
+
+
+def test_max_pool_is_one_of_torch_s() -> None:
+    for dims in (1, 2, 3):
+        pool = getattr(poolnb, f"MaxPool{dims}d")(2)
+        assert isinstance(pool, getattr(torch.nn, f"MaxPool{dims}d"))
+        assert torch.equal(pool(sample(dims)), getattr(torch.nn, f"MaxPool{dims}d")(2)(sample(dims)))
+
+
+# ---- weights from the input ------------------------------------------------------------------------------------------
+
+
+def trained(name: str, dims: int) -> torch.nn.Module:
+    torch.manual_seed(1)
+    pool = poolnb.create_pool(name, 2, dims=dims, channels=4)
+    with torch.no_grad():
+        for p in pool.parameters():
+            p.add_(0.5 * torch.randn_like(p))
+    return pool
+
+
+@every_dimension
+@pytest.mark.parametrize("name", ["attention", "lip"])
+def test_masked_values_do_not_reach_the_logits(name: str, dims: int) -> None:
+    pool, x = trained(name, dims), sample(dims)
+    mask = torch.rand(x.shape[0], 1, *x.shape[2:], generator=torch.Generator().manual_seed(3)) < 0.7
+    results = []
+    for garbage in (0.0, 1e6, math.nan, math.inf):
+        pool.zero_grad()
+        leaf = x.masked_fill(~mask, garbage).requires_grad_()
+        y = pool(leaf, mask)
+        y.sum().backward()
+        results.append([y, leaf.grad, *(p.grad for p in pool.parameters())])
+    for other in results[1:]:
+        for actual, expected in zip(other, results[0], strict=True):
+            torch.testing.assert_close(actual, expected)
+
+
+@every_dimension
+@pytest.mark.parametrize("name", ["attention", "lip"])
+def test_logits_are_what_the_formula_says(name: str, dims: int) -> None:
+    pool, x = trained(name, dims), sample(dims)
+    if name == "attention":
+        channels_last = x.movedim(1, -1)
+        hidden = torch.tanh(channels_last @ pool.V.weight.flatten(1).T + pool.V.bias)
+        expected = (hidden @ pool.w.weight.flatten()).unsqueeze(1)
+    else:
+        features = pool.convolution(x).flatten(2)
+        normal = torch.nn.functional.instance_norm(features, weight=pool.weight, bias=pool.bias)
+        expected = (12 * normal.sigmoid()).reshape(x.shape)
+    torch.testing.assert_close(pool.logits(x), expected)
+    function = getattr(F, f"weighted_pool{dims}d")
+    torch.testing.assert_close(pool(x), function(x, 2, logits=expected))
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_attention_over_everything(gated: bool) -> None:
+    pool = poolnb.AttentionPool2d(None, channels=4, gated=gated)
+    assert (pool.U is not None) == gated
+    assert pool(sample(2)).shape == (2, 4, 1, 1)
+
+
+def test_lip_takes_a_single_position() -> None:
+    x = torch.rand(1, 4, 1, 1)
+    torch.testing.assert_close(
+        trained("lip", 2)(torch.nn.functional.pad(x, (0, 1, 0, 1))).shape, torch.Size([1, 4, 1, 1])
+    )
+    torch.testing.assert_close(poolnb.LIPPool2d(1, channels=4)(x), x)
+
+
+# ---- what they refuse ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "message"),
+    [
+        ("auto", {"channels": 0}, "channels must be at least 1.*got 0"),
+        ("auto", {"channels": 2.0}, "channels must be an int.*got 2.0"),
+        ("gem", {"p": 0}, "p must be a finite number greater than 0, got 0"),
+        ("gem", {"eps": 0.0}, "eps must be .*greater than 0, got 0.0"),
+        ("gem", {"granularity": "position"}, 'granularity must be "layer" or "channel", got'),
+        ("lse", {"r": math.inf}, "r must be a finite number, got inf"),
+        ("lp", {"norm_type": -1.0}, "norm_type must be .*got -1.0"),
+        ("lp", {"norm_type": "2"}, "norm_type must be a real number, got '2'"),
+        ("soft", {"beta": "1"}, "beta must be a real number, got '1'"),
+        ("soft", {"semi_grad": 1}, "semi_grad must be a bool, got 1"),
+        ("mixed", {"alpha": 1.0}, r"alpha must be a finite number in \(0, 1\).*got 1"),
+        ("mixed", {"alpha": 0.0}, "alpha must be .*got 0.0"),
+        ("mixed", {"granularity": "pixel"}, "granularity must be .*got 'pixel'"),
+        ("gated", {"kernel_size": None}, "kernel_size must be given .*got None"),
+        ("gated", {"bias": 1}, "bias must be a bool, got 1"),
+        ("tree", {"kernel_size": None}, "kernel_size must be given .*got None"),
+        ("tree", {"n_leaves": 3}, "n_leaves must be 2 or 4, got 3"),
+        ("lip", {"logit_kernel": 2}, "logit_kernel must be odd, got 2"),
+        ("lip", {"scale": 0}, "scale must be .*got 0"),
+        ("attention", {"hidden": 0}, "hidden must be at least 1.*got 0"),
+        ("attention", {"gated": None}, "gated must be a bool, got None"),
+    ],
+)
+def test_bad_options(name: str, own: dict[str, object], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        poolnb.create_pool(name, **{"kernel_size": 2, "channels": 4, **own})
+
+
+@pytest.mark.parametrize("name", ["attention", "auto", "lip"])
+def test_channels_have_to_be_known(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} needs channels"):
+        poolnb.create_pool(name, 2)
+
+
+def test_granularity_says_what_it_needs() -> None:
+    for name in ("gem", "lse", "mixed", "gated"):
+        with pytest.raises(ValueError, match="channels"):
+            poolnb.create_pool(name, 2, granularity="channel")
+    with pytest.raises(ValueError, match="output_size"):
+        poolnb.create_pool("mixed", 2, channels=3, granularity="position")
+
+
+@pytest.mark.parametrize("name", ["attention", "auto", "lip"])
+def test_another_number_of_channels_is_an_error(name: str) -> None:
+    pool = poolnb.create_pool(name, 2, channels=3)
+    with pytest.raises(ValueError, match="3|4"):
+        pool(sample(2))
+
+
+@pytest.mark.parametrize("name", poolnb.list_pools())
+def test_repr_can_be_read(name: str) -> None:
+    text = repr(poolnb.create_pool(name, 3, 2, padding=1, channels=4, output_size=2))
+    assert "kernel_size=3, stride=2, padding=1" in text and "dilation" not in text

@@ -1,0 +1,97 @@
+"""The package as a whole: what importing it needs, which names exist, what the docstrings say."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import poolnb
+from poolnb import functional, modules, reference
+
+_POOLS = "attention auto avg gated gem lip lp lse max mixed s3 soft stochastic swap tdgs tree".split()
+_FUNCTIONS = "avg gated gem lp lse max mixed s3 soft stochastic tdgs tree weighted".split()
+_MODULES = "Attention Auto Avg Gated GeM LIP Lp LSE Max Mixed S3 Soft Stochastic TDGS Tree".split()
+
+
+def test_importing_it_needs_torch_and_nothing_else() -> None:
+    # torch itself imports NumPy where it finds it, so NumPy is looked for in poolnb's own imports only.
+    program = """
+import sys, torch
+sys.modules.update(dict.fromkeys(["numpy", "torchvision", "matplotlib", "pandas", "scipy", "sklearn", "tqdm"]))
+import poolnb
+loaded = [m for m in sys.modules if m.startswith("poolnb.")]
+assert not any(m.startswith(("poolnb.lab", "poolnb.cli", "poolnb.reference")) for m in loaded), loaded
+x = torch.rand(1, 2, 4, 4)
+for name in poolnb.list_pools():
+    poolnb.create_pool(name, 2, channels=2, output_size=2)(x)
+print("imported")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "imported\n", done.stderr
+
+
+def test_list_pools() -> None:
+    assert poolnb.list_pools() == _POOLS
+
+
+def test_names_exist_in_one_two_and_three_dimensions() -> None:
+    assert sorted(functional.__all__) == sorted(f"{n}_pool{d}d" for n in _FUNCTIONS for d in (1, 2, 3))
+    classes = [f"{n}Pool{d}d" for n in _MODULES for d in (1, 2, 3)] + [f"SWAP{d}d" for d in (1, 2, 3)]
+    assert sorted(modules.__all__) == sorted([*classes, "Pool"])
+    assert all(hasattr(poolnb, n) for n in classes)
+    assert sorted(reference.__all__) == sorted(f"{n}_pool{b}" for n in _FUNCTIONS for b in ("", "_backward"))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("name", _POOLS)
+def test_every_pool_can_be_made_and_run(name: str, dims: int) -> None:
+    pool = poolnb.create_pool(name, 2, 2, dims=dims, channels=3, output_size=2)
+    x = torch.rand(2, 3, *(4,) * dims)
+    assert pool(x).shape == (2, 3, *(2,) * dims)
+    assert isinstance(pool, modules.Pool)
+
+
+@pytest.mark.parametrize("name", functional.__all__)
+def test_functions_share_a_signature(name: str) -> None:
+    parameters = list(inspect.signature(getattr(functional, name)).parameters.values())
+    shared = ["input", "kernel_size", "stride", "padding", "dilation", "ceil_mode"]
+    assert [p.name for p in parameters[:6]] == shared and parameters[-1].name == "mask"
+    assert [p.default for p in parameters[2:6]] == [None, 0, 1, False] and parameters[-1].default is None
+    assert all(p.kind is p.KEYWORD_ONLY for p in parameters[6:])
+
+
+@pytest.mark.parametrize("name", functional.__all__)
+def test_docstrings_of_functions_say_everything(name: str) -> None:
+    function = getattr(functional, name)
+    text = inspect.getdoc(function) or ""
+    arguments = text.partition("\nArgs:\n")[2].partition("\nReturns:\n")[0]
+    for parameter in inspect.signature(function).parameters:
+        assert re.search(rf"^    (\w+, )*{parameter}\b.*:", arguments, re.MULTILINE), parameter
+    spatial = {"1": "(N, C, L)", "2": "(N, C, H, W)", "3": "(N, C, D, H, W)"}[name[-2]]
+    head, _, tail = text.partition("\nReturns:\n")
+    assert ":math:`" in head  # the formula
+    assert spatial in head and spatial in tail  # shapes
+    assert "Raises:" in tail and "TypeError:" in tail and "ValueError:" in tail
+    assert re.search(r"(19|20)\d\d", head)  # source
+    assert "gradient" in head or r"\partial" in head
+
+
+@pytest.mark.parametrize("name", [n for n in modules.__all__ if n != "Pool"])
+def test_docstrings_of_modules_say_what_their_arguments_are(name: str) -> None:
+    cls = getattr(modules, name)
+    text = inspect.getdoc(cls) or ""
+    assert len(text) > 40
+    shared = ("self", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
+    for parameter in inspect.signature(cls).parameters:
+        if parameter not in shared:
+            assert re.search(rf"^    (\w+, )*{parameter}\b.*:", text, re.MULTILINE), parameter
+
+
+@pytest.mark.parametrize("name", reference.__all__)
+def test_reference_functions_have_docstrings(name: str) -> None:
+    assert len(getattr(reference, name).__doc__ or "") > 10

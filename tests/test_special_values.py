@@ -1,0 +1,245 @@
+"""NaN, infinities, windows without a valid tap, and numbers at the edge of what a dtype holds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from operators import (
+    TOLERANCE,
+    Case,
+    Operator,
+    case,
+    cases,
+    every_dimension,
+    every_operator,
+    examples,
+    selected,
+)
+from torch import Tensor
+
+from poolnb import functional as F
+
+# Operators that weigh taps by a softmax, or pick one: +inf wins, -inf has no part.
+_SOFT_OR_MAX = ("max", "lse", "soft", "weighted", "tdgs")
+soft_or_max = pytest.mark.parametrize("operator", list(selected(lambda o: o.name in _SOFT_OR_MAX)))
+deterministic = pytest.mark.parametrize(
+    "operator", list(selected(lambda o: o.name not in ("s3", "stochastic", "tdgs")))
+)
+
+_SHAPES = {1: (2, 3, 8), 2: (2, 3, 6, 4), 3: (2, 3, 4, 4, 2)}
+
+
+def at_rest(operator: Operator, dims: int, geometry: dict[str, Any], **options: Any) -> Case:
+    """A case in evaluation mode."""
+    drawn = case(operator, dims, _SHAPES[dims], geometry, **options)
+    own = {k: v for k, v in drawn.own.items() if k not in ("training", "seed")}
+    return Case(operator, dims, drawn.x, drawn.geometry, drawn.mask, own, True)
+
+
+def gradients(drawn: Case, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    leaves = [x.clone().requires_grad_(), *(t.detach().requires_grad_() for t in drawn.tensors().values())]
+    y = drawn.run(leaves[0], **dict(zip(drawn.tensors(), leaves[1:], strict=True)))
+    return y, list(torch.autograd.grad(y, leaves, torch.ones_like(y)))
+
+
+@every_dimension
+@deterministic
+@examples(25)
+@given(data=st.data())
+def test_special_values_equal_the_oracle(operator: Operator, dims: int, data: st.DataObject) -> None:
+    drawn = data.draw(cases(operator, dims, (torch.float32, torch.float64)))
+    special = st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 1e-30, -1e30])
+    x = drawn.x.clone()
+    for value in data.draw(st.lists(special, min_size=1, max_size=4)):
+        if x.numel():
+            position = torch.tensor(data.draw(st.integers(0, x.numel() - 1)))
+            x[torch.unravel_index(position, x.shape)] = value
+    drawn = drawn.with_input(x)
+    y, expected = drawn.run(), drawn.expected()
+    # A result near the top of float32 is compared as a power of ten: 1e30 times a weight is rounded in many steps.
+    torch.testing.assert_close(y.double(), expected, equal_nan=True, **TOLERANCE[x.dtype])
+
+
+@every_dimension
+@every_operator
+def test_nan_stays_in_its_window(operator: Operator, dims: int) -> None:
+    drawn = at_rest(operator, dims, {"kernel_size": 2})
+    x = drawn.x.clone()
+    x[(0, 0, *(0,) * dims)] = math.nan
+    y, reference = drawn.run(x), drawn.run()
+    hit = torch.zeros(y.shape, dtype=torch.bool)
+    hit[(0, 0, *(0,) * dims)] = True
+    assert y[hit].isnan().all()
+    torch.testing.assert_close(y[~hit], reference[~hit])
+
+
+@every_dimension
+@every_operator
+def test_what_is_masked_has_no_effect(operator: Operator, dims: int) -> None:
+    mask = torch.rand(_SHAPES[dims], generator=torch.Generator().manual_seed(1)) < 0.6
+    drawn = at_rest(operator, dims, {"kernel_size": 3, "stride": 2, "padding": 1}, mask=mask)
+    y, grads = gradients(drawn, drawn.x)
+    for garbage in (math.nan, math.inf, -math.inf, 1e300):
+        dirty = drawn.x.masked_fill(~mask, garbage)
+        y_dirty, grads_dirty = gradients(drawn, dirty)
+        torch.testing.assert_close(y_dirty, y)
+        for actual, expected in zip(grads_dirty, grads, strict=True):
+            torch.testing.assert_close(actual, expected)
+    assert (grads[0][~mask] == 0).all()
+
+
+@every_dimension
+@pytest.mark.parametrize("operator", list(selected(lambda o: o.name != "s3")))  # its map's windows overlap
+def test_a_window_without_a_valid_tap_gives_0_and_passes_no_gradient(operator: Operator, dims: int) -> None:
+    mask = torch.ones(_SHAPES[dims], dtype=torch.bool)
+    first = (0, 1, *(slice(0, 2),) * dims)
+    mask[first] = False
+    drawn = at_rest(operator, dims, {"kernel_size": 2}, mask=mask)
+    y, grads = gradients(drawn, drawn.x)
+    assert y[(0, 1, *(0,) * dims)] == 0
+    assert (grads[0][first] == 0).all()
+    assert all(g.isfinite().all() for g in grads)
+
+
+@every_operator
+def test_all_masked(operator: Operator) -> None:
+    drawn = at_rest(operator, 2, {"kernel_size": 2}, mask=torch.zeros((), dtype=torch.bool))
+    y, grads = gradients(drawn, drawn.x)
+    assert (y == 0).all()
+    assert all((g == 0).all() for g in grads)
+
+
+@every_operator
+def test_dilation_can_leave_a_window_empty(operator: Operator) -> None:
+    drawn = case(operator, 1, (1, 2, 1), {"kernel_size": 2, "stride": 1, "padding": 1, "dilation": 2})
+    y = drawn.run()
+    assert y.shape == (1, 2, 1)
+    assert (y == 0).all()
+
+
+@soft_or_max
+def test_infinities_of_the_soft_family_and_the_max(operator: Operator) -> None:
+    drawn = at_rest(operator, 2, {"kernel_size": 2}, dtype=torch.float64)
+    own = {k: (v.abs() + 0.1 if isinstance(v, Tensor) and k != "logits" else v) for k, v in drawn.own.items()}
+    own = {k: (abs(v) + 0.1 if isinstance(v, float) else v) for k, v in own.items()}
+    drawn = Case(operator, 2, drawn.x, drawn.geometry, None, own, True)
+    x = drawn.x.clone()
+    x[0, 0, 0, 0] = math.inf  # one of four
+    x[0, 1, :2, :2] = -math.inf  # all four
+    x[0, 2, 0, :2] = -math.inf  # two of four
+    x[1, 0, 0, 0], x[1, 0, 1, 1] = math.inf, -math.inf
+    y, grads = gradients(drawn, x)
+    assert y[0, 0, 0, 0] == math.inf and y[0, 1, 0, 0] == -math.inf and y[1, 0, 0, 0] == math.inf
+    assert y[0, 2, 0, 0].isfinite()
+    assert not any(g.isnan().any() for g in grads)
+    if operator.name != "lse":  # where the mean counts every tap
+        alone = Case(operator, 2, x, drawn.geometry, x != -math.inf, own, True).run()
+        torch.testing.assert_close(y[0, 2], alone[0, 2])
+
+
+@deterministic
+def test_gradients_of_infinite_input_are_not_nan(operator: Operator) -> None:
+    drawn = at_rest(operator, 2, {"kernel_size": 2})
+    for value in (math.inf, -math.inf):
+        x = drawn.x.clone()
+        x[:, :, ::2, ::2] = value
+        y, grads = gradients(drawn, x)
+        assert not y.isnan().any()
+        assert not any(g.isnan().any() for g in grads)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-4, 1e4, 1e15, 1e30])
+@deterministic
+def test_large_and_small_numbers(operator: Operator, scale: float) -> None:
+    # An exponential of 1e30 overflows, a square of 1e30 does, and a square of 1e-30 underflows: none may show.
+    drawn = at_rest(operator, 2, {"kernel_size": 2}, dtype=torch.float32)
+    x = drawn.x.abs() * scale
+    drawn = drawn.with_input(x)
+    y, expected = drawn.run().double(), drawn.expected()
+    torch.testing.assert_close(y / scale, expected / scale, rtol=1e-4, atol=1e-4)
+    actual = gradients(drawn, x)[1][0].double()
+    torch.testing.assert_close(
+        actual, drawn.expected_gradients(torch.ones_like(expected))["input"], rtol=1e-3, atol=1e-3
+    )
+
+
+@deterministic
+def test_equal_taps(operator: Operator) -> None:
+    for value in (0.0, 1.0, -1.0, 3e-5):
+        drawn = at_rest(operator, 2, {"kernel_size": 2})
+        drawn = drawn.with_input(torch.full_like(drawn.x, value))
+        y, grads = gradients(drawn, drawn.x)
+        torch.testing.assert_close(y, drawn.expected())
+        expected = drawn.expected_gradients(torch.ones_like(y))
+        for actual, name in zip(grads, expected, strict=True):
+            torch.testing.assert_close(actual, expected[name], atol=1e-7, rtol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
+
+
+# ---- what single operators promise -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("p", [1.0, 3.0, 64.0, 300.0])
+def test_gem_neither_over_nor_underflows_in_float16(p: float) -> None:
+    x = torch.tensor([[[6e4, 5e4, 6.2e4, 1.0, 1e-4, 2e-4, 1.5e-4, 5e-5]]], dtype=torch.float16).requires_grad_()
+    y = F.gem_pool1d(x, 4, p=p)
+    wide = x.detach().double().unfold(2, 4, 4)
+    peak = wide.amax(-1, keepdim=True)
+    expected = peak[..., 0] * (wide / peak).pow(p).mean(-1).pow(1 / p)
+    torch.testing.assert_close(y.double(), expected, rtol=2e-3, atol=0)
+    y.sum().backward()
+    assert x.grad is not None and x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0, math.inf])
+def test_lp_passes_0_to_a_window_of_zeros(p: float) -> None:
+    x = torch.zeros(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+    y = F.lp_pool2d(x, 2, norm_type=p)
+    (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    assert (y == 0).all() and (first == 0).all()
+    (second,) = torch.autograd.grad(first.sum(), x)
+    assert (second == 0).all()
+
+
+def test_lp_second_derivative_at_a_tap_of_0() -> None:
+    # y = sqrt(a^2 + b^2) at (0, 2): the second derivative by a is 1/y.
+    x = torch.tensor([[[0.0, 2.0]]], dtype=torch.float64, requires_grad=True)
+    hessian = torch.autograd.functional.hessian(lambda x: F.lp_pool1d(x, 2).sum(), x).reshape(2, 2)
+    torch.testing.assert_close(hessian, torch.tensor([[0.5, 0.0], [0.0, 0.0]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("r", [0.0, 1e-30, 1e-12, -1e-8, 1e-5, 1e-3, 0.03, 0.3, -0.3, 5.0, 1e3, -1e3])
+def test_lse_is_accurate_for_every_r(r: float, dtype: torch.dtype) -> None:
+    x = (10 + torch.rand(1, 1, 50, generator=torch.Generator().manual_seed(2), dtype=torch.float64)).to(dtype)
+    sharpness = torch.tensor(r, dtype=dtype, requires_grad=True)
+    x.requires_grad_()
+    y = F.lse_pool1d(x, None, r=sharpness)
+    first = torch.autograd.grad(y.sum(), (x, sharpness), create_graph=True)
+    (curvature,) = torch.autograd.grad(first[1], sharpness)
+    wide = x.detach().double().flatten()
+    wide = wide - 10
+    # By cumulants where r is small, else as the formula stands.
+    k1, centred = wide.mean(), wide - wide.mean()
+    k2, k3 = centred.square().mean(), centred.pow(3).mean()
+    k4 = centred.pow(4).mean() - 3 * k2**2
+    exact = float(sharpness.detach())
+    if abs(r) < 1e-2:
+        expected = k1 + exact * k2 / 2 + exact**2 * k3 / 6 + exact**3 * k4 / 24
+        slope, curve = k2 / 2 + exact * k3 / 3 + exact**2 * k4 / 8, k3 / 3 + exact * k4 / 4
+    else:
+        total = torch.logsumexp(exact * wide, 0) - math.log(50)
+        weights = torch.softmax(exact * wide, 0)
+        expected, tilted = total / exact, weights @ wide
+        variance = weights @ (wide - tilted).square()
+        slope = (tilted - expected) / exact
+        curve = (variance - 2 * slope) / exact
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(y.double().flatten()[0] - 10, expected, rtol=0, atol=20 * eps)
+    torch.testing.assert_close(first[1].double(), slope, rtol=1e3 * eps + 1e-7, atol=1e2 * eps)
+    torch.testing.assert_close(curvature.double(), curve, rtol=1e4 * eps + 1e-4, atol=1e3 * eps)
