@@ -12,6 +12,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "cpu/operators.h"
@@ -25,7 +26,7 @@ using torch::stable::detail::from;
 using torch::stable::detail::to;
 using Sizes = std::vector<int64_t>;
 
-// ---- tensors ---------------------------------------------------------------------------------------------------------
+// ---- tensors ------------------------------------------------------------------------------------------------------
 
 Dtype dtype_of(const Tensor& t) {
   switch (t.scalar_type()) {
@@ -86,7 +87,7 @@ Sizes sizes(const Tensor& t) {
   return s;
 }
 
-// ---- arguments -------------------------------------------------------------------------------------------------------
+// ---- arguments ----------------------------------------------------------------------------------------------------
 
 // The dispatcher's stack, read from the front. Every argument is taken exactly once.
 class Arguments {
@@ -121,7 +122,7 @@ void read_windows(Arguments& arguments, Windows& w, const Tensor& x) {
   int64_t* const fields[] = {w.kernel, w.stride, w.padding, w.dilation, w.output};
   for (int64_t* field : fields) {
     const Sizes given = arguments.take<Sizes>();
-    STD_TORCH_CHECK(given.size() == dims, "poolnb: expected ", dims, " entries per geometry argument, got ", given.size());
+    STD_TORCH_CHECK(given.size() == dims, "poolnb: geometry takes ", dims, " entries each, got ", given.size());
     std::copy_n(axes(three, given, field == w.padding ? 0 : 1), 3, field);
   }
   for (int a = 0; a < 3; ++a)
@@ -129,104 +130,195 @@ void read_windows(Arguments& arguments, Windows& w, const Tensor& x) {
                     "poolnb: kernel_size, stride, dilation and output_size must be positive, padding not negative");
 }
 
-// Own tensors become the second input (if the operator has one), then parameters.
+// A parameter of one number per channel, (C,), or of a tensor that broadcasts to the output, batch dimension or not.
+void place_parameter(Problem& q, int i, const Tensor& t, int64_t dims) {
+  View& v = q.parameter[i];
+  if (t.dim() == 1) {
+    STD_TORCH_CHECK(t.size(0) == q.channels, "poolnb: a parameter has ", t.size(0), " entries, not ", q.channels);
+    v = View();
+    v.data = t.data_ptr();
+    v.dtype = dtype_of(t);
+    v.stride[1] = t.size(0) == 1 ? 0 : t.stride(0);
+    q.channelwise[i] = true;
+    return;
+  }
+  const int64_t missing = dims + 2 - t.dim();
+  STD_TORCH_CHECK(missing == 0 || missing == 1, "poolnb: a parameter must be 1-d or broadcast to the output");
+  v.data = t.data_ptr();
+  v.dtype = dtype_of(t);
+  q.channelwise[i] = missing == 0;
+  for (int64_t d = 0; d < t.dim(); ++d) {
+    const int64_t full = d + missing, axis = full < 2 ? full : full + 3 - dims, n = t.size(d);
+    const int64_t wanted = axis == 0 ? q.batch : axis == 1 ? q.channels : q.windows.output[axis - 2];
+    STD_TORCH_CHECK(n == 1 || n == wanted, "poolnb: dimension ", d, " of a parameter does not broadcast: ", n);
+    v.stride[axis] = n == 1 ? 0 : t.stride(d);
+    if (axis != 1 && n != 1) q.channelwise[i] = false;
+  }
+}
+
+// Own tensors are the second input, if the operator has one, then parameters.
 void place(Call& call, int inputs, int parameters) {
   Problem& q = call.problem;
   q.input[0] = view(call.input);
-  if (inputs > 1) {
-    q.input[1] = view(call.tensors[0]);
-  }
-  for (int i = 0; i < parameters; ++i) {
-    const Tensor& t = call.tensors[inputs - 1 + i];
-    q.channelwise[i] = t.dim() == 1;
-    if (q.channelwise[i]) {
-      STD_TORCH_CHECK(t.size(0) == q.channels, "poolnb: a channel parameter has ", t.size(0), " entries, not ", q.channels);
-      q.parameter[i] = View();
-      q.parameter[i].data = t.data_ptr();
-      q.parameter[i].dtype = dtype_of(t);
-      q.parameter[i].stride[1] = t.stride(0);
-    } else {
-      q.parameter[i] = view(t);
-    }
-  }
+  if (inputs > 1) q.input[1] = view(call.tensors[0]);
+  for (int i = 0; i < parameters; ++i) place_parameter(q, i, call.tensors[inputs - 1 + i], call.input.dim() - 2);
   if (call.mask) q.mask = view(*call.mask);
 }
 
-// Attributes: b bool, f float, i int, t an int64 tensor with one number.
-void read_options(Arguments& arguments, Problem& q, const char* kinds) {
-  double* to = q.option;
-  for (const char* k = kinds; *k; ++k)
-    *to++ = *k == 'b' ? arguments.take<bool>() : *k == 'f' ? arguments.take<double>() : double(arguments.take<int64_t>());
+// Attributes: b bool, f float.
+void read_options(Arguments& arguments, Options& options, const char* kinds) {
+  double* next = options.value;
+  for (const char* k = kinds; *k; ++k) *next++ = *k == 'b' ? arguments.take<bool>() : arguments.take<double>();
+}
+
+void read_seed(Arguments& arguments, Options& options) {
+  const auto seed = arguments.take<std::optional<Tensor>>();
+  options.draws = seed.has_value();
+  if (seed) options.seed = uint64_t(*static_cast<const int64_t*>(seed->data_ptr()));
+}
+
+Sizes output_size(const Call& call) {
+  Sizes size{call.problem.batch, call.problem.channels};
+  for (int64_t d = 5 - call.input.dim(); d < 3; ++d) size.push_back(call.problem.windows.output[d]);
+  return size;
 }
 
 void parallel(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& run) {
   if (n > 0) torch::stable::parallel_for(0, n, grain, run);
 }
 
-// ---- kernels ---------------------------------------------------------------------------------------------------------
+// ---- kernels ------------------------------------------------------------------------------------------------------
 
-// What the schema of an operator holds beside input, mask and geometry.
-struct SoftCall {
-  using Op = Soft;
-  static constexpr const char *name = "soft_pool", *options = "b";
-  static constexpr int inputs = 1, parameters = 1;
+// What the schema of an operator holds beside input, mask and geometry: how many own tensors are a second input and
+// parameters, whether a seed follows them, and its attributes.
+template <class Operator>
+struct Schema {
+  const char *name, *attributes;
+  int inputs, parameters;
+  bool seed;
 };
 
-template <class C>
+template <class Op>
+constexpr Schema<Op> schema{};
+template <>
+constexpr Schema<Gem> schema<Gem>{"gem", "f", 1, 1, false};
+template <>
+constexpr Schema<Lp> schema<Lp>{"lp", "", 1, 1, false};
+template <>
+constexpr Schema<Lse> schema<Lse>{"lse", "", 1, 1, false};
+template <>
+constexpr Schema<Mixed> schema<Mixed>{"mixed", "", 1, 1, false};
+template <>
+constexpr Schema<Soft> schema<Soft>{"soft", "b", 1, 1, false};
+template <>
+constexpr Schema<Stochastic> schema<Stochastic>{"stochastic", "", 1, 0, true};
+template <>
+constexpr Schema<Tdgs> schema<Tdgs>{"tdgs", "fbbf", 1, 1, true};
+template <>
+constexpr Schema<Weighted> schema<Weighted>{"weighted", "", 2, 0, false};
+
+template <class Op>
 Call read_call(Arguments& arguments) {
+  constexpr auto s = schema<Op>;
   Call call{{}, arguments.take<Tensor>(), {}, {}};
   call.mask = arguments.take<std::optional<Tensor>>();
-  for (int i = 1; i < C::inputs + C::parameters; ++i) call.tensors.push_back(arguments.take<Tensor>());
+  for (int i = 1; i < s.inputs + s.parameters; ++i) call.tensors.push_back(arguments.take<Tensor>());
+  if (s.seed) read_seed(arguments, call.problem.options);
   call.problem.batch = call.input.size(0);
   call.problem.channels = call.input.size(1);
   read_windows(arguments, call.problem.windows, call.input);
-  read_options(arguments, call.problem, C::options);
-  place(call, C::inputs, C::parameters);
+  read_options(arguments, call.problem.options, s.attributes);
+  place(call, s.inputs, s.parameters);
   return call;
 }
 
-template <class C>
+template <class Op>
 void forward_kernel(StableIValue* stack, uint64_t, uint64_t) {
   Arguments arguments(stack);
-  Call call = read_call<C>(arguments);
+  Call call = read_call<Op>(arguments);
   Problem& q = call.problem;
-  Sizes size = sizes(call.input);
-  for (size_t d = 2; d < size.size(); ++d) size[d] = q.windows.output[d + 5 - size.size() - 2];
-  Tensor output = empty(size, channels_last(call.input), call.input.scalar_type());
+  Tensor output = empty(output_size(call), channels_last(call.input), call.input.scalar_type());
   q.output = view(output);
-  if (output.numel() > 0) forward<typename C::Op>(q, parallel);
+  if (output.numel() > 0) forward<Op>(q, parallel);
   stack[0] = from(output);
 }
 
-template <class C>
+// The gradient of an own tensor: kernels write it in full, and what the tensor was broadcast along is summed up.
+class OwnGradient {
+ public:
+  OwnGradient(const Tensor& own, const Sizes& full, bool reduced, bool wanted)
+      : own_(own), result_(empty(wanted ? sizes(own) : Sizes{0}, false, own.scalar_type())), full_(result_) {
+    if (!wanted) return;
+    torch::stable::fill_(result_, 0);  // an empty batch leaves it so
+    if (reduced || sizes(own) == full) return;
+    const bool is_double = own.scalar_type() == ScalarType::Double;
+    full_ = empty(full, false, is_double ? ScalarType::Double : ScalarType::Float);
+    const int64_t missing = int64_t(full.size()) - own.dim();
+    for (int64_t d = 0; d < int64_t(full.size()); ++d)
+      if (d < missing || own.size(d - missing) != full[d]) summed_.push_back(d);
+    keep_ = missing == 0;
+  }
+
+  View target() const {
+    View v = view(full_);
+    if (full_.dim() == 1) {  // (C,)
+      const int64_t step = v.stride[0];
+      v.stride[0] = 0;
+      v.stride[1] = step;
+    }
+    return v;
+  }
+
+  Tensor finish() const {
+    if (summed_.empty() || full_.numel() == 0) return result_;
+    return torch::stable::sum(full_, torch::headeronly::IntHeaderOnlyArrayRef(summed_), keep_, own_.scalar_type());
+  }
+
+ private:
+  Tensor own_, result_, full_;
+  Sizes summed_;
+  bool keep_ = true;
+};
+
+template <class Op>
 void backward_kernel(StableIValue* stack, uint64_t, uint64_t) {
+  constexpr auto s = schema<Op>;
   Arguments arguments(stack);
   const bool want = arguments.take<bool>();
   const Tensor grad = arguments.take<Tensor>();
-  Call call = read_call<C>(arguments);
+  Call call = read_call<Op>(arguments);
   Problem& q = call.problem;
+  STD_TORCH_CHECK(sizes(grad) == output_size(call), "poolnb: the gradient has not the output's shape");
   q.want_parameters = want;
   q.grad = view(grad);
-  std::vector<Tensor> results{empty(sizes(call.input), channels_last(call.input), call.input.scalar_type())};
-  q.grad_input[0] = view(results[0]);
-  for (int i = 0; i < C::parameters; ++i) {
-    const Tensor& t = call.tensors[C::inputs - 1 + i];
-    results.push_back(want ? empty(sizes(t), false, t.scalar_type()) : empty({0}, false, t.scalar_type()));
-    if (!want) continue;
-    q.grad_parameter[i] = view(results.back());
-    if (q.channelwise[i]) q.grad_parameter[i].stride[1] = 1;
-    if (call.input.numel() == 0) torch::stable::fill_(results.back(), 0);
+  const Tensor grad_input = empty(sizes(call.input), channels_last(call.input), call.input.scalar_type());
+  q.grad_input[0] = view(grad_input);
+  std::vector<OwnGradient> own;
+  for (int i = 0; i < s.inputs - 1 + s.parameters; ++i) {
+    const bool second = i < s.inputs - 1;
+    const int parameter = i - (s.inputs - 1);
+    const bool reduced = !second && q.channelwise[parameter];
+    own.emplace_back(call.tensors[i], second ? sizes(call.input) : output_size(call), reduced, want);
+    if (want) (second ? q.grad_input[1] : q.grad_parameter[parameter]) = own.back().target();
   }
-  if (call.input.numel() > 0) backward<typename C::Op>(q, parallel);
-  for (size_t i = 0; i < results.size(); ++i) stack[i] = from(results[i]);
+  if (call.input.numel() > 0) backward<Op>(q, parallel);
+  *stack++ = from(grad_input);
+  for (const OwnGradient& g : own) *stack++ = from(g.finish());
 }
 
 using torch::stable::detail::StableLibrary;
 
-template <class C>
-void add(StableLibrary& library) {
-  library.impl(C::name, forward_kernel<C>);
-  library.impl((std::string(C::name) + "_backward").c_str(), backward_kernel<C>);
+// `each.operator()<Op>(name)` for every operator.
+template <class Each>
+void each_operator(const Each& each) {
+  const auto all = [&]<class... Op>() { (each.template operator()<Op>(schema<Op>.name), ...); };
+  all.template operator()<Gem, Lp, Lse, Mixed, Soft, Stochastic, Tdgs, Weighted>();
+}
+
+std::string names() {
+  std::string all;
+  each_operator([&]<class Op>(const char* name) { all += std::string(all.empty() ? "" : " ") + name; });
+  return all;
 }
 
 std::unique_ptr<StableLibrary> active;
@@ -241,11 +333,18 @@ __attribute__((visibility("default"))) void poolnb_activate() {
   if (active) return;
   active = std::make_unique<torch::stable::detail::StableLibrary>(
       torch::stable::detail::StableLibrary::Kind::IMPL, "poolnb", "CPU", __FILE__, __LINE__);
-  add<SoftCall>(*active);
+  each_operator([&]<class Op>(const char* name) {
+    const std::string op = std::string(name) + "_pool";
+    active->impl(op.c_str(), forward_kernel<Op>);
+    active->impl((op + "_backward").c_str(), backward_kernel<Op>);
+  });
 }
 
 __attribute__((visibility("default"))) void poolnb_deactivate() { poolnb::active.reset(); }
 
 // Names, separated by blanks.
-__attribute__((visibility("default"))) const char* poolnb_operators() { return "soft"; }
+__attribute__((visibility("default"))) const char* poolnb_operators() {
+  static const std::string all = poolnb::names();
+  return all.c_str();
+}
 }

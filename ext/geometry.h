@@ -39,7 +39,14 @@ struct View {
   }
 };
 
-constexpr int kMaxInputs = 2, kMaxParameters = 2, kMaxOptions = 6;
+constexpr int kMaxInputs = 2, kMaxParameters = 2;
+
+// An operator's own numbers, in the schema's order, and the seed of those that draw.
+struct Options {
+  double value[4] = {0, 0, 0, 0};
+  bool draws = false;
+  uint64_t seed = 0;
+};
 
 // One call of an operator, forward or backward. `input[0]` is what is pooled; a second input has its shape.
 // A parameter has the output's shape, with stride 0 where it is broadcast; one that depends on the channel alone is
@@ -49,7 +56,7 @@ struct Problem {
   int64_t batch = 0, channels = 0;
   View input[kMaxInputs], mask, parameter[kMaxParameters], output;
   bool channelwise[kMaxParameters] = {false, false};
-  double option[kMaxOptions] = {0, 0, 0, 0, 0, 0};
+  Options options;
   View grad, grad_input[kMaxInputs], grad_parameter[kMaxParameters];
   bool want_parameters = false;
 };

@@ -19,7 +19,7 @@
 
 namespace poolnb {
 
-// ---- one number ------------------------------------------------------------------------------------------------------
+// ---- one number ---------------------------------------------------------------------------------------------------
 
 template <class T>
 struct ScalarTraits {
@@ -38,13 +38,19 @@ POOLNB_HD float vexp(float x) { return expf(x); }
 POOLNB_HD double vexp(double x) { return exp(x); }
 POOLNB_HD float vlog(float x) { return logf(x); }
 POOLNB_HD double vlog(double x) { return log(x); }
+POOLNB_HD float vsqrt(float x) { return sqrtf(x); }
+POOLNB_HD double vsqrt(double x) { return sqrt(x); }
+POOLNB_HD float vexpm1(float x) { return expm1f(x); }
+POOLNB_HD double vexpm1(double x) { return expm1(x); }
+POOLNB_HD float vlog1p(float x) { return log1pf(x); }
+POOLNB_HD double vlog1p(double x) { return log1p(x); }
 
 template <class T>
 constexpr T kInf = std::numeric_limits<T>::infinity();
 template <class T>
 constexpr T kLargest = std::numeric_limits<T>::max();
 
-// ---- packs -----------------------------------------------------------------------------------------------------------
+// ---- packs --------------------------------------------------------------------------------------------------------
 
 #if !defined(__CUDACC__) && !defined(POOLNB_SCALAR_ONLY)
 #define POOLNB_PACKS 1
@@ -109,38 +115,67 @@ POOLNB_HD V load(const typename Traits<V>::Number* p) {
 template <class V>
 POOLNB_HD void store(typename Traits<V>::Number* p, V v) { std::memcpy(p, &v, sizeof v); }
 
+// a * b + c, rounded once where the processor can. Elsewhere products are rounded before they are added (the flag
+// -ffp-contract=off): x * y - (x * y) has to be 0.
+POOLNB_HD PackF vfma(PackF a, PackF b, PackF c) {
+#if POOLNB_BYTES == 64
+  return reinterpret_cast<PackF>(
+      _mm512_fmadd_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
+#elif POOLNB_BYTES == 32 && defined(__FMA__)
+  return reinterpret_cast<PackF>(
+      _mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
+#else
+  return a * b + c;
+#endif
+}
+POOLNB_HD PackD vfma(PackD a, PackD b, PackD c) {
+#if POOLNB_BYTES == 64
+  return reinterpret_cast<PackD>(
+      _mm512_fmadd_pd(reinterpret_cast<__m512d>(a), reinterpret_cast<__m512d>(b), reinterpret_cast<__m512d>(c)));
+#elif POOLNB_BYTES == 32 && defined(__FMA__)
+  return reinterpret_cast<PackD>(
+      _mm256_fmadd_pd(reinterpret_cast<__m256d>(a), reinterpret_cast<__m256d>(b), reinterpret_cast<__m256d>(c)));
+#else
+  return a * b + c;
+#endif
+}
+POOLNB_HD PackF vfma(PackF a, PackF b, float c) { return vfma(a, b, PackF{} + c); }
+POOLNB_HD PackD vfma(PackD a, PackD b, double c) { return vfma(a, b, PackD{} + c); }
+POOLNB_HD PackF vfma(PackF a, float b, float c) { return vfma(a, PackF{} + b, PackF{} + c); }
+POOLNB_HD PackD vfma(PackD a, double b, double c) { return vfma(a, PackD{} + b, PackD{} + c); }
+
 // exp(x) = 2^n exp(r), |r| <= ln(2)/2: n by adding and taking off 1.5 * 2^23 (2^52), exp(r) = 1 + r + r^2 q(r) with q
 // the minimax polynomial, 2^n by adding n to the exponent's bits. `vexp_down` is for arguments of at most 0.
 POOLNB_HD PackF vexp_down(PackF x) {
   const PackF magic = PackF{} + 12582912.0f;
-  const PackF shifted = x * 1.44269504f + magic;
+  const PackF shifted = vfma(x, PackF{} + 1.44269504f, magic);
   const PackF n = shifted - magic;
-  PackF r = x - n * 0.693145752f;
-  r = r - n * 1.42860677e-6f;
-  PackF q = r * 0.0013814456f + 0.00836878024f;
-  q = q * r + 0.0416683944f;
-  q = q * r + 0.166665201f;
-  q = q * r + 0.499999934f;
-  const PackF p = q * (r * r) + r + 1.0f;
+  PackF r = vfma(n, PackF{} - 0.693145752f, x);
+  r = vfma(n, PackF{} - 1.42860677e-6f, r);
+  PackF q = vfma(r, 0.0013814456f, 0.00836878024f);
+  q = vfma(q, r, 0.0416683944f);
+  q = vfma(q, r, 0.166665201f);
+  q = vfma(q, r, 0.499999934f);
+  const PackF p = vfma(q, r * r, r) + 1.0f;
   const BitsF bits = reinterpret_cast<BitsF>(p) + (reinterpret_cast<BitsF>(shifted) << 23);
   return select(x < -87.33654f, PackF{}, reinterpret_cast<PackF>(bits));
 }
 POOLNB_HD PackD vexp_down(PackD x) {
   const PackD magic = PackD{} + 6755399441055744.0;
-  const PackD shifted = x * 1.4426950408889634 + magic;
+  const PackD shifted = vfma(x, PackD{} + 1.4426950408889634, magic);
   const PackD n = shifted - magic;
-  PackD r = x - n * 0.69314718036912382;
-  r = r - n * 1.9082149292705877e-10;
-  PackD q = r * 2.500004362594217179e-8 + 2.7630377480841329281e-7;
-  q = q * r + 2.7557587084982003667e-6;
-  q = q * r + 0.000024801492765728744958;
-  q = q * r + 0.00019841269505062708808;
-  q = q * r + 0.0013888888943920152364;
-  q = q * r + 0.0083333333334954834007;
-  q = q * r + 0.041666666666529196284;
-  q = q * r + 0.16666666666666410457;
-  q = q * r + 0.50000000000000107203;
-  const PackD p = q * (r * r) + r + 1.0;
+  PackD r = vfma(n, PackD{} - 0.69314718036912382, x);
+  r = vfma(n, PackD{} - 1.9082149292705877e-10, r);
+  PackD q = vfma(r, 2.500004362594217179e-8, 2.7630377480841329281e-7);
+  q = vfma(q, r, 2.7557587084982003667e-6);
+  q = vfma(q, r, 0.000024801492765728744958);
+  q = vfma(q, r, 0.00019841269505062708808);
+  q = vfma(q, r, 0.0013888888943920152364);
+  q = vfma(q, r, 0.0083333333334954834007);
+  q = vfma(q, r, 0.041666666666529196284);
+  q = vfma(q, r, 0.16666666666666410457);
+  q = vfma(q, r, 0.50000000000000107203);
+  const PackD p = vfma(q, r * r, r) + 1.0;
   const BitsD bits = reinterpret_cast<BitsD>(p) + (reinterpret_cast<BitsD>(shifted) << 52);
   return select(x < -708.39641853226408, PackD{}, reinterpret_cast<PackD>(bits));
 }
@@ -160,16 +195,16 @@ POOLNB_HD PackF vlog(PackF x) {
   const MaskF e = reinterpret_cast<MaskF>(bits) >> 23;
   const PackF m = reinterpret_cast<PackF>((bits & 0x007fffffu) + 0x3f3504f3u);
   const PackF f = m - 1.0f, n = __builtin_convertvector(e, PackF);
-  PackF q = f * -0.0764514299f + 0.129230791f;
-  q = q * f - 0.132432119f;
-  q = q * f + 0.141791189f;
-  q = q * f - 0.166087245f;
-  q = q * f + 0.200020922f;
-  q = q * f - 0.250016014f;
-  q = q * f + 0.333333242f;
-  q = q * f - 0.499999881f;
-  PackF y = q * (f * f) + n * 1.42860677e-6f;
-  y = (y + f) + n * 0.693145752f;
+  PackF q = vfma(f, -0.0764514299f, 0.129230791f);
+  q = vfma(q, f, -0.132432119f);
+  q = vfma(q, f, 0.141791189f);
+  q = vfma(q, f, -0.166087245f);
+  q = vfma(q, f, 0.200020922f);
+  q = vfma(q, f, -0.250016014f);
+  q = vfma(q, f, 0.333333242f);
+  q = vfma(q, f, -0.499999881f);
+  PackF y = vfma(q, f * f, n * 1.42860677e-6f);
+  y = vfma(n, PackF{} + 0.693145752f, y + f);
   y = select(x == 0.0f, PackF{} - kInf<float>, y);
   y = select(x == kInf<float>, x, y);
   return select(x < 0.0f, PackF{} + std::numeric_limits<float>::quiet_NaN(), select(x == x, y, x));
@@ -180,22 +215,106 @@ POOLNB_HD PackD vlog(PackD x) {
   const PackD m = reinterpret_cast<PackD>((bits & 0x000fffffffffffffull) + 0x3fe6a09e667f3bcdull);
   const PackD f = m - 1.0, n = __builtin_convertvector(e, PackD);
   const PackD s = f / (f + 2.0), z = s * s;
-  PackD q = z * 0.14796436229574908746 + 0.1531400462459673485;
-  q = q * z + 0.18183566010270402976;
-  q = q * z + 0.2222219854304481982;
-  q = q * z + 0.28571428742657644047;
-  q = q * z + 0.39999999999413580539;
-  q = q * z + 0.66666666666667345576;
+  PackD q = vfma(z, 0.14796436229574908746, 0.1531400462459673485);
+  q = vfma(q, z, 0.18183566010270402976);
+  q = vfma(q, z, 0.2222219854304481982);
+  q = vfma(q, z, 0.28571428742657644047);
+  q = vfma(q, z, 0.39999999999413580539);
+  q = vfma(q, z, 0.66666666666667345576);
   // 2 s = f - s f keeps the digits of f.
   PackD y = f - s * (f - q * z) + n * 1.9082149292705877e-10;
-  y = y + n * 0.69314718036912382;
+  y = vfma(n, PackD{} + 0.69314718036912382, y);
   y = select(x == 0.0, PackD{} - kInf<double>, y);
   y = select(x == kInf<double>, x, y);
   return select(x < 0.0, PackD{} + std::numeric_limits<double>::quiet_NaN(), select(x == x, y, x));
 }
+
+POOLNB_HD PackF vsqrt(PackF x) {
+#if POOLNB_BYTES == 64
+  return reinterpret_cast<PackF>(_mm512_sqrt_ps(reinterpret_cast<__m512>(x)));
+#elif POOLNB_BYTES == 32
+  return reinterpret_cast<PackF>(_mm256_sqrt_ps(reinterpret_cast<__m256>(x)));
+#else
+  for (int i = 0; i < Traits<PackF>::lanes; ++i) x[i] = sqrtf(x[i]);
+  return x;
+#endif
+}
+POOLNB_HD PackD vsqrt(PackD x) {
+#if POOLNB_BYTES == 64
+  return reinterpret_cast<PackD>(_mm512_sqrt_pd(reinterpret_cast<__m512d>(x)));
+#elif POOLNB_BYTES == 32
+  return reinterpret_cast<PackD>(_mm256_sqrt_pd(reinterpret_cast<__m256d>(x)));
+#else
+  for (int i = 0; i < Traits<PackD>::lanes; ++i) x[i] = sqrt(x[i]);
+  return x;
+#endif
+}
+
+// expm1(x) = 2^n expm1(r) + (2^n - 1), for x from -87 (-708) to 88 (709); below, -1.
+POOLNB_HD PackF vexpm1(PackF x) {
+  x = select(x < -87.0f, PackF{} - 87.0f, x);
+  const PackF magic = PackF{} + 12582912.0f;
+  const PackF shifted = vfma(x, PackF{} + 1.44269504f, magic);
+  const PackF n = shifted - magic;
+  PackF r = vfma(n, PackF{} - 0.693145752f, x);
+  r = vfma(n, PackF{} - 1.42860677e-6f, r);
+  PackF q = vfma(r, 0.0013814456f, 0.00836878024f);
+  q = vfma(q, r, 0.0416683944f);
+  q = vfma(q, r, 0.166665201f);
+  q = vfma(q, r, 0.499999934f);
+  const BitsF scale = (reinterpret_cast<BitsF>(shifted) << 23) + 0x3f800000u;
+  const PackF s = reinterpret_cast<PackF>(scale);
+  return vfma(s, vfma(q, r * r, r), s - 1.0f);
+}
+POOLNB_HD PackD vexpm1(PackD x) {
+  x = select(x < -708.0, PackD{} - 708.0, x);
+  const PackD magic = PackD{} + 6755399441055744.0;
+  const PackD shifted = vfma(x, PackD{} + 1.4426950408889634, magic);
+  const PackD n = shifted - magic;
+  PackD r = vfma(n, PackD{} - 0.69314718036912382, x);
+  r = vfma(n, PackD{} - 1.9082149292705877e-10, r);
+  PackD q = vfma(r, 2.500004362594217179e-8, 2.7630377480841329281e-7);
+  q = vfma(q, r, 2.7557587084982003667e-6);
+  q = vfma(q, r, 0.000024801492765728744958);
+  q = vfma(q, r, 0.00019841269505062708808);
+  q = vfma(q, r, 0.0013888888943920152364);
+  q = vfma(q, r, 0.0083333333334954834007);
+  q = vfma(q, r, 0.041666666666529196284);
+  q = vfma(q, r, 0.16666666666666410457);
+  q = vfma(q, r, 0.50000000000000107203);
+  const BitsD scale = (reinterpret_cast<BitsD>(shifted) << 52) + 0x3ff0000000000000ull;
+  const PackD s = reinterpret_cast<PackD>(scale);
+  return vfma(s, vfma(q, r * r, r), s - 1.0);
+}
+
+// log1p(x) for x > -1: the log of u = 1 + x as rounded, and what rounding took from it, to first order.
+POOLNB_HD PackF vlog1p(PackF x) {
+  const PackF u = x + 1.0f;
+  return vlog(u) + (x - (u - 1.0f)) / u;
+}
+POOLNB_HD PackD vlog1p(PackD x) {
+  const PackD u = x + 1.0;
+  return vlog(u) + (x - (u - 1.0)) / u;
+}
 #endif
 
-// ---- written once for both -------------------------------------------------------------------------------------------
+// In float64, for sums whose rounding decides something; and a comparison of such, back to the mask of V.
+POOLNB_HD double widen(float x) { return x; }
+POOLNB_HD double widen(double x) { return x; }
+template <class V>
+POOLNB_HD bool narrow_mask(bool m) { return m; }
+#if defined(POOLNB_PACKS)
+typedef double Wide __attribute__((vector_size(2 * POOLNB_BYTES)));
+typedef int64_t WideMask __attribute__((vector_size(2 * POOLNB_BYTES)));
+POOLNB_HD Wide widen(PackF x) { return __builtin_convertvector(x, Wide); }
+POOLNB_HD PackD widen(PackD x) { return x; }
+template <class V>
+POOLNB_HD MaskF narrow_mask(WideMask m) { return __builtin_convertvector(m, MaskF); }
+template <class V>
+POOLNB_HD MaskD narrow_mask(MaskD m) { return m; }
+#endif
+
+// ---- written once for both ----------------------------------------------------------------------------------------
 
 #if !defined(POOLNB_PACKS)
 template <class T>

@@ -1,9 +1,10 @@
 // The taps of one window (or of one window per lane), as the window maths sees them:
-//   count()   how many taps; taps known to be padding for every lane may be missing
+//   count()   how many taps
 //   x(i)      the tap's value, 0 where it is not valid
 //   second(i) the tap of the second input, for operators that have one
 //   valid(i)  whether it counts: a mask, or `Always` where all do
-//   order(i)  its row-major number within the full window
+//   noise(i)  its random number; noise(0) where the window has one
+// `i` is the tap's row-major number within the window.
 #pragma once
 
 #include "lane.h"
@@ -25,6 +26,20 @@ POOLNB_HD M operator&(M m, Always) { return m; }
 template <class M>
 POOLNB_HD M operator&(Always, M m) { return m; }
 POOLNB_HD Always operator&(Always, Always) { return {}; }
+
+POOLNB_HD bool any(Always) { return true; }
+// 1 where the mask holds, else 0.
+template <class V, class M>
+POOLNB_HD V one_where(M m) { return select(m, splat<V>(1), splat<V>(0)); }
+
+// The maths of an operator is a struct with
+//   inputs, parameters, noise   how many it has; noise: 0 none, 1 a number per window, 2 a number per tap
+//   Window<V>                   what one look at the taps leaves: `parameter` is given, the rest is found
+//   look<careful>(w, taps, options, memo)   without care, taps are taken for finite; the result shows if one was not
+//   value(w)                    the output
+//   slope<careful>(w, x, second, memo, i, options, own, d_second)   dy/dx of tap i; adds the tap's part of the
+//                               derivatives by parameters to `own`; sets the derivative by the second input
+//   finish<careful>(w, own)     the parts of those derivatives that are no sum over taps
 
 // Where backward keeps one number per tap between its two looks at a window; forward keeps nothing.
 struct NoMemo {

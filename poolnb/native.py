@@ -2,7 +2,7 @@
 
 Looked for in this order: the library inside the package (``poolnb/lib``), the one that ``poolnb build`` left in the
 user's cache, none. Without one every operator runs on its PyTorch kernel, with the same results.
-The environment variable ``POOLNB_NATIVE`` chooses: ``1`` (default) uses compiled kernels if they are there, ``0`` never,
+The environment variable ``POOLNB_NATIVE`` chooses: ``1`` (default) uses compiled kernels if there are any, ``0`` never,
 ``require`` makes the import of poolnb fail without them. Nothing is ever compiled at import.
 """
 
@@ -31,7 +31,15 @@ _PACKAGE = Path(__file__).parent
 _SOURCES = _PACKAGE.parent / "ext"
 _LIBRARY = "poolnb_native.so"
 _MODES = ("0", "1", "require")
-_FLAGS = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wno-psabi"]
+_FLAGS = [
+    "-O3",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-Wno-psabi",
+    "-Wno-maybe-uninitialized",
+]
 _SHOWN = 30  # last lines of a failed build
 
 _loaded: Path | None = None
@@ -250,13 +258,20 @@ def _examples() -> dict[str, Any]:
 
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 18, 9, 8, generator=generator)
+    channels = torch.linspace(0.5, 3, 18)
     own: dict[str, Any] = {
-        "soft": {"beta": torch.linspace(-1, 2, 18)},
+        "gem": {"p": channels},
+        "lp": {"norm_type": channels},
+        "lse": {"r": channels - 1},
+        "mixed": {"alpha": channels / 3},
+        "soft": {"beta": channels - 1},
+        "stochastic": {"training": True, "seed": 3},
+        "tdgs": {"temperature": channels, "training": True, "seed": 3},
+        "weighted": {"logits": x.flip(1)},
     }
-    known = {n: own[n] for n in _names() if n in own}
     return {
-        f"{name}, {layout}": (functional, f"{name}_pool2d", x.contiguous(memory_format=layout), options)
-        for name, options in known.items()
+        f"{name}, {layout}": (functional, f"{name}_pool2d", x.contiguous(memory_format=layout), own[name])
+        for name in _names()
         for layout in (torch.contiguous_format, torch.channels_last)
     }
 

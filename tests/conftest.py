@@ -18,7 +18,7 @@ settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-# ---- every test of an operator runs twice: with the PyTorch kernels and with the compiled ones ------------------------
+# ---- every test of an operator runs twice: with the PyTorch kernels and with the compiled ones ----
 
 
 def pytest_generate_tests(metafunc):

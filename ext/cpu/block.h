@@ -70,7 +70,8 @@ struct Box {
 
 // Between a block and a tensor, row by row. `Move` moves lines: see Reader and Writer.
 template <class Move>
-inline void move_block(const Layout& l, const Box& box, const View& v, int64_t n, int64_t c, int64_t count, Move& move) {
+inline void move_block(const Layout& l, const Box& box, const View& v, int64_t n, int64_t c, int64_t count,
+                       Move& move) {
   int64_t low[3], high[3];  // positions of the block inside the tensor
   for (int a = 0; a < 3; ++a) {
     low[a] = std::max<int64_t>(0, -box.first[a]);
@@ -129,8 +130,8 @@ struct Writer {
 };
 
 template <class T>
-__attribute__((noinline)) void read_block(T* block, const Layout& l, const Box& box, const View& v, int64_t n, int64_t c,
-                                          int64_t count) {
+__attribute__((noinline)) void read_block(T* block, const Layout& l, const Box& box, const View& v, int64_t n,
+                                          int64_t c, int64_t count) {
   with_type(v.dtype, v.data, [&](auto* tensor) {
     Reader<T, std::remove_pointer_t<decltype(tensor)>> reader{block, tensor};
     move_block(l, box, v, n, c, count, reader);

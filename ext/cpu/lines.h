@@ -11,7 +11,7 @@
 
 namespace poolnb {
 
-// ---- numbers in memory -----------------------------------------------------------------------------------------------
+// ---- numbers in memory --------------------------------------------------------------------------------------------
 
 struct Half { uint16_t bits; };
 struct BFloat { uint16_t bits; };
@@ -94,7 +94,7 @@ inline void with_type(Dtype dtype, void* data, const Use& use) {
   }
 }
 
-// ---- lines: n numbers with a step ------------------------------------------------------------------------------------
+// ---- lines: n numbers with a step ---------------------------------------------------------------------------------
 
 template <class T, class S>
 inline void read_line(T* to, int64_t to_step, const S* from, int64_t step, int64_t n) {
@@ -178,10 +178,11 @@ inline void write_pairs(S* to, const T* even, const T* odd, int64_t n) {
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(int64_t n = 0) : store_(n ? n + 64 / sizeof(T) : 0) {
+  explicit Buffer(int64_t n = 0) : store_(n ? n + 64 / sizeof(T) : 0), size_(n) {
     const auto at = reinterpret_cast<uintptr_t>(store_.data());
     data_ = store_.data() + ((64 - at % 64) % 64) / sizeof(T);
   }
+  int64_t size() const { return size_; }
   T* data() { return data_; }
   const T* data() const { return data_; }
   void fill(T x) { std::fill(store_.begin(), store_.end(), x); }
@@ -192,6 +193,7 @@ class Buffer {
 
  private:
   std::vector<T> store_;
+  int64_t size_;
   T* data_;
 };
 

@@ -1,21 +1,22 @@
 // Forward and backward of any operator on the CPU: window maths from ../windows, blocks from block.h.
 //
-// The work is cut into units: (band of windows, image, some channels). The cut depends on the shapes alone, never on the
-// number of threads, and every unit writes what nobody else writes; so results repeat, bit for bit.
-// Backward gathers: a unit owns the rows of the input's gradient where its windows start, and evaluates every window that
-// reaches them, those of the band before (the halo) included. Gradients of parameters are one partial per unit, added in
-// order.
+// The work is cut into units: (band of windows, image, some channels). The cut depends on the shapes alone, never on
+// the number of threads, and every unit writes what nobody else writes; so results repeat, bit for bit.
+// Backward gathers: a unit owns the rows of the input's gradient where its windows start, and evaluates every window
+// that reaches them, those of the band before (the halo) included. Gradients of parameters are one partial per unit,
+// added in order.
 #pragma once
 
 #include <array>
 
 #include "../taps.h"
 #include "block.h"
+#include "noise.h"
 #include "operators.h"
 
 namespace poolnb {
 
-// ---- the plan of one call --------------------------------------------------------------------------------------------
+// ---- the plan of one call -----------------------------------------------------------------------------------------
 
 template <class T>
 struct Plan {
@@ -51,7 +52,8 @@ struct Plan {
     direct_out = channels && direct(backward ? q.grad : q.output);
     direct_sum = backward && channels && covered;
     for (int i = 0; backward && i < inputs; ++i)
-      direct_sum = direct_sum && direct(q.grad_input[i]) && same_steps(q.grad_input[i], q.grad_input[0]);
+      direct_sum = direct_sum && q.grad_input[i].data && direct(q.grad_input[i]) &&
+                   same_steps(q.grad_input[i], q.grad_input[0]);
     read = direct_in ? Layout::of(q.input[0]) : in;
     write = direct_out ? Layout::of(backward ? q.grad : q.output) : out;
     sum = direct_sum ? Layout::of(q.grad_input[0]) : in;
@@ -74,13 +76,15 @@ struct Plan {
     const bool last = q.input[0].stride[1] == 1 && q.input[0].stride[4] != 1;
     return last ? q.channels >= lanes / 2 || plane < lanes : plane < lanes / 2 && q.channels > plane;
   }
-  bool direct(const View& v) const { return v.stride[1] == 1 && v.dtype == dtype_of<T> && q.channels % lanes == 0 && !q.mask.data; }
+  bool direct(const View& v) const {
+    return v.stride[1] == 1 && v.dtype == dtype_of<T> && q.channels % lanes == 0 && !q.mask.data;
+  }
   static bool same_steps(const View& a, const View& b) {
     return a.stride[2] == b.stride[2] && a.stride[3] == b.stride[3] && a.stride[4] == b.stride[4];
   }
 
-  // Bands keep a block in the cache; where windows overlap they are long, because the halo is evaluated twice. Few units
-  // are cut further, so that two threads have work.
+  // Bands keep a block in the cache; where windows overlap they are long, because the halo is evaluated twice. Few
+  // units are cut further, so that two threads have work.
   void cut() {
     int64_t row = sizeof(T) * (channels ? std::min(chunk, round_up(q.channels, lanes)) : 1);
     for (int a = 0; a < 3; ++a) row *= a == axis ? w.stride[a] : std::max(w.size[a], reach(a));
@@ -116,15 +120,15 @@ struct Plan {
   }
 };
 
-// ---- taps ------------------------------------------------------------------------------------------------------------
+// ---- taps ---------------------------------------------------------------------------------------------------------
 
 // One pack of windows: K taps (0: `n`); `masked`: some of them may not be valid.
 template <class V, int K, bool masked>
 struct PackTaps {
   using T = typename Traits<V>::Number;
   const int64_t *offset, *offset_valid;
-  const T *from, *from_second, *from_valid;
-  int64_t n;
+  const T *from, *from_second, *from_valid, *from_noise;
+  int64_t n, noise_step;
 
   POOLNB_HD int64_t count() const { return K ? K : n; }
   POOLNB_HD auto valid(int64_t i) const {
@@ -133,7 +137,7 @@ struct PackTaps {
   }
   POOLNB_HD V x(int64_t i) const { return select(valid(i), load<V>(from + offset[i]), splat<V>(0)); }
   POOLNB_HD V second(int64_t i) const { return select(valid(i), load<V>(from_second + offset[i]), splat<V>(0)); }
-  POOLNB_HD int64_t order(int64_t i) const { return i; }
+  POOLNB_HD V noise(int64_t i) const { return load<V>(from_noise + i * noise_step); }
 };
 
 template <class V, int K>
@@ -149,7 +153,7 @@ struct Memo<V, 0> {
   POOLNB_HD V get(int64_t i) const { return kept[i]; }
 };
 
-// ---- one thread's work -----------------------------------------------------------------------------------------------
+// ---- one thread's work --------------------------------------------------------------------------------------------
 
 template <class Op, class T>
 class Worker {
@@ -182,6 +186,7 @@ class Worker {
     }
     counted_ = Buffer<T>(p_.backward && p_.halo && q_.want_parameters ? p_.out.size : 0);
     memo_ = Buffer<T>(p_.backward ? taps * lanes : 0);
+    noise_block_ = Buffer<T>(Op::noise == 2 ? taps * p_.out.size : Op::noise * p_.out.size);
   }
 
   void forward(int64_t unit) {
@@ -204,12 +209,13 @@ class Worker {
     if (w_.taps() == 4) p_.covered ? backward_windows<4, true>(g) : backward_windows<4, false>(g);
     else if (w_.taps() == 9) backward_windows<9, false>(g);
     else backward_windows<0, false>(g);
-    for (int i = 0; i < Op::inputs && !p_.direct_sum; ++i) write_sum(i);
+    for (int i = 0; i < Op::inputs && !p_.direct_sum; ++i)
+      if (q_.grad_input[i].data) write_sum(i);
     if (q_.want_parameters) write_parameters(partial);
   }
 
  private:
-  // ---- the unit ------------------------------------------------------------------------------------------------------
+  // ---- the unit ---------------------------------------------------------------------------------------------------
 
   void start(int64_t unit) {
     const int64_t band = unit / (q_.batch * p_.chunks), rest = unit % (q_.batch * p_.chunks);
@@ -231,9 +237,34 @@ class Worker {
         read_block(parameter_[i].data(), p_.out, window_box(0), q_.parameter[i], n_, c_, count_);
       }
     }
+    if (Op::noise && q_.options.draws) draw();
     // Rows of windows, and the packs of each; along windows everything is one row.
     packs_ = p_.channels ? (count_ + lanes - 1) / lanes
                          : (p_.out.at(windows_[0] - 1, windows_[1] - 1, windows_[2] - 1) + lanes) / lanes;
+  }
+
+  // The random numbers of the unit's windows: made in the order of their positions, then laid out.
+  void draw() {
+    const int64_t plane = w_.output[0] * w_.output[1] * w_.output[2], row = w_.output[2];
+    const int64_t begin = (first_[0] * w_.output[1] + first_[1]) * row;
+    const int64_t n = windows_[0] * windows_[1] * row, draws = Op::noise == 2 ? w_.taps() : 1;
+    if (drawn_.size() < draws * count_ * n) drawn_ = Buffer<T>(draws * count_ * n);
+    for (int64_t k = 0; k < count_; ++k) {
+      const uint64_t position = (n_ * q_.channels + c_ + k) * plane + begin;
+      T* to = drawn_.data() + k * n;
+      if constexpr (Op::noise == 1) draw_windows(to, position, n, q_.options.seed, Op::stream);
+      if constexpr (Op::noise == 2) draw_taps(to, count_ * n, draws, position, n, q_.options.seed, Op::stream);
+    }
+    View v;
+    v.dtype = dtype_of<T>;
+    const int64_t stride[5] = {0, n, windows_[1] * row, row, 1};
+    std::copy_n(stride, 5, v.stride);
+    Box box;
+    for (int a = 0; a < 3; ++a) box.first[a] = 0, box.extent[a] = box.size[a] = windows_[a];
+    for (int64_t i = 0; i < draws; ++i) {
+      v.data = drawn_.data() + i * count_ * n;
+      read_block(noise_block_.data() + i * p_.out.size, p_.out, box, v, 0, 0, count_);
+    }
   }
 
   // Which windows; which taps are valid, in every image and channel.
@@ -324,7 +355,7 @@ class Worker {
     return static_cast<T*>(v.data) + v.offset(n_, c_, first_[0] * s[0], first_[1] * s[1], first_[2] * s[2]);
   }
 
-  // ---- a pack of windows ---------------------------------------------------------------------------------------------
+  // ---- a pack of windows ------------------------------------------------------------------------------------------
 
   // Where one pack of windows lies in the blocks, and its number in `plain_` and `active_`.
   struct Place {
@@ -352,11 +383,11 @@ class Worker {
       }
   }
 
-  POOLNB_HD void read_parameters(Window& w, int64_t number, int64_t lane) const {
+  POOLNB_HD void read_parameters(Window& w, const Place& at) const {
     for (int i = 0; i < Op::parameters; ++i) {
       const T* from = parameter_[i].data();
-      if (!q_.channelwise[i]) w.parameter[i] = load<V>(from + (p_.channels ? number * p_.out.step[2] + lane : number * lanes));
-      else w.parameter[i] = p_.channels ? load<V>(from + lane) : splat<V>(from[0]);
+      if (!q_.channelwise[i]) w.parameter[i] = load<V>(from + out_place(at));
+      else w.parameter[i] = p_.channels ? load<V>(from + at.lane) : splat<V>(from[0]);
     }
   }
 
@@ -366,13 +397,14 @@ class Worker {
   POOLNB_HD bool look(Window& w, const T* const* x, const Place& at, M& memo, const Then& then) {
     const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
     if (!masked_ || (!q_.mask.data && plain_[at.number])) {
-      const PackTaps<V, K, false> taps{read_.data(), nullptr, x[0] + at.x, second, nullptr, w_.taps()};
-      Op::template look<false>(w, taps, q_.option, memo);
+      const T* from = x[0] + at.x;
+      const PackTaps<V, K, false> taps{read_.data(), nullptr, from, second, nullptr, noise(at), w_.taps(), p_.out.size};
+      Op::template look<false>(w, taps, q_.options, memo);
       if (any(infinite_or_nan(Op::value(w)))) return false;
       then(taps, Always{});
     } else {
       const auto taps = masked_taps<K>(x, at);
-      Op::template look<false>(w, taps, q_.option, memo);
+      Op::template look<false>(w, taps, q_.options, memo);
       const auto active = is_active(at.number);
       if (any(infinite_or_nan(Op::value(w)) & active)) return false;
       then(taps, active);
@@ -380,10 +412,13 @@ class Worker {
     return true;
   }
 
+  const T* noise(const Place& at) const { return Op::noise ? noise_block_.data() + out_place(at) : nullptr; }
+
   template <int K>
   PackTaps<V, K, true> masked_taps(const T* const* x, const Place& at) const {
     const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
-    return {read_.data(), valid_.data(), x[0] + at.x, second, valid_block_.data() + (masked_ ? at.valid : 0), w_.taps()};
+    const T* valid = valid_block_.data() + (masked_ ? at.valid : 0);
+    return {read_.data(), valid_.data(), x[0] + at.x, second, valid, noise(at), w_.taps(), p_.out.size};
   }
 
   // Lanes that hold a window, not the end of a row.
@@ -392,7 +427,7 @@ class Worker {
     return load<V>(active_.data() + number * lanes) != splat<V>(0);
   }
 
-  // ---- forward -------------------------------------------------------------------------------------------------------
+  // ---- forward ----------------------------------------------------------------------------------------------------
 
   template <int K>
   __attribute__((noinline)) void forward_windows(T* y) {
@@ -400,7 +435,7 @@ class Worker {
     const auto x = inputs();
     each_pack([&](const Place& at) {
       Window w;
-      read_parameters(w, at.number, at.lane);
+      read_parameters(w, at);
       if (!look<K>(w, x.data(), at, none, [](const auto&, auto) {})) look_with_care(w, x.data(), at, none);
       store<V>(y + at.y, Op::value(w));
     });
@@ -408,7 +443,7 @@ class Worker {
 
   template <class M>
   __attribute__((noinline)) void look_with_care(Window& w, const T* const* x, const Place& at, M& memo) const {
-    Op::template look<true>(w, masked_taps<0>(x, at), q_.option, memo);
+    Op::template look<true>(w, masked_taps<0>(x, at), q_.options, memo);
   }
 
   std::array<const T*, kMaxInputs> inputs() const {
@@ -417,7 +452,7 @@ class Worker {
     return x;
   }
 
-  // ---- backward ------------------------------------------------------------------------------------------------------
+  // ---- backward ---------------------------------------------------------------------------------------------------
 
   // The incoming gradient of windows that count for parameters: not the halo's.
   const T* counted(const T* g) {
@@ -438,7 +473,7 @@ class Worker {
     const T* g_counted = counted(g);
     each_pack([&](const Place& at) {
       Window w;
-      read_parameters(w, at.number, at.lane);
+      read_parameters(w, at);
       const V gy = load<V>(g + at.y), gp = g_counted == g ? gy : load<V>(g_counted + out_place(at));
       const bool done = look<K>(w, x.data(), at, memo, [&](const auto& taps, auto active) {
         add_slopes<false, covered>(w, taps, memo, at, active, gy, gp, to);
@@ -447,7 +482,8 @@ class Worker {
     });
   }
 
-  __attribute__((noinline)) void backward_with_care(Window& w, const T* const* x, const Place& at, V gy, V gp, T* const* to) {
+  __attribute__((noinline)) void backward_with_care(Window& w, const T* const* x, const Place& at, V gy, V gp,
+                                                    T* const* to) {
     Memo<V, 0> memo{reinterpret_cast<V*>(memo_.data())};
     look_with_care(w, x, at, memo);
     if (p_.covered) add_slopes<true, true>(w, masked_taps<0>(x, at), memo, at, is_active(at.number), gy, gp, to);
@@ -455,23 +491,29 @@ class Worker {
   }
 
   template <bool careful, bool covered, class Taps, class M, class Active>
-  POOLNB_HD void add_slopes(const Window& w, const Taps& taps, const M& memo, const Place& at, Active active, V gy, V gp,
-                            T* const* to) {
+  POOLNB_HD void add_slopes(const Window& w, const Taps& taps, const M& memo, const Place& at, Active active, V gy,
+                            V gp, T* const* to) {
     V own[Op::parameters + 1];
     for (int i = 0; i <= Op::parameters; ++i) own[i] = splat<V>(0);
     const int64_t n = taps.count();
     POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) {
-      const V dx = Op::template slope<careful>(w, taps.x(i), memo.get(i), q_.option, own);
-      const V part = select(taps.valid(i) & active, gy * dx, splat<V>(0));
-      T* sum = to[0] + at.sum + sum_[i];
-      store<V>(sum, covered ? part : load<V>(sum) + part);
+      const V second = Op::inputs > 1 ? taps.second(i) : splat<V>(0);
+      V d_second = splat<V>(0);
+      const V dx = Op::template slope<careful>(w, taps.x(i), second, memo.get(i), i, q_.options, own, d_second);
+      add_to<covered>(to[0] + at.sum + sum_[i], select(taps.valid(i) & active, gy * dx, splat<V>(0)));
+      if (Op::inputs > 1)
+        add_to<covered>(to[1] + at.sum + sum_[i], select(taps.valid(i) & active, gy * d_second, splat<V>(0)));
     }
     if (!q_.want_parameters) return;
+    Op::template finish<careful>(w, own);
     for (int i = 0; i < Op::parameters; ++i) {
       T* sum = parameter_sum_[i].data() + (!q_.channelwise[i] ? out_place(at) : p_.channels ? at.lane : 0);
       store<V>(sum, load<V>(sum) + select(active, gp * own[i], splat<V>(0)));
     }
   }
+
+  template <bool only>
+  static POOLNB_HD void add_to(T* sum, V part) { store<V>(sum, only ? part : load<V>(sum) + part); }
 
   int64_t out_place(const Place& at) const { return p_.channels ? at.number * p_.out.step[2] + at.lane : at.x; }
 
@@ -516,13 +558,14 @@ class Worker {
   const bool masked_;                        // some tap may not be valid
   std::vector<int64_t> read_, valid_, sum_;  // taps, from a window's place in the input, in `valid_block_`, in sums
   Buffer<T> x_block_[kMaxInputs], sum_block_[kMaxInputs], y_block_, valid_block_, active_, counted_, memo_;
+  Buffer<T> noise_block_, drawn_;
   Buffer<T> parameter_[kMaxParameters], parameter_sum_[kMaxParameters];
   std::vector<char> plain_;
   int64_t band_ = -1, own_ = 0, first_[3] = {0, 0, 0}, windows_[3] = {1, 1, 1};  // own_: first window that counts here
   int64_t n_ = 0, c_ = 0, count_ = 0, packs_ = 0;
 };
 
-// ---- one call --------------------------------------------------------------------------------------------------------
+// ---- one call -----------------------------------------------------------------------------------------------------
 
 template <class Op, class T>
 void run_forward(const Problem& q, const Parallel& parallel) {
@@ -546,8 +589,9 @@ void run_backward(const Problem& q, const Parallel& parallel) {
   for (int i = 0; i < Op::parameters; ++i) {
     if (!q.channelwise[i]) continue;
     const View& to = q.grad_parameter[i];
+    double total = 0;
     for (int64_t c = 0; c < q.channels; ++c) {
-      double total = 0;
+      if (to.stride[1]) total = 0;  // else all channels share one number
       for (int64_t r = 0; r < rows; ++r) total += partial[(i * rows + r) * q.channels + c];
       with_type(to.dtype, to.data, [&](auto* at) {
         if constexpr (!std::is_same_v<decltype(at), bool*>) put(at + c * to.stride[1], T(total));

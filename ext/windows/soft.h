@@ -1,5 +1,5 @@
-// Softmax-weighted pooling: y = sum w_i x_i, w = softmax(beta x).  dy/dx_i = w_i (1 + beta (x_i - y)), and w_i alone for
-// the semi-gradient; dy/dbeta = Var_w(x).
+// Softmax-weighted pooling: y = sum w_i x_i, w = softmax(beta x).  dy/dx_i = w_i (1 + beta (x_i - y)), and w_i alone
+// for the semi-gradient; dy/dbeta = Var_w(x).
 #pragma once
 
 #include "../taps.h"
@@ -7,7 +7,7 @@
 namespace poolnb {
 
 struct Soft {
-  static constexpr int inputs = 1, parameters = 1;
+  static constexpr int inputs = 1, parameters = 1, noise = 0;
 
   template <class V>
   struct Window {
@@ -41,7 +41,7 @@ struct Soft {
   };
 
   template <bool careful, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const double*, Memo& memo) {
+  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options&, Memo& memo) {
     using T = typename Traits<V>::Number;
     const int64_t n = taps.count();
     if constexpr (careful) {
@@ -81,22 +81,20 @@ struct Soft {
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
-  // What a tap's memo would hold, for a backward that starts from the tap.
   template <bool careful, class V>
-  static POOLNB_HD V remember(const Window<V>& w, V x, auto valid) { return w.template weight<careful>(x, valid); }
-
-  // dy/dx_i, and the tap's part of dy/dbeta.
-  template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V e, const double* option, V* parameter) {
+  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options& options, V* own, V&) {
     const V weight = e * w.over_total;
     V centred = x - w.y;
     if constexpr (careful) {
       centred = select(weight == splat<V>(0), splat<V>(0), select(infinite(w.y), splat<V>(0), centred));
     }
     const V weighted = weight * centred;
-    parameter[0] = parameter[0] + weighted * centred;
-    return option[0] != 0 ? weight : weight + w.parameter[0] * weighted;
+    own[0] = own[0] + weighted * centred;
+    return options.value[0] != 0 ? weight : weight + w.parameter[0] * weighted;
   }
+
+  template <bool careful, class V>
+  static POOLNB_HD void finish(const Window<V>&, V*) {}
 };
 
 }  // namespace poolnb

@@ -1,0 +1,123 @@
+// Log-sum-exp pooling: y = (1/r) ln mean exp(r x). Written in differences, it holds from r = 0 (the mean) to large r:
+// y = m + log1p(mean expm1(r (x - m))) / r, m the tap that r favours. With v = r (x - y): dy/dx_i = exp(v_i) / n and
+// dy/dr = mean (x - y)^2 phi'(v), phi(v) = (exp(v) - 1) / v.
+#pragma once
+
+#include "../taps.h"
+
+namespace poolnb {
+
+struct Lse {
+  static constexpr int inputs = 1, parameters = 1, noise = 0;
+
+  template <class V>
+  struct Window {
+    V parameter[1];  // r
+    V r, over_n, over_hot, peak, y;
+    V rise;  // r (y - m)
+  };
+
+  // With care, infinities are the largest numbers until the end: no inf - inf.
+  template <bool careful, class V>
+  static POOLNB_HD V bounded(V x) {
+    using T = typename Traits<V>::Number;
+    if constexpr (!careful) return x;
+    x = select(x > splat<V>(kLargest<T>), splat<V>(kLargest<T>), x);
+    return select(x < splat<V>(-kLargest<T>), splat<V>(-kLargest<T>), x);
+  }
+
+  template <bool careful, class V, class Taps, class Memo>
+  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options&, Memo& memo) {
+    using T = typename Traits<V>::Number;
+    const int64_t count = taps.count();
+    const V raw = w.parameter[0];
+    // Kept away from 0, so that 1 / r exists: the difference is far below rounding.
+    w.r = select(vabs(raw) < splat<V>(T(1e-20)), splat<V>(T(1e-20)), raw);
+    const V sign = select(w.r < splat<V>(0), splat<V>(-1), splat<V>(1));
+    V peak = splat<V>(-kInf<T>), n = splat<V>(0);
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+      const V facing = select(taps.valid(i), bounded<careful>(taps.x(i)) * sign, splat<V>(-kInf<T>));
+      peak = select(facing > peak, facing, peak);
+      n = n + one_where<V>(taps.valid(i));
+    }
+    const auto empty = n == splat<V>(0);
+    if constexpr (careful) peak = select(empty, splat<V>(0), peak);
+    peak = peak * sign;
+    w.over_n = splat<V>(1) / (careful ? select(empty, splat<V>(1), n) : n);
+    V growth = splat<V>(0);
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+      const V x = bounded<careful>(taps.x(i));
+      const V up = vexpm1(select(taps.valid(i), w.r * (x - peak), splat<V>(0)));
+      growth = growth + select(x == x, up, x);
+      memo.put(i, one_where<V>(taps.valid(i)));
+    }
+    w.peak = peak;
+    w.rise = vlog1p(growth * w.over_n);
+    w.y = peak + w.rise / w.r;
+    w.over_hot = splat<V>(0);
+    if constexpr (careful) limits(w, taps, empty);
+  }
+
+  // +inf where a tap is; -inf where all taps are, or one is and r does not suppress it.
+  template <class V, class Taps, class M>
+  static POOLNB_HD void limits(Window<V>& w, const Taps& taps, M empty) {
+    using T = typename Traits<V>::Number;
+    V hot = splat<V>(0), cold = splat<V>(0), other = splat<V>(0);
+    auto nan = empty & !empty;
+    for (int64_t i = 0; i < taps.count(); ++i) {
+      const V x = taps.x(i), one = one_where<V>(taps.valid(i));
+      hot = hot + select(x == splat<V>(kInf<T>), one, splat<V>(0));
+      cold = cold + select(x == splat<V>(-kInf<T>), one, splat<V>(0));
+      other = other + select(x == splat<V>(-kInf<T>), splat<V>(0), one);
+      nan = nan | ((x != x) & taps.valid(i));
+    }
+    V y = select(empty, splat<V>(0), w.y);
+    const auto sunk = (cold > splat<V>(0)) & ((other == splat<V>(0)) | (w.parameter[0] <= splat<V>(0)));
+    y = select(sunk, splat<V>(-kInf<T>), y);
+    y = select(hot > splat<V>(0), splat<V>(kInf<T>), y);
+    w.y = select(nan, splat<V>(std::numeric_limits<T>::quiet_NaN()), y);
+    w.over_hot = splat<V>(1) / vmax(hot, splat<V>(1));
+  }
+
+  template <class V>
+  static POOLNB_HD V value(const Window<V>& w) { return w.y; }
+
+  // phi'(v) = (v exp(v) - exp(v) + 1) / v^2; near 0 its series 1/2 + v/3 + v^2/8 + ...
+  template <class V>
+  static POOLNB_HD V phi_slope(V v, V e) {
+    using T = typename Traits<V>::Number;
+    const auto small = vabs(v) < splat<V>(T(0.5));
+    const V far = select(small, splat<V>(1), v);
+    constexpr int terms = sizeof(T) == 8 ? 14 : 8;
+    V series = splat<V>(0);
+    POOLNB_UNROLL for (int k = terms - 1; k >= 0; --k) series = series * v + splat<V>(T((k + 1) / factorial(k + 2)));
+    return select(small, series, (far * e - (e - splat<V>(1))) / (far * far));
+  }
+  static constexpr double factorial(int n) { return n < 2 ? 1 : n * factorial(n - 1); }
+
+  template <bool careful, class V>
+  static POOLNB_HD V slope(const Window<V>& w, V x, V, V counted, int64_t, const Options&, V* own, V&) {
+    using T = typename Traits<V>::Number;
+    const V tap = bounded<careful>(x);
+    // x - y in two steps: y itself may be rounded to m.
+    V excess = (tap - w.peak) - w.rise / w.r;
+    // exp of this times r is 0 in every type, and its square finite.
+    const V floor = splat<V>(T(-1e4)) / w.r;
+    excess = select(w.r > splat<V>(0), vmax(excess, floor), vmin(excess, floor));
+    const V v = w.r * excess, e = vexp(v);
+    V d = e * w.over_n, curve = excess * excess * phi_slope(v, e) * w.over_n;
+    if constexpr (careful) {
+      const V shared = select(x == splat<V>(kInf<T>), w.over_hot, splat<V>(0));
+      const V limit = select(w.y == splat<V>(kInf<T>), shared, splat<V>(0));
+      d = select(infinite(w.y), limit, d);
+      curve = select(infinite(w.y), splat<V>(0), curve);
+    }
+    own[0] = own[0] + curve * counted;
+    return d;
+  }
+
+  template <bool careful, class V>
+  static POOLNB_HD void finish(const Window<V>&, V*) {}
+};
+
+}  // namespace poolnb

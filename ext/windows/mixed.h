@@ -1,0 +1,74 @@
+// Mixed pooling: y = alpha max x + (1 - alpha) mean x.  dy/dx_i = alpha at the first largest tap, and (1 - alpha) / n;
+// dy/dalpha = max - mean.
+#pragma once
+
+#include "../taps.h"
+
+namespace poolnb {
+
+struct Mixed {
+  static constexpr int inputs = 1, parameters = 1, noise = 0;
+
+  template <class V>
+  struct Window {
+    V parameter[1];  // alpha
+    V largest, number, mean, over_n, y;  // number: which tap is the largest
+  };
+
+  // A share of 0 is nothing, even of an infinite value.
+  template <class V>
+  static POOLNB_HD V share(V alpha, V value) {
+    const auto endless = infinite(value);
+    const V finite = alpha * select(endless, splat<V>(0), value);
+    return finite + select(endless, select(alpha == splat<V>(0), splat<V>(0), value), splat<V>(0));
+  }
+
+  template <bool careful, class V, class Taps, class Memo>
+  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options&, Memo& memo) {
+    using T = typename Traits<V>::Number;
+    V largest = splat<V>(-kInf<T>), number = splat<V>(-1), sum = splat<V>(0), n = splat<V>(0);
+    const int64_t count = taps.count();
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+      const V x = taps.x(i);
+      auto hit = x > largest;
+      if constexpr (careful) hit = (hit | (x != x) | (number < splat<V>(0))) & (largest == largest);
+      hit = hit & taps.valid(i);
+      largest = select(hit, x, largest);
+      number = select(hit, splat<V>(T(i)), number);
+      sum = sum + x;
+      n = n + one_where<V>(taps.valid(i));
+      memo.put(i, x);
+    }
+    w.number = number;
+    if constexpr (careful) {
+      w.over_n = splat<V>(1) / select(n == splat<V>(0), splat<V>(1), n);
+      w.largest = select(number < splat<V>(0), splat<V>(0), largest);
+      w.mean = sum * w.over_n;
+      w.y = share(w.parameter[0], w.largest) + share(splat<V>(1) - w.parameter[0], w.mean);
+    } else {
+      w.over_n = splat<V>(1) / n;
+      w.largest = largest;
+      w.mean = sum * w.over_n;
+      w.y = w.parameter[0] * largest + (splat<V>(1) - w.parameter[0]) * w.mean;
+    }
+  }
+
+  template <class V>
+  static POOLNB_HD V value(const Window<V>& w) { return w.y; }
+
+  template <bool careful, class V>
+  static POOLNB_HD V slope(const Window<V>& w, V, V, V, int64_t i, const Options&, V*, V&) {
+    using T = typename Traits<V>::Number;
+    const V alpha = w.parameter[0], rest = (splat<V>(1) - alpha) * w.over_n;
+    return rest + select(w.number == splat<V>(T(i)), alpha, splat<V>(0));
+  }
+
+  template <bool careful, class V>
+  static POOLNB_HD void finish(const Window<V>& w, V* own) {
+    own[0] = w.largest - w.mean;
+    if constexpr (careful)
+      own[0] = select(infinite(w.largest), splat<V>(0), select(infinite(w.mean), splat<V>(0), own[0]));
+  }
+};
+
+}  // namespace poolnb

@@ -1,0 +1,126 @@
+// Stochastic pooling: a tap drawn with p_i = a_i / sum a, a = max(x, 0); without a draw y = sum p_i x_i. A window
+// without a positive tap has equal probabilities; taps of +inf share them, taps of -inf have none.
+// dy/dx is 1 at the drawn tap; else 2 p_i - sum p^2 at a positive tap and 0 at others, p_i where no tap is positive.
+#pragma once
+
+#include "../philox.h"
+#include "../taps.h"
+
+namespace poolnb {
+
+struct Stochastic {
+  static constexpr int inputs = 1, parameters = 0, noise = 1;
+  static constexpr Stream stream = Stream::stochastic;
+
+  template <class V>
+  struct Window {
+    V parameter[1];
+    V peak, over_total, squares, number, y;  // number: the drawn tap; the count of taps if none could be drawn
+
+    // In proportion to the probability of the tap. The largest tap divides all, so that no sum overflows.
+    template <bool careful>
+    POOLNB_HD V share(V x, auto valid) const {
+      using T = typename Traits<V>::Number;
+      const auto flat = peak == splat<V>(0);
+      V s = select(x > splat<V>(0), x, splat<V>(0));
+      if constexpr (careful) {
+        const V limit = one_where<V>(x == splat<V>(kInf<T>));
+        s = select(x == x, s, x) / select(flat, splat<V>(1), peak);
+        s = select(flat, one_where<V>(x != splat<V>(-kInf<T>)), s);
+        s = select(peak == splat<V>(kInf<T>), limit, s);
+      } else {
+        s = select(flat, splat<V>(1), s / peak);
+      }
+      return select(valid, s, splat<V>(0));
+    }
+  };
+
+  template <bool careful, class V, class Taps, class Memo>
+  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+    using T = typename Traits<V>::Number;
+    const int64_t count = taps.count();
+    V peak = splat<V>(0), sum = splat<V>(0), least = splat<V>(kInf<T>);
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+      const V x = taps.x(i);
+      if constexpr (careful) {
+        peak = select((x > peak) | (x != x), x, peak);
+        least = select((x < least) | (x != x), x, least);
+      } else {
+        peak = select(x > peak, x, peak);
+        sum = sum + x;
+      }
+    }
+    w.peak = peak;
+    if (options.draws) {
+      draw<careful>(w, taps);
+      // Not finite where a tap is not, whichever was drawn; with care: where nothing could be, what the taps are.
+      w.y = careful ? select(w.number == splat<V>(T(count)), least, w.y) : w.y + sum * splat<V>(0);
+      return;
+    }
+    V total = splat<V>(0), moment = splat<V>(0), squares = splat<V>(0);
+    auto frozen = splat<V>(0) != splat<V>(0);
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+      V x = taps.x(i);
+      const V s = w.template share<careful>(x, taps.valid(i));
+      if constexpr (careful) {
+        const auto cold = (x == splat<V>(-kInf<T>)) & taps.valid(i);
+        frozen = frozen | cold;
+        x = select(cold, splat<V>(0), x);
+      }
+      memo.put(i, s);
+      total = total + s;
+      moment = moment + s * x;
+      squares = squares + s * s;
+    }
+    const auto nothing = total == splat<V>(0);
+    w.over_total = splat<V>(1) / (careful ? select(nothing, splat<V>(1), total) : total);
+    w.squares = squares * w.over_total * w.over_total;
+    w.y = moment * w.over_total;
+    if constexpr (careful) w.y = select(nothing & frozen, splat<V>(-kInf<T>), w.y);
+    else w.y = w.y + sum * splat<V>(0);
+  }
+
+  // Sums are kept in float64, so that every kernel draws the same tap.
+  template <bool careful, class V, class Taps>
+  static POOLNB_HD void draw(Window<V>& w, const Taps& taps) {
+    using T = typename Traits<V>::Number;
+    const int64_t count = taps.count();
+    auto total = widen(splat<V>(0));
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i)
+      total = total + widen(w.template share<careful>(taps.x(i), taps.valid(i)));
+    const auto mark = widen(taps.noise(0)) * total;
+    auto cumulated = widen(splat<V>(0));
+    V number = splat<V>(0), y = splat<V>(0);
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+      const V x = taps.x(i);
+      y = select(number == splat<V>(T(i)), x, y);
+      cumulated = cumulated + widen(w.template share<careful>(x, taps.valid(i)));
+      number = number + select(narrow_mask<V>(cumulated <= mark), splat<V>(1), splat<V>(0));
+    }
+    if constexpr (careful) number = select(narrow_mask<V>(total > 0), number, splat<V>(T(count)));
+    w.number = number;
+    w.y = y;
+  }
+
+  template <class V>
+  static POOLNB_HD V value(const Window<V>& w) { return w.y; }
+
+  template <bool careful, class V>
+  static POOLNB_HD V slope(const Window<V>& w, V x, V, V s, int64_t i, const Options& options, V*, V&) {
+    using T = typename Traits<V>::Number;
+    if (options.draws) return one_where<V>(w.number == splat<V>(T(i)));
+    const V p = s * w.over_total;
+    V d = select(x > splat<V>(0), p + p - w.squares, splat<V>(0));
+    d = select(w.peak == splat<V>(0), p, d);
+    if constexpr (careful) {
+      d = select(w.peak == splat<V>(kInf<T>), p, d);
+      d = select(w.squares == w.squares, d, w.squares);
+    }
+    return d;
+  }
+
+  template <bool careful, class V>
+  static POOLNB_HD void finish(const Window<V>&, V*) {}
+};
+
+}  // namespace poolnb
