@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,7 @@ def _check(library: Path) -> None:
         with disabled():
             expected = _gradients(call)
         for a, b in zip(compiled, expected, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4, msg=partial("{}: {}".format, name))
 
 
 def _examples() -> dict[str, Any]:

@@ -322,7 +322,8 @@ add(
         own=share,
         tensors=("alpha",),
         bad=lambda s: [
-            *[f for f in bad_number("alpha", s, -0.1, 1.1, float("inf"))],
+            # A matrix may broadcast to the output, so it is no fault here.
+            *[f for f in bad_number("alpha", s, -0.1, 1.1, float("inf")) if getattr(f[0]["alpha"], "ndim", 0) != 2],
             *out_of_range("alpha", -0.1, 1.1),
             ({"alpha": torch.full(s.windows.output, 0.5)}, "alpha") if len(s.shape) > 3 else ({"alpha": []}, "alpha"),
             ({"alpha": torch.full((*s.shape, 1), 0.5)}, "alpha"),

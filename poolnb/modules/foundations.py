@@ -62,15 +62,15 @@ class _LpPool(Pool):
         return {"norm_type": tuple(p.shape) if isinstance(p, Tensor) else p}
 
 
-class MaxPool1d(_MaxPool, torch.nn.MaxPool1d):
+class MaxPool1d(_MaxPool, torch.nn.MaxPool1d):  # type: ignore[misc]
     dims = 1
 
 
-class MaxPool2d(_MaxPool, torch.nn.MaxPool2d):
+class MaxPool2d(_MaxPool, torch.nn.MaxPool2d):  # type: ignore[misc]
     dims = 2
 
 
-class MaxPool3d(_MaxPool, torch.nn.MaxPool3d):
+class MaxPool3d(_MaxPool, torch.nn.MaxPool3d):  # type: ignore[misc]
     dims = 3
 
 

@@ -19,7 +19,7 @@ class Extremes(NamedTuple):
     valid: Tensor | None
     largest: Tensor
     mean: Tensor
-    count: Tensor | int
+    size: Tensor | int  # how many valid taps
     careful: bool
 
 
@@ -29,8 +29,8 @@ def extremes(windows: Geometry, x: Tensor, mask: Tensor | None, *parameters: Ten
     if may_be_empty(mask, windows):
         assert valid is not None
         largest = largest.masked_fill(~valid.any(0), 0)
-    count = counts(valid, windows, taps.dtype)
-    return Extremes(taps, valid, largest, taps.sum(0) / count, count, not tame(x, *parameters))
+    size = counts(valid, windows, taps.dtype)
+    return Extremes(taps, valid, largest, taps.sum(0) / size, size, not tame(x, *parameters))
 
 
 def candidates(taps: Tensor, valid: Tensor | None) -> Tensor:
@@ -77,7 +77,7 @@ def first_largest(e: Extremes) -> Tensor:
 
 def taps_slope(alpha: Tensor, e: Extremes) -> Tensor:
     """alpha at the first largest tap, and (1 - alpha) / n at every valid one."""
-    mean_slope = (1 - alpha) / e.count
+    mean_slope = (1 - alpha) / e.size
     if e.valid is not None:
         mean_slope = mean_slope * e.valid.to(e.taps.dtype)
     return alpha * first_largest(e) + mean_slope

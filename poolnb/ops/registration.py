@@ -140,8 +140,7 @@ class PoolOp:
         def fake(param_grads: bool, grad: Tensor, *args: Any) -> Any:
             x, tensors = args[0], args[2 : 2 + self.n_tensors]
             grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
-            params = [torch.empty_like(t) if param_grads else t.new_empty(0) for t in tensors]
-            params = [p.contiguous() for p in params]
+            params = [t.new_empty(t.shape if param_grads else 0) for t in tensors]
             return (grad_x, *params) if self.n_tensors else grad_x
 
         def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -193,14 +192,18 @@ def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
 
 
 def _in_layout_of(x: Tensor, result: Tensor) -> Tensor:
-    result = result.to(x.dtype).contiguous(memory_format=memory_format(x))
+    return _in_layout(result.to(x.dtype), memory_format(x))
+
+
+def _in_layout(result: Tensor, layout: torch.memory_format) -> Tensor:
+    result = result.contiguous(memory_format=layout)
     # Contiguous leaves the strides of axes of size 1 as they come; what the fake kernel promises holds for all.
-    promised = torch.empty(result.shape, device="meta", memory_format=memory_format(x)).stride()
+    promised = torch.empty(result.shape, device="meta", memory_format=layout).stride()
     return result if result.stride() == promised else result.as_strided(result.shape, promised)
 
 
 def _param_grad(grad: Tensor, param: Tensor, wanted: bool) -> Tensor:
-    return grad.to(param.dtype).contiguous() if wanted else param.new_empty(0)
+    return _in_layout(grad.to(param.dtype), torch.contiguous_format) if wanted else param.new_empty(0)
 
 
 def _batching_rule(op: Any, call: Callable[..., Any], foldable: Sequence[str]) -> Callable[..., Any]:

@@ -29,7 +29,7 @@ def _soft_slopes(taps: Array, beta: float, semi_grad: bool) -> tuple[Array, floa
     weights = softmax(beta * taps)
     centred = taps - weights @ taps
     slopes = weights if semi_grad else weights * (1 + beta * centred)
-    return slopes, weights @ centred**2
+    return slopes, float(weights @ centred**2)
 
 
 def soft_pool(
