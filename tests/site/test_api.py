@@ -41,13 +41,13 @@ def entry(page, name):
     return re.split(r'<dl class="py|<p class="rubric|</section>', page[page.index(f'id="{name}"') :], maxsplit=1)[0]
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_an_operator_has_formula_source_and_all_its_arguments(page, operator):
-    text = entry(page, f"poolnb.functional.{operator}_pool2d")
+@pytest.mark.parametrize("name", OPERATORS)
+def test_an_operator_has_formula_source_and_all_its_arguments(page, name):
+    text = entry(page, f"poolnb.functional.{name}_pool2d")
     assert 'class="math' in text
     assert re.search(r"(et al\.|and \w+)\s*\(?\d{4}|author", text), "no source"
     shared = inspect.signature(functional.max_pool2d).parameters
-    for own in set(inspect.signature(getattr(functional, f"{operator}_pool2d")).parameters) - set(shared):
+    for own in set(inspect.signature(getattr(functional, f"{name}_pool2d")).parameters) - set(shared):
         assert f"<strong>{own}</strong>" in text, own
 
 
