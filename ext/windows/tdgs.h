@@ -19,7 +19,7 @@ struct Tdgs {
   template <class V>
   struct Window {
     V parameter[1];  // T
-    V t, over_size, over_norm, norm, peak, over_total, mean, spread, number, y;
+    V t, over_t, over_size, over_norm, norm, peak, over_total, mean, spread, number, y;
     typename Traits<V>::Mask hot;  // careful: the window holds +inf
 
     template <bool careful>
@@ -30,7 +30,7 @@ struct Tdgs {
     template <bool careful>
     POOLNB_HD V score(V x, V noise, auto valid, const Options& options) const {
       using T = typename Traits<V>::Number;
-      V s = z<careful>(x) / t;
+      V s = z<careful>(x) * over_t;
       if (options.draws) s = (s + noise) * splat<V>(T(1 / options.value[0]));
       if constexpr (careful) {
         s = select(s > splat<V>(kLargest<T>), splat<V>(kLargest<T>), s);
@@ -49,6 +49,7 @@ struct Tdgs {
     const V cold_score = splat<V>(-kInf<T>);
     const V raw = w.parameter[0];
     w.t = select(raw < splat<V>(0), splat<V>(0), raw) + splat<V>(T(options.value[3]));
+    w.over_t = splat<V>(1) / w.t;
     V sum = splat<V>(0), size = splat<V>(0), least = splat<V>(kInf<T>);
     w.hot = splat<V>(0) != splat<V>(0);
     auto frozen = w.hot;
@@ -66,16 +67,18 @@ struct Tdgs {
     }
     w.over_size = w.over_norm = w.norm = splat<V>(1);
     if (options.value[2] != 0) {
-      size = select(size == splat<V>(0), splat<V>(1), size);
+      // A window of zeros stays as it is; sizes below the normal numbers have no reciprocal.
+      const V tiny = splat<V>(std::numeric_limits<T>::min());
+      size = select(size == splat<V>(0), splat<V>(1), select(size < tiny, tiny, size));
+      w.over_size = splat<V>(1) / size;
       V square = splat<V>(0);
       POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
         V x = taps.x(i);
         if constexpr (careful) x = select(infinite(x), splat<V>(0), x);
-        const V scaled = x / size;
+        const V scaled = x * w.over_size;
         square = square + scaled * scaled;
       }
       const V norm = vsqrt(select(square == splat<V>(0), splat<V>(1), square));
-      w.over_size = splat<V>(1) / size;
       w.over_norm = splat<V>(1) / norm;
       w.norm = size * norm;
     }
@@ -126,7 +129,7 @@ struct Tdgs {
       w.y = select(nothing & frozen, cold_score, w.y);
       if (hard) w.y = select(w.t == w.t, chosen, w.t);
     } else {
-      w.y = (hard ? chosen : w.y) + (sum + w.t) * splat<V>(0);
+      w.y = (hard ? chosen : w.y) + (sum + w.t + w.over_total) * splat<V>(0);
     }
     if constexpr (!forward) {
       V spread = splat<V>(0);
@@ -141,23 +144,18 @@ struct Tdgs {
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
-  template <class V>
-  static POOLNB_HD V width(const Window<V>& w, const Options& options) {
-    using T = typename Traits<V>::Number;
-    return options.draws ? w.t * splat<V>(T(options.value[0])) : w.t;
-  }
-
   template <bool careful, class V>
   static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t i, const Options& options, V* own, V&) {
     using T = typename Traits<V>::Number;
-    const V q = e * w.over_total, z = w.template z<careful>(x), over_width = splat<V>(1) / width(w, options);
+    const V q = e * w.over_total, z = w.template z<careful>(x);
+    const V over_width = options.draws ? w.over_t * splat<V>(T(1 / options.value[0])) : w.over_t;
     V turned = q * (z - w.mean);
     if (options.value[2] != 0) turned = turned - z * w.spread;
     const bool hard = options.draws && options.value[1] != 0;
     const V direct = hard ? one_where<V>(w.number == splat<V>(T(i))) : q;
     if (i == 0) {
       const V norm = options.value[2] != 0 ? w.norm : splat<V>(1);
-      const V down = norm * w.spread * over_width / w.t;
+      const V down = norm * w.spread * over_width * w.over_t;
       own[0] = select(w.parameter[0] > splat<V>(0), -down, splat<V>(0));
     }
     return direct + turned * over_width;
