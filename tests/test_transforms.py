@@ -1,0 +1,80 @@
+"""torch.func: a vmapped call is the loop over its entries, whichever arguments are mapped."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import torch
+from operators import Case, Operator, case, every_operator
+from torch import Tensor
+
+_ENTRIES = 3
+_OVERLAPPING = {"kernel_size": 3, "stride": 2, "padding": 1}
+
+
+def mapped(drawn: Case) -> dict[str, Tensor]:
+    """Input and own tensors, each stacked to a few different entries."""
+    leaves = {"input": drawn.x, **drawn.tensors()}
+    return {n: torch.stack([t * (1 - 0.1 * i) for i in range(_ENTRIES)]) for n, t in leaves.items()}
+
+
+def cases_of(operator: Operator, shape: tuple[int, ...] = (2, 3, 5, 4), geometry: Any = _OVERLAPPING) -> list[Case]:
+    """Two cases: with what the own arguments turn out to be for two seeds, in evaluation mode."""
+    result = []
+    for seed in (1, 5):
+        drawn = case(operator, 2, shape, dict(geometry), seed=seed)
+        own = {n: v for n, v in drawn.own.items() if n not in ("training", "seed")}
+        result.append(Case(operator, 2, drawn.x, drawn.geometry, None, own, True))
+    return result
+
+
+@every_operator
+def test_vmap_is_a_loop(operator: Operator) -> None:
+    for drawn in cases_of(operator):
+        stacked = mapped(drawn)
+        names = list(stacked)
+
+        def call(*tensors: Tensor, names: list[str] = names, drawn: Case = drawn) -> Tensor:
+            named = dict(zip(names, tensors, strict=True))
+            return drawn.run(named.pop("input"), **named)
+
+        for chosen in product([True, False], repeat=len(names)):
+            if not any(chosen):
+                continue
+            dims = tuple(0 if c else None for c in chosen)
+            arguments = [stacked[n] if c else stacked[n][0] for n, c in zip(names, chosen, strict=True)]
+            expected = [
+                call(*(stacked[n][i if c else 0] for n, c in zip(names, chosen, strict=True))) for i in range(_ENTRIES)
+            ]
+            torch.testing.assert_close(torch.func.vmap(call, dims)(*arguments), torch.stack(expected))
+
+
+@every_operator
+def test_gradients_per_entry(operator: Operator) -> None:
+    for drawn in cases_of(operator):
+        stacked = mapped(drawn)
+        names = list(stacked)
+
+        def total(*tensors: Tensor, names: list[str] = names, drawn: Case = drawn) -> Tensor:
+            named = dict(zip(names, tensors, strict=True))
+            return drawn.run(named.pop("input"), **named).square().sum()
+
+        everything = tuple(range(len(names)))
+        together = torch.func.vmap(torch.func.grad(total, everything))(*stacked.values())
+        for i in range(_ENTRIES):
+            leaves = [t[i].clone().requires_grad_() for t in stacked.values()]
+            alone = torch.autograd.grad(total(*leaves), leaves)
+            for actual, expected in zip(together, alone, strict=True):
+                torch.testing.assert_close(actual[i], expected)
+
+
+@every_operator
+def test_second_derivative_of_the_input(operator: Operator) -> None:
+    for drawn in cases_of(operator, (1, 1, 3, 3), {"kernel_size": 2, "stride": 1}):
+
+        def total(x: Tensor, drawn: Case = drawn) -> Tensor:
+            return drawn.run(x).square().sum()
+
+        twice = torch.func.jacrev(torch.func.grad(total))(drawn.x)
+        torch.testing.assert_close(twice, torch.autograd.functional.hessian(total, drawn.x))
