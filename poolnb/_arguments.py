@@ -128,26 +128,29 @@ def channel_parameter(
     low: float = -math.inf,
     high: float = math.inf,
     strict: bool = False,
+    endless: bool = False,
 ) -> Tensor:
-    """A float, 0-d tensor or (C,) tensor as a (C,) tensor in the dtype of sums."""
+    """A float, 0-d tensor or (C,) tensor as a (C,) tensor in the dtype of sums; with ``endless`` +inf may be in it."""
     if not isinstance(value, Tensor):
         value = number(name, value, low, high, strict, "real number or a torch.Tensor")
         return torch.full((call.channels,), value, dtype=call.sum_dtype, device=call.input.device)
     check_parameter_tensor(name, value, call)
     if tuple(value.shape) not in ((), (call.channels,)):
         raise ValueError(f"{name} must be 0-d or have shape ({call.channels},), got shape {tuple(value.shape)}")
-    check_range(name, value, low, high, strict)
+    check_range(name, value, low, high, strict, endless)
     return value.to(call.sum_dtype).expand(call.channels)
 
 
-def check_range(name: str, value: Tensor, low: float, high: float, strict: bool = False) -> None:
+def check_range(
+    name: str, value: Tensor, low: float, high: float, strict: bool = False, endless: bool = False
+) -> None:
     """Check the entries of a tensor that can be looked at: one on a CPU, outside traces and torch.func transforms."""
-    limited = low > -math.inf or high < math.inf
-    if not limited or value.numel() == 0 or type(value) not in (Tensor, torch.nn.Parameter) or not visible(value):
+    if value.numel() == 0 or type(value) not in (Tensor, torch.nn.Parameter) or not visible(value):
         return
     least, most = (float(v) for v in torch.aminmax(value.detach()))
-    if not (low <= least and most <= high) or (strict and least == low):
-        got = f"{least:g}" if least == most else f"entries from {least:g} to {most:g}"
+    finite = -math.inf < least and (most < math.inf or endless)  # false for a NaN
+    if not (finite and low <= least and most <= high) or (strict and least == low):
+        got = f"{least:g}" if value.numel() == 1 else f"entries from {least:g} to {most:g}"
         raise ValueError(f"{name} must be a finite number{_range(low, high, strict)} in every entry, got {got}")
 
 

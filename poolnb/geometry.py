@@ -151,7 +151,7 @@ def _check_global(dims: int, stride: IntOrSizes | None, padding: IntOrSizes, dil
     if not _is_default(stride):
         raise ValueError(f"stride must be left at None when kernel_size is None (global pooling), got {stride!r}")
     for name, value, default in (("padding", padding, 0), ("dilation", dilation, 1)):
-        if value != default and per_dim(name, value, dims, least=0) != (default,) * dims:
+        if per_dim(name, value, dims, least=0) != (default,) * dims:
             raise ValueError(
                 f"{name} must be left at {default} when kernel_size is None (global pooling), got {value!r}"
             )

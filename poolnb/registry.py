@@ -42,7 +42,7 @@ def pool_class(name: str, dims: int = 2) -> type[modules.Pool]:
     """The module class behind a name, for ``dims`` spatial dimensions."""
     if not isinstance(name, str) or name not in _POOLS:
         raise ValueError(f"name must be one of {', '.join(list_pools())}, got {name!r}")
-    if dims not in (1, 2, 3):
+    if isinstance(dims, bool) or not isinstance(dims, int) or dims not in (1, 2, 3):
         raise ValueError(f"dims must be 1, 2 or 3, got {dims!r}")
     return getattr(modules, f"{_POOLS[name]}{dims}d")
 
@@ -186,6 +186,8 @@ def _record_shapes(
     """The input shape of every pooler in one forward pass; the model is left as it was."""
     if example_input is None:
         raise ValueError(f"example_input must be given for {name}, whose parameters depend on its input, got None")
+    if not isinstance(example_input, Tensor | list | tuple) or not len(example_input):
+        raise TypeError(f"example_input must be a torch.Tensor or a sequence of arguments, got {example_input!r}")
     shapes: dict[nn.Module, Sizes] = {}
 
     def record(module: nn.Module, inputs: tuple[Any, ...]) -> None:

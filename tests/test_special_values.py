@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -22,6 +23,7 @@ from operators import (
 )
 from torch import Tensor
 
+import poolnb
 from poolnb import functional as F
 
 # Operators that weigh taps by a softmax, or pick one: +inf wins, -inf has no part.
@@ -242,3 +244,38 @@ def test_lse_is_accurate_for_every_r(r: float, dtype: torch.dtype) -> None:
     torch.testing.assert_close(y.double().flatten()[0] - 10, expected, rtol=0, atol=20 * eps)
     torch.testing.assert_close(first[1].double(), slope, rtol=1e3 * eps + 1e-7, atol=1e2 * eps)
     torch.testing.assert_close(curvature.double(), curve, rtol=1e4 * eps + 1e-4, atol=1e3 * eps)
+
+
+def test_a_mask_or_a_dilation_keeps_the_layout_of_max_and_mean() -> None:
+    x = torch.randn(2, 2, 5, 7).contiguous(memory_format=torch.channels_last)
+    everywhere = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+    for y in (
+        poolnb.functional.max_pool2d(x, 2, mask=everywhere),
+        poolnb.functional.avg_pool2d(x, 2, mask=everywhere),
+        poolnb.functional.avg_pool2d(x, (1, 2), 2, 0, (1, 2)),
+    ):
+        assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_gradient_of_a_masked_max_of_endless_taps_goes_to_the_first_valid_one() -> None:
+    x = torch.full((1, 1, 4), -torch.inf, requires_grad=True)
+    y = poolnb.functional.max_pool1d(x, 3, padding=1, mask=torch.ones(4, dtype=torch.bool))
+    assert torch.autograd.grad(y.sum(), x)[0].flatten().tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_mixed_with_the_whole_share_is_max_even_where_the_mean_is_undefined(active: bool) -> None:
+    from poolnb import native
+
+    x = torch.tensor([[[torch.inf, -torch.inf, 1.0]]])
+    with contextlib.nullcontext() if active else native.disabled():
+        assert poolnb.functional.mixed_pool1d(x, 3, alpha=1.0).item() == torch.inf
+        assert math.isnan(poolnb.functional.mixed_pool1d(x, 3, alpha=0.5).item())
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_parameters_that_are_not_finite_are_refused_as_tensors_too(value: float) -> None:
+    x = torch.rand(1, 2, 4)
+    for name, function in (("beta", poolnb.functional.soft_pool1d), ("r", poolnb.functional.lse_pool1d)):
+        with pytest.raises(ValueError, match=f"{name} must be a finite number .*got {value:g}"):
+            function(x, 2, **{name: torch.tensor(value)})

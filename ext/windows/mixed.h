@@ -15,10 +15,10 @@ struct Mixed {
     V largest, number, mean, over_n, y;  // number: which tap is the largest
   };
 
-  // A share of 0 is nothing, even of an infinite value.
+  // A share of 0 is nothing, even of an infinite value or of a mean that is inf - inf.
   template <class V>
   static POOLNB_HD V share(V alpha, V value) {
-    const auto endless = infinite(value);
+    const auto endless = infinite(value) | (value != value);
     const V finite = alpha * select(endless, splat<V>(0), value);
     return finite + select(endless, select(alpha == splat<V>(0), splat<V>(0), value), splat<V>(0));
   }

@@ -31,8 +31,12 @@ def max_pool(x: Tensor, mask: Tensor | None, windows: Geometry) -> Tensor:
     taps, valid = open_windows(x, mask, windows)
     if valid is not None:
         taps = taps.masked_fill(~valid, -torch.inf)
-    y = taps.gather(0, taps.detach().argmax(0, keepdim=True)).squeeze(0)
-    return (y if valid is None else y.masked_fill(~valid.any(0), 0)).to(x.dtype)
+    peak, chosen = taps.detach().amax(0), taps.detach().argmax(0)
+    if valid is not None:  # where all valid taps are -inf, the first of them, not an invalid one before it
+        first = valid.to(torch.uint8).argmax(0).expand_as(chosen)
+        chosen = torch.where(peak == -torch.inf, first, chosen)
+    y = taps.gather(0, chosen.unsqueeze(0)).squeeze(0)
+    return _like(x, y if valid is None else y.masked_fill(~valid.any(0), 0))
 
 
 def _torch_averages(windows: Geometry) -> bool:
@@ -50,8 +54,13 @@ def avg_pool(x: Tensor, mask: Tensor | None, windows: Geometry) -> Tensor:
             return _AVG[w.dims](x, w.kernel, w.stride, w.padding, **options)
         # torch's own in three dimensions takes no half types on a CPU, and forgets the layout.
         y = _AVG[w.dims](accumulate(x), w.kernel, w.stride, w.padding, **options)
-        return y.to(x.dtype).contiguous(memory_format=memory_format(x))
+        return _like(x, y)
     taps, valid = open_windows(x, mask, windows)
     if valid is None:
-        return taps.mean(0).to(x.dtype)
-    return (taps.sum(0) / valid.sum(0).clamp(min=1)).to(x.dtype)
+        return _like(x, taps.mean(0))
+    return _like(x, taps.sum(0) / valid.sum(0).clamp(min=1))
+
+
+def _like(x: Tensor, y: Tensor) -> Tensor:
+    """``y`` in the dtype and layout of ``x``."""
+    return y.to(x.dtype).contiguous(memory_format=memory_format(x))

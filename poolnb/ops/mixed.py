@@ -48,8 +48,9 @@ def blend(alpha: Tensor, first: Tensor, second: Tensor, careful: bool) -> Tensor
 
 
 def _share(alpha: Tensor, value: Tensor) -> Tensor:
-    endless = value.isinf()
-    return alpha * value.masked_fill(endless, 0) + value.masked_fill(~endless | (alpha == 0), 0)
+    # A NaN may come from inf - inf in a mean; one among the taps reaches the other share too.
+    finite = value.isfinite()
+    return alpha * value.masked_fill(~finite, 0) + value.masked_fill(finite | (alpha == 0), 0)
 
 
 def difference(first: Tensor, second: Tensor, careful: bool) -> Tensor:
