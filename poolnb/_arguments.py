@@ -141,9 +141,7 @@ def channel_parameter(
     return value.to(call.sum_dtype).expand(call.channels)
 
 
-def check_range(
-    name: str, value: Tensor, low: float, high: float, strict: bool = False, endless: bool = False
-) -> None:
+def check_range(name: str, value: Tensor, low: float, high: float, strict: bool = False, endless: bool = False) -> None:
     """Check the entries of a tensor that can be looked at: one on a CPU, outside traces and torch.func transforms."""
     if value.numel() == 0 or type(value) not in (Tensor, torch.nn.Parameter) or not visible(value):
         return
