@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from poolnb.lab import notebooks
+import yaml
+
+from poolnb.lab import launch, notebooks
 from poolnb.lab.provenance import BOOK, ROOT, files_hash, source_files, text_hash
 
 BUILD = ROOT / "_build"
@@ -61,38 +63,44 @@ def inputs_hash() -> str:
     files = {p for p in BOOK.rglob("*") if p.is_file() and p.suffix not in {".json", ".toml", ".tmp"}}
     files = {p for p in files if not any(part.startswith(".") for part in p.relative_to(BOOK).parts)}
     files |= {*notebooks.RECEIPTS.rglob("*.json"), ROOT / "_config.yml", ROOT / "_toc.yml", *source_files()}
-    files |= {Path(__file__).with_name(name) for name in ("api.py", "status.py")}
+    files |= {Path(__file__).with_name(name) for name in ("api.py", "launch.py", "status.py")}
     packages = [f"{name} {importlib.metadata.version(name)}" for name in _SITE_PACKAGES]
     return text_hash(files_hash(files, ROOT) + "\n".join(packages))
 
 
-def build() -> int:
-    """Build the site strictly, from nothing: a warning is an error. 0 when `_build/html` is this book's site.
+def build(repository: str | None = None, branch: str = "main", site: Path = SITE) -> int:
+    """Build the site strictly, from nothing: a warning is an error. 0 when `site` is this book's site.
 
-    A site made from the same inputs is kept as it is. A build that fails leaves the previous site in place.
+    `repository` is the public address that the launch buttons point to; see `poolnb.lab.launch`. A site made from the
+    same inputs is kept as it is. A build that fails leaves the previous site in place.
     """
     from filelock import FileLock
 
+    address = launch.repository(repository)
     BUILD.mkdir(exist_ok=True)
-    stamp = SITE / ".inputs"
+    stamp = site / ".inputs"
     with FileLock(BUILD / "site.lock"):
-        inputs = inputs_hash()
+        inputs = text_hash(f"{inputs_hash()} {address} {branch}")
         if stamp.exists() and stamp.read_text() == inputs:
-            print(f"up to date: {SITE / 'index.html'}")
+            print(f"up to date: {site / 'index.html'}")
             return 0
         fresh = BUILD / "fresh"
         shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+        config = launch.configure(config, address, branch) if address else config
+        (fresh / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
         command = [sys.executable, "-c", _JUPYTER_BOOK, "build", str(ROOT), "--path-output", str(fresh)]
+        command += ["--config", str(fresh / "_config.yml"), "-W", "-n", "--keep-going", "-q"]
         environment = os.environ | {"NO_COLOR": "1", "PYTHONWARNINGS": "ignore"}
-        done = subprocess.run([*command, "-W", "-n", "--keep-going", "-q"], env=environment, stdout=subprocess.DEVNULL)
-        if done.returncode != 0:
+        if subprocess.run(command, env=environment, stdout=subprocess.DEVNULL).returncode != 0:
             print("the site was not built: see the warnings above", file=sys.stderr)
             return 1
-        shutil.rmtree(SITE, ignore_errors=True)
-        os.replace(fresh / "_build" / "html", SITE)
+        shutil.rmtree(site, ignore_errors=True)
+        os.replace(fresh / "_build" / "html", site)
         shutil.rmtree(fresh)
         stamp.write_text(inputs)
-    print(f"the site is at {SITE / 'index.html'}")
+    print(f"the site is at {site / 'index.html'}")
     return 0
 
 
@@ -103,18 +111,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action.add_argument("chapters", nargs="*", help="such as foundations/max; without any, those that need it")
     action.add_argument("--all", action="store_true", help="execute every chapter")
     actions.add_parser("check", help="name the chapters whose receipt no longer fits")
-    actions.add_parser("build", help="build the site, strictly, unless it is up to date")
+    action = actions.add_parser("build", help="build the site, strictly, unless it is up to date")
+    action.add_argument("--repository", metavar="URL", help="public address for the launch buttons (default: origin)")
+    action.add_argument("--branch", default="main", help="the branch that they open (default: main)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what the parsed arguments of `poolnb book` say; returns the exit status."""
-    if arguments.action == "execute":
-        try:
+    try:
+        if arguments.action == "execute":
             return execute(arguments.chapters, arguments.all)
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            return 2
-    return check() if arguments.action == "check" else build()
+        return check() if arguments.action == "check" else build(arguments.repository, arguments.branch)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 def main(argv: list[str] | None = None) -> int:
