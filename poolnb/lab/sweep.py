@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from .config import ConfigError, RunConfig, UserError, check_names
 from .provenance import BOOK
-from .records import Record, RecordError, prepare_folder, read_record, record_path, write_record
+from .records import Record, RecordError, WriteError, prepare_folder, read_record, record_path, write_record
 
 NOTEBOOK = BOOK / "experiments" / "one-run.ipynb"
 ATTEMPTS = 2  # a run whose process dies is tried once more before it counts as failed
@@ -84,10 +84,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: no `error`, or a line that says what went wrong."""
+    """What became of a task: no `error`, or a line that says what went wrong; `recorded`, whether a record says it."""
 
     task: Task
     error: str | None = None
+    recorded: bool = True
 
 
 class Executor(Protocol):
@@ -127,7 +128,8 @@ def sweep(
 
     Stopped in any way and started again, a sweep does only what is missing.
 
-    Raises `ConfigError` or `DataError` before any run if one of the runs cannot work.
+    Raises `ConfigError` or `DataError` before any run if one of the runs cannot work, and `WriteError` as soon as a
+    record cannot be written, on a full disk say: every further run would be in vain.
     """
     configs = [replace(config, threads=config.threads or 1) for config in configs]
     results = prepare_folder(results).resolve()
@@ -155,6 +157,8 @@ def sweep(
                 report.failed[outcome.task.config.name] = outcome.error
                 if progress:
                     bar.write(f"failed: {outcome.task.config.name}: {outcome.error}", file=sys.stderr)
+            if not outcome.recorded:
+                raise WriteError(f"{outcome.error}; the sweep has stopped; started again, it does what is missing")
             bar.note(outcome)
             if on_outcome is not None:
                 on_outcome(report, outcome)
@@ -216,7 +220,7 @@ def carry_out(task: Task) -> Outcome:
         else:
             _run_notebook(task)
     except OSError as error:  # nothing could be written, a record of the failure neither: the run stays missing
-        return Outcome(task, f"{type(error).__name__}: {error}")
+        return Outcome(task, str(error), recorded=False)
     except Exception as error:
         return record_failure(task, _reason(error))
     return Outcome(task)
@@ -270,7 +274,7 @@ def record_failure(task: Task, reason: str) -> Outcome:
     try:
         write_record(record, task.results)
     except OSError as error:
-        reason = f"{reason} (not recorded: {error})"
+        return Outcome(task, f"{reason} (not recorded: {error})", recorded=False)
     return Outcome(task, reason)
 
 

@@ -6,31 +6,15 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from sweeps import EXPLODING, SMALL, SPEC, alive, children, contents, done, wait_for
 
-from poolnb.lab.config import ConfigError, RunConfig
+from poolnb.lab.config import ConfigError
 from poolnb.lab.records import load_records, record_path
-from poolnb.lab.sweep import LocalProcesses, carry_out, default_workers, read_sweep, sweep
+from poolnb.lab.sweep import LocalProcesses, default_workers, read_sweep
 from poolnb.lab.training import run
-
-SPEC = """
-description = "two poolers, two seeds"
-
-[fixed]
-dataset = "digits"
-epochs = 2
-limit = 256
-
-[grid]
-pooler = ["max", "soft"]
-seed = [0, 1]
-"""
-SMALL = RunConfig(dataset="digits", epochs=1, limit=128, pooler="max")
-EXPLODING = replace(SMALL, optimizer="sgd", learning_rate=1e30)
 
 
 @pytest.fixture
@@ -38,21 +22,6 @@ def spec(tmp_path):
     path = tmp_path / "small.toml"
     path.write_text(SPEC)
     return path
-
-
-class Here:
-    """An executor without processes, for what does not depend on them."""
-
-    def execute(self, tasks):
-        yield from map(carry_out, tasks)
-
-
-def done(configs, folder, executor=None, **options):
-    return sweep(configs, folder, fast=True, progress=False, executor=executor or Here(), **options)
-
-
-def contents(folder):
-    return [record.content() for record in load_records(folder)]
 
 
 # ---- the file --------------------------------------------------------------------------------------------------------
@@ -196,7 +165,7 @@ def test_killed_half_way_and_started_again_no_run_is_lost_or_done_twice(spec, tm
     command = [sys.executable, "-m", "poolnb", "sweep", str(spec), "--fast", "--workers", "1", "--results"]
     process = subprocess.Popen([*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: killed.is_dir() and any(killed.glob("*.json")), process)
-    workers = children(process.pid)
+    workers = children(process.pid, "spawn_main")
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert workers
@@ -267,25 +236,3 @@ def test_a_run_whose_process_dies_twice_has_failed(tmp_path):
         killer.join()
     assert report.failed == {SMALL.name: "its process ended 2 times, last with exit code -9"}
     assert [record.error for record in load_records(tmp_path, failed=True)] == list(report.failed.values())
-
-
-def wait_for(condition, process=None, seconds=300):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.02)
-
-
-def children(pid):
-    """The worker processes of a sweep."""
-    pids = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [child for child in pids if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
-
-
-def alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
