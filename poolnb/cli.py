@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep_parser.add_argument("spec", metavar="SPEC.toml", help="the sweep: fixed parameters, a grid, variants")
     sweep_parser.add_argument("--results", help="folder for the records (default: results/NAME-OF-SPEC)")
     sweep_parser.add_argument("--workers", type=int, help="processes (default: cores / threads of a run)")
+    sweep_parser.add_argument("--scheduler", metavar="ADDRESS", help="do the runs on the Dask cluster at this address")
     sweep_parser.add_argument("--fast", action="store_true", help="call the function, not the notebook: same records")
     sweep_parser.add_argument("--retry-failed", action="store_true", help="do failed runs again")
     sweep_parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -173,12 +174,20 @@ def _sweep(arguments: argparse.Namespace) -> int:
     warnings.showwarning = lambda message, *rest, **more: print(f"poolnb: {message}", file=sys.stderr)
     spec = read_sweep(arguments.spec)
     results = arguments.results or Path("results") / spec.name
+    executor = None
+    if arguments.scheduler is not None:
+        if arguments.workers is not None:
+            _fail("--workers is for processes of this machine; with --scheduler the cluster has its own workers")
+        from poolnb.lab.scheduler import Scheduler
+
+        executor = Scheduler(arguments.scheduler)
     print(f"{spec.name}: {len(spec.configs)} runs, records in {results}", flush=True)
     try:
         report = sweep(
             spec.configs,
             results,
             workers=arguments.workers,
+            executor=executor,
             fast=arguments.fast,
             retry_failed=arguments.retry_failed,
             progress=_bar(arguments),

@@ -144,7 +144,7 @@ def sweep(
             report.failed[config.name] = f"{record.error} (in an earlier sweep)"
         else:
             report.before += 1
-    _check([task.config for task in tasks])
+    _check_options([task.config for task in tasks])
     executor = executor or LocalProcesses(workers or default_workers(configs))
     with _bar(report, progress) as bar:
         for outcome in executor.execute(tasks) if tasks else ():
@@ -191,20 +191,16 @@ def _present(path: Path) -> Record | None:
         return None
 
 
-def _check(configs: Iterable[RunConfig]) -> None:
-    """Raise what can be raised before the first run: options that a pooler refuses, missing data, a missing device."""
+def _check_options(configs: Iterable[RunConfig]) -> None:
+    """Raise `ConfigError` before the first run if a pooler refuses its options."""
     import torch
 
-    from . import data, models, training
+    from . import models
 
     kinds = {(c.dataset, c.model, c.pooler, repr(c.pooler_options)): c for c in configs}
     with torch.random.fork_rng(devices=[]):
         for config in kinds.values():
             models.build(config)
-    for device in {config.device for config in kinds.values()}:
-        training.resolve_device(device)
-    for dataset in {config.dataset for config in kinds.values()}:
-        data.load(dataset)
 
 
 # --- carrying out one task -------------------------------------------------------------------------------------------
@@ -259,18 +255,21 @@ def _reason(error: Exception) -> str:
     return f"{kind}: {text}".splitlines()[0]
 
 
-def record_failure(task: Task, reason: str) -> Outcome:
-    """Make sure that `results` has a record of the failed run; the run's own, which says more, is kept."""
-    from .training import environment, resolve_device
+def record_failure(task: Task, reason: str, environment: dict[str, Any] | None = None) -> Outcome:
+    """Make sure that `results` has a record of the failed run; the run's own, which says more, is kept.
+
+    `environment` says where the run was tried (default: here).
+    """
+    from . import training
 
     path = record_path(task.results, task.config)
     own = _present(path)
     if own is not None and own.status == "failed" and own.error:
         return Outcome(task, own.error)
     config = task.config
-    record = Record(
-        config.parameters, config.key, "failed", reason, environment=environment(resolve_device(config.device))
-    )
+    if environment is None:
+        environment = training.environment(training.resolve_device(config.device))
+    record = Record(config.parameters, config.key, "failed", reason, environment=environment)
     try:
         write_record(record, task.results)
     except OSError as error:
@@ -290,6 +289,7 @@ class LocalProcesses:
         self.workers = workers
 
     def execute(self, tasks: Sequence[Task]) -> Iterator[Outcome | None]:
+        _check_machine([task.config for task in tasks])
         waiting = deque((task, 1) for task in tasks)
         threads = max(task.config.threads or 1 for task in tasks)
         workers = [_Worker(threads) for _ in range(min(self.workers, len(tasks)))]
@@ -307,6 +307,17 @@ class LocalProcesses:
         finally:
             for worker in workers:
                 worker.stop()
+
+
+def _check_machine(configs: Iterable[RunConfig]) -> None:
+    """Raise before the first run if this machine lacks a device or data."""
+    from . import data, training
+
+    needs = {(config.device, config.dataset) for config in configs}
+    for device in {device for device, _ in needs}:
+        training.resolve_device(device)
+    for dataset in {dataset for _, dataset in needs}:
+        data.load(dataset)
 
 
 class _Worker:

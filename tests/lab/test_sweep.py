@@ -139,7 +139,7 @@ def test_a_failed_run_is_recorded_and_does_not_stop_the_others(tmp_path):
 )
 def test_what_cannot_work_is_refused_before_the_first_run(tmp_path, wrong, reason):
     with pytest.raises(ConfigError, match=reason):
-        done([SMALL, wrong], tmp_path)
+        done([SMALL, wrong], tmp_path, LocalProcesses(1))
     assert list(tmp_path.iterdir()) == []
 
 
