@@ -312,8 +312,7 @@ using torch::stable::detail::StableLibrary;
 template <class Each>
 void each_operator(const Each& each) {
   const auto all = [&]<class... Op>() { (each.template operator()<Op>(schema<Op>.name), ...); };
-  // Not yet Lp and Lse: p = inf of the one and r = 0 beside -inf of the other differ from the PyTorch kernels.
-  all.template operator()<Gem, Mixed, Soft, Stochastic, Tdgs, Weighted>();
+  all.template operator()<Gem, Lp, Lse, Mixed, Soft, Stochastic, Tdgs, Weighted>();
 }
 
 std::string names() {

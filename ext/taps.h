@@ -36,6 +36,7 @@ POOLNB_HD V one_where(M m) { return select(m, splat<V>(1), splat<V>(0)); }
 //   inputs, parameters, noise   how many it has; noise: 0 none, 1 a number per window, 2 a number per tap
 //   Window<V>                   what one look at the taps leaves: `parameter` is given, the rest is found
 //   look<careful>(w, taps, options, memo)   without care, taps are taken for finite; the result shows if one was not
+//   remember<careful>(w, taps, i, options)  what look put into the memo for tap i, for who keeps no memo
 //   value(w)                    the output
 //   slope<careful>(w, x, second, memo, i, options, own, d_second)   dy/dx of tap i; adds the tap's part of the
 //                               derivatives by parameters to `own`; sets the derivative by the second input
@@ -43,8 +44,13 @@ POOLNB_HD V one_where(M m) { return select(m, splat<V>(1), splat<V>(0)); }
 
 // Where backward keeps one number per tap between its two looks at a window; forward keeps nothing.
 struct NoMemo {
+  static constexpr bool keeps = false, backward = false;
   template <class V>
   POOLNB_HD void put(int64_t, V) {}
+};
+// Backward without a memo: `remember` gives what it would hold.
+struct Recompute : NoMemo {
+  static constexpr bool backward = true;
 };
 
 }  // namespace poolnb

@@ -9,53 +9,76 @@ namespace poolnb {
 
 constexpr int kWords = POOLNB_BYTES / 4;
 
-// Words of the blocks `block` .. `block + kWords - 1`: word[k][i] is output k of block i.
-inline void philox_words(uint64_t seed, uint64_t block, uint32_t draw, Stream stream, uint32_t word[4][kWords]) {
+// Words of the blocks `block`, `block + step`, ...: word[k][i] is output k of the i-th one.
+POOLNB_HD void philox_words(uint64_t seed, uint64_t block, uint64_t step, uint32_t draw, Stream stream, BitsF word[4]) {
   uint32_t low[kWords], high[kWords];
   for (int i = 0; i < kWords; ++i) {
-    low[i] = uint32_t(block + i);
-    high[i] = uint32_t((block + i) >> 32);
+    low[i] = uint32_t(block + i * step);
+    high[i] = uint32_t((block + i * step) >> 32);
   }
-  BitsF c[4] = {{}, {}, BitsF{} + draw, BitsF{} + uint32_t(stream)};
-  std::memcpy(&c[0], low, sizeof low);
-  std::memcpy(&c[1], high, sizeof high);
-  philox(c, seed);
-  std::memcpy(word, c, sizeof c);
+  std::memcpy(&word[0], low, sizeof low);
+  std::memcpy(&word[1], high, sizeof high);
+  word[2] = BitsF{} + draw;
+  word[3] = BitsF{} + uint32_t(stream);
+  philox(word, seed);
 }
 
+// Gumbel noise from a pack of words.
 template <class T>
-inline void uniforms(const uint32_t* words, T* numbers) {
-  for (int i = 0; i < kWords; ++i) numbers[i] = uniform<T>(words[i]);
+POOLNB_HD void gumbels(BitsF word, T* noise) {
+  uint32_t words[kWords];
+  std::memcpy(words, &word, sizeof words);
+  for (int i = 0; i < kWords; ++i) noise[i] = uniform<T>(words[i]);
+  for (int l = 0; l < kWords; l += Traits<Pack<T>>::lanes) store(noise + l, gumbel(load<Pack<T>>(noise + l)));
 }
 
 // One number for each of the positions `first` .. `first + n - 1`.
 template <class T>
 void draw_windows(T* to, uint64_t first, int64_t n, uint64_t seed, Stream stream) {
-  uint32_t word[4][kWords];
-  T number[4][kWords];
+  constexpr auto all = std::make_index_sequence<kWords>();
+  BitsF word[4], pair[4], row[4];
+  uint32_t words[4 * kWords];
   for (uint64_t block = first / 4; block * 4 < first + n; block += kWords) {
-    philox_words(seed, block, 0, stream, word);
-    for (int k = 0; k < 4; ++k) uniforms(word[k], number[k]);
+    philox_words(seed, block, 1, 0, stream, word);
+    // From one pack per word to the order of positions.
+    weave(word[0], word[2], pair[0], pair[1], all);
+    weave(word[1], word[3], pair[2], pair[3], all);
+    weave(pair[0], pair[2], row[0], row[1], all);
+    weave(pair[1], pair[3], row[2], row[3], all);
+    std::memcpy(words, row, sizeof row);
     const int64_t start = int64_t(block * 4 - first);  // negative in the first block
-    for (int64_t i = std::max<int64_t>(0, -start); i < std::min<int64_t>(4 * kWords, n - start); ++i)
-      to[start + i] = number[i % 4][i / 4];
+    const int64_t begin = std::max<int64_t>(0, -start), end = std::min<int64_t>(4 * kWords, n - start);
+    for (int64_t i = begin; i < end; ++i) to[start + i] = uniform<T>(words[i]);
   }
 }
 
 // Gumbel noise for each tap of those positions: tap t of position i goes to[t * step + i].
 template <class T>
 void draw_taps(T* to, int64_t step, int64_t taps, uint64_t first, int64_t n, uint64_t seed, Stream stream) {
-  uint32_t word[4][kWords];
-  alignas(64) T number[kWords];
+  BitsF word[4];
+  T noise[kWords];
   for (int64_t tap = 0; tap < taps; tap += 4)
     for (int64_t i = 0; i < n; i += kWords) {
-      philox_words(seed, first + i, uint32_t(tap / 4), stream, word);
+      philox_words(seed, first + i, 1, uint32_t(tap / 4), stream, word);
       for (int k = 0; k < 4 && tap + k < taps; ++k) {
-        uniforms(word[k], number);
-        for (int l = 0; l < kWords; l += Traits<Pack<T>>::lanes) store(number + l, gumbel(load<Pack<T>>(number + l)));
-        std::copy_n(number, std::min<int64_t>(kWords, n - i), to + (tap + k) * step + i);
+        gumbels(word[k], noise);
+        std::copy_n(noise, std::min<int64_t>(kWords, n - i), to + (tap + k) * step + i);
       }
     }
+}
+
+// The same for one pack of positions `first`, `first + apart`, ...; a whole pack is written.
+template <class T>
+void draw_taps_across(T* to, int64_t step, int64_t taps, uint64_t first, uint64_t apart, uint64_t seed, Stream stream) {
+  BitsF word[4];
+  T noise[kWords];
+  for (int64_t tap = 0; tap < taps; tap += 4) {
+    philox_words(seed, first, apart, uint32_t(tap / 4), stream, word);
+    for (int k = 0; k < 4 && tap + k < taps; ++k) {
+      gumbels(word[k], noise);
+      std::copy_n(noise, Traits<Pack<T>>::lanes, to + (tap + k) * step);
+    }
+  }
 }
 
 }  // namespace poolnb

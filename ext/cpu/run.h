@@ -21,6 +21,7 @@ namespace poolnb {
 template <class T>
 struct Plan {
   static constexpr int64_t lanes = Traits<Pack<T>>::lanes;
+  static constexpr bool fixed = sizeof(T) == 4;  // numbers of taps are compiled apart, for speed, in float32 alone
 
   const Problem& q;
   const Windows& w;
@@ -31,6 +32,7 @@ struct Plan {
   Layout in, out;              // blocks of the input, of the output
   bool inside;                 // every tap of every window is inside the input
   bool covered;                // windows of 4 taps, every input position belongs to exactly one: sums are only written
+  bool pairs;                  // windows of 2 x 2 that cover contiguous rows: everything happens in registers
   bool direct_in, direct_out, direct_sum;  // tensors are used where they lie, not as blocks
   Layout read, write, sum;                 // input, output (or its gradient), input's gradient, as they are used
 
@@ -44,7 +46,13 @@ struct Plan {
       covered = covered && w.stride[a] == w.span(a) && w.dilation[a] == 1;
     }
     for (int a = 0; a < 3; ++a) covered = covered && inside && reach(a) == w.size[a];
-    covered = covered && w.taps() == 4;  // the one case that is compiled apart
+    covered = covered && fixed && w.taps() == 4;  // the one case that is compiled apart
+    pairs = covered && !channels && w.kernel[2] == 2 && w.output[2] >= lanes && !q.mask.data;
+    for (int i = 0; i < inputs; ++i) {
+      pairs = pairs && in_rows(q.input[i]);
+      if (backward && q.grad_input[i].data) pairs = pairs && in_rows(q.grad_input[i]);
+    }
+    pairs = pairs && in_rows(backward ? q.grad : q.output);
     cut();
     lay_out();
     direct_in = channels && inside;
@@ -79,6 +87,7 @@ struct Plan {
   bool direct(const View& v) const {
     return v.stride[1] == 1 && v.dtype == dtype_of<T> && q.channels % lanes == 0 && !q.mask.data;
   }
+  static bool in_rows(const View& v) { return v.stride[4] == 1 && v.dtype == dtype_of<T>; }
   static bool same_steps(const View& a, const View& b) {
     return a.stride[2] == b.stride[2] && a.stride[3] == b.stride[3] && a.stride[4] == b.stride[4];
   }
@@ -140,14 +149,31 @@ struct PackTaps {
   POOLNB_HD V noise(int64_t i) const { return load<V>(from_noise + i * noise_step); }
 };
 
+// Four taps that are in registers already.
+template <class V>
+struct HeldTaps {
+  using T = typename Traits<V>::Number;
+  V value[4], value_second[4];
+  const T* from_noise;
+  int64_t noise_step;
+
+  POOLNB_HD int64_t count() const { return 4; }
+  POOLNB_HD Always valid(int64_t) const { return {}; }
+  POOLNB_HD V x(int64_t i) const { return value[i]; }
+  POOLNB_HD V second(int64_t i) const { return value_second[i]; }
+  POOLNB_HD V noise(int64_t i) const { return load<V>(from_noise + i * noise_step); }
+};
+
 template <class V, int K>
 struct Memo {
+  static constexpr bool keeps = true, backward = true;
   V kept[K];
   POOLNB_HD void put(int64_t i, V v) { kept[i] = v; }
   POOLNB_HD V get(int64_t i) const { return kept[i]; }
 };
 template <class V>
 struct Memo<V, 0> {
+  static constexpr bool keeps = true, backward = true;
   V* kept;
   POOLNB_HD void put(int64_t i, V v) { kept[i] = v; }
   POOLNB_HD V get(int64_t i) const { return kept[i]; }
@@ -191,30 +217,45 @@ class Worker {
 
   void forward(int64_t unit) {
     start(unit);
+    if (p_.pairs) return forward_pairs();
     T* y = p_.direct_out ? tensor(q_.output) : y_block_.data();
-    if (w_.taps() == 4) forward_windows<4>(y);
-    else if (w_.taps() == 9) forward_windows<9>(y);
-    else forward_windows<0>(y);
+    fixed_taps([&](auto taps) { forward_windows<taps.value>(y); });
     if (!p_.direct_out) write_block(y, p_.out, window_box(0), q_.output, n_, c_, count_);
   }
 
   // `partial` has one number per parameter, (band, image) and channel.
   void backward(int64_t unit, T* partial) {
     start(unit);
+    for (int i = 0; i < Op::parameters; ++i) parameter_sum_[i].zero();
+    if (p_.pairs) {
+      backward_pairs();
+      if (q_.want_parameters) write_parameters(partial);
+      return;
+    }
     if (!p_.direct_sum && !p_.covered)
       for (int i = 0; i < Op::inputs; ++i) sum_block_[i].zero();
-    for (int i = 0; i < Op::parameters; ++i) parameter_sum_[i].zero();
     if (!p_.direct_out) read_block(y_block_.data(), p_.out, window_box(0), q_.grad, n_, c_, count_);
     const T* g = p_.direct_out ? tensor(q_.grad) : y_block_.data();
-    if (w_.taps() == 4) p_.covered ? backward_windows<4, true>(g) : backward_windows<4, false>(g);
-    else if (w_.taps() == 9) backward_windows<9, false>(g);
-    else backward_windows<0, false>(g);
+    fixed_taps([&](auto taps) {
+      if constexpr (taps.value == 4) p_.covered ? backward_windows<4, true>(g) : backward_windows<4, false>(g);
+      else backward_windows<taps.value, false>(g);
+    });
     for (int i = 0; i < Op::inputs && !p_.direct_sum; ++i)
       if (q_.grad_input[i].data) write_sum(i);
     if (q_.want_parameters) write_parameters(partial);
   }
 
  private:
+  // call(number of taps), as a constant where that is compiled apart, else 0.
+  template <class Call>
+  void fixed_taps(const Call& call) const {
+    if constexpr (Plan<T>::fixed) {
+      if (w_.taps() == 4) return call(std::integral_constant<int, 4>{});
+      if (w_.taps() == 9) return call(std::integral_constant<int, 9>{});
+    }
+    call(std::integral_constant<int, 0>{});
+  }
+
   // ---- the unit ---------------------------------------------------------------------------------------------------
 
   void start(int64_t unit) {
@@ -224,7 +265,7 @@ class Worker {
     count_ = std::min(p_.chunk, q_.channels - c_);
     if (band != band_) start_band(band);
     const Box box = input_box();
-    for (int i = 0; i < Op::inputs && !p_.direct_in; ++i)
+    for (int i = 0; i < Op::inputs && !p_.direct_in && !p_.pairs; ++i)
       read_block(x_block_[i].data(), p_.in, box, q_.input[i], n_, c_, count_);
     if (q_.mask.data) read_block(valid_block_.data(), p_.in, box, q_.mask, n_, c_, count_);
     for (int i = 0; i < Op::parameters; ++i) {
@@ -248,6 +289,18 @@ class Worker {
     const int64_t plane = w_.output[0] * w_.output[1] * w_.output[2], row = w_.output[2];
     const int64_t begin = (first_[0] * w_.output[1] + first_[1]) * row;
     const int64_t n = windows_[0] * windows_[1] * row, draws = Op::noise == 2 ? w_.taps() : 1;
+    if constexpr (Op::noise == 2) {
+      if (p_.channels) {
+        // One lane per channel: noise is made where it is used.
+        for (int64_t o = 0; o < n; ++o)
+          for (int64_t l = 0; l < count_; l += lanes) {
+            const uint64_t position = (n_ * q_.channels + c_ + l) * plane + begin + o;
+            T* to = noise_block_.data() + o * p_.out.step[2] + l;
+            draw_taps_across(to, p_.out.size, draws, position, plane, q_.options.seed, Op::stream);
+          }
+        return;
+      }
+    }
     if (drawn_.size() < draws * count_ * n) drawn_ = Buffer<T>(draws * count_ * n);
     for (int64_t k = 0; k < count_; ++k) {
       const uint64_t position = (n_ * q_.channels + c_ + k) * plane + begin;
@@ -516,6 +569,123 @@ class Worker {
   static POOLNB_HD void add_to(T* sum, V part) { store<V>(sum, only ? part : load<V>(sum) + part); }
 
   int64_t out_place(const Place& at) const { return p_.channels ? at.number * p_.out.step[2] + at.lane : at.x; }
+
+  // ---- windows of 2 x 2 in registers -------------------------------------------------------------------------------
+
+  // each(d, h, column, fresh) for packs of windows along rows; the last one of a row overlaps its neighbour, and only
+  // its `fresh` lanes are new.
+  template <class Each>
+  POOLNB_HD void each_pair_pack(const Each& each) const {
+    const int64_t row = w_.output[2];
+    const auto all = splat<V>(0) == splat<V>(0);
+    T number[lanes];
+    for (int64_t k = 0; k < lanes; ++k) number[k] = T(k);
+    const auto last = load<V>(number) >= splat<V>(T((lanes - row % lanes) % lanes));
+    for (int64_t d = 0; d < windows_[0]; ++d)
+      for (int64_t h = 0; h < windows_[1]; ++h) {
+        for (int64_t at = 0; at + lanes <= row; at += lanes) each(d, h, at, all);
+        if (row % lanes) each(d, h, row - lanes, last);
+      }
+  }
+
+  // The two rows of the windows of row (d, h); taps 0 and 1 are in the first one.
+  void pair_rows(const View& v, int64_t d, int64_t h, T* rows[2]) const {
+    d = (first_[0] + d) * w_.kernel[0];
+    h = (first_[1] + h) * w_.kernel[1];
+    T* data = static_cast<T*>(v.data);
+    rows[0] = data + v.offset(n_, c_, d, h, 0);
+    rows[1] = data + v.offset(n_, c_, d + (w_.kernel[0] - 1), h + (w_.kernel[1] - 1), 0);
+  }
+
+  static POOLNB_HD void read_pairs(T* const rows[2], int64_t at, V* taps) {
+    for (int r = 0; r < 2; ++r) {
+      const T* from = rows[r] + 2 * at;
+      unweave(load<V>(from), load<V>(from + lanes), taps[2 * r], taps[2 * r + 1], std::make_index_sequence<lanes>());
+    }
+  }
+  static POOLNB_HD void write_pairs(T* const rows[2], int64_t at, const V* taps) {
+    for (int r = 0; r < 2; ++r) {
+      T* to = rows[r] + 2 * at;
+      V a, b;
+      weave(taps[2 * r], taps[2 * r + 1], a, b, std::make_index_sequence<lanes>());
+      store<V>(to, a);
+      store<V>(to + lanes, b);
+    }
+  }
+
+  template <class M>
+  POOLNB_HD bool look_at_pairs(Window& w, HeldTaps<V>& taps, int64_t d, int64_t h, int64_t at, M& memo) const {
+    const Place place{0, p_.out.at(d, h, at), 0, 0, 0, 0};
+    T* rows[2];
+    pair_rows(q_.input[0], d, h, rows);
+    read_pairs(rows, at, taps.value);
+    if constexpr (Op::inputs > 1) {
+      pair_rows(q_.input[1], d, h, rows);
+      read_pairs(rows, at, taps.value_second);
+    }
+    taps.from_noise = noise(place);
+    taps.noise_step = p_.out.size;
+    read_parameters(w, place);
+    Op::template look<false>(w, taps, q_.options, memo);
+    return !any(infinite_or_nan(Op::value(w)));
+  }
+
+  template <class M>
+  __attribute__((noinline)) void look_at_pairs_with_care(Window& w, const HeldTaps<V>& taps, M& memo) const {
+    Op::template look<true>(w, taps, q_.options, memo);
+  }
+
+  __attribute__((noinline)) void forward_pairs() const {
+    each_pair_pack([&](int64_t d, int64_t h, int64_t at, auto) {
+      Window w;
+      HeldTaps<V> taps;
+      NoMemo none;
+      if (!look_at_pairs(w, taps, d, h, at, none)) look_at_pairs_with_care(w, taps, none);
+      T* y = static_cast<T*>(q_.output.data) + q_.output.offset(n_, c_, first_[0] + d, first_[1] + h, at);
+      store<V>(y, Op::value(w));
+    });
+  }
+
+  __attribute__((noinline)) void backward_pairs() {
+    each_pair_pack([&](int64_t d, int64_t h, int64_t at, auto fresh) {
+      Window w;
+      HeldTaps<V> taps;
+      Memo<V, 4> memo;
+      const T* g = static_cast<const T*>(q_.grad.data) + q_.grad.offset(n_, c_, first_[0] + d, first_[1] + h, at);
+      if (look_at_pairs(w, taps, d, h, at, memo)) {
+        write_slopes<false>(w, taps, memo, d, h, at, load<V>(g), fresh);
+      } else {
+        look_at_pairs_with_care(w, taps, memo);
+        write_slopes<true>(w, taps, memo, d, h, at, load<V>(g), fresh);
+      }
+    });
+  }
+
+  template <bool careful, class Fresh>
+  POOLNB_HD void write_slopes(const Window& w, const HeldTaps<V>& taps, const Memo<V, 4>& memo, int64_t d, int64_t h,
+                              int64_t at, V g, Fresh fresh) {
+    V own[Op::parameters + 1], part[4], part_second[4];
+    for (int i = 0; i <= Op::parameters; ++i) own[i] = splat<V>(0);
+    POOLNB_UNROLL for (int i = 0; i < 4; ++i) {
+      const V second = Op::inputs > 1 ? taps.second(i) : splat<V>(0);
+      V d_second = splat<V>(0);
+      part[i] = g * Op::template slope<careful>(w, taps.x(i), second, memo.get(i), i, q_.options, own, d_second);
+      part_second[i] = g * d_second;
+    }
+    T* rows[2];
+    pair_rows(q_.grad_input[0], d, h, rows);
+    write_pairs(rows, at, part);
+    if (Op::inputs > 1 && q_.grad_input[Op::inputs - 1].data) {
+      pair_rows(q_.grad_input[Op::inputs - 1], d, h, rows);
+      write_pairs(rows, at, part_second);
+    }
+    if (!q_.want_parameters) return;
+    Op::template finish<careful>(w, own);
+    for (int i = 0; i < Op::parameters; ++i) {
+      T* sum = parameter_sum_[i].data() + (q_.channelwise[i] ? 0 : p_.out.at(d, h, at));
+      store<V>(sum, load<V>(sum) + select(fresh, g * own[i], splat<V>(0)));
+    }
+  }
 
   // The rows that this unit owns: from its first window to the next band's, and what no window covers.
   void write_sum(int i) {

@@ -44,18 +44,21 @@ struct Lse {
     if constexpr (careful) peak = select(empty, splat<V>(0), peak);
     peak = peak * sign;
     w.over_n = splat<V>(1) / (careful ? select(empty, splat<V>(1), n) : n);
-    V growth = splat<V>(0);
+    V growth = splat<V>(0), sum = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V x = bounded<careful>(taps.x(i));
       const V up = vexpm1(select(taps.valid(i), w.r * (x - peak), splat<V>(0)));
       growth = growth + select(x == x, up, x);
+      sum = sum + x;
       memo.put(i, one_where<V>(taps.valid(i)));
     }
     w.peak = peak;
     w.rise = vlog1p(growth * w.over_n);
     w.y = peak + w.rise / w.r;
     w.over_hot = splat<V>(0);
+    // Without care, an infinity that r suppresses has to show all the same.
     if constexpr (careful) limits(w, taps, empty);
+    else w.y = w.y + sum * splat<V>(0);
   }
 
   // +inf where a tap is; -inf where all taps are, or one is and r does not suppress it.
@@ -77,6 +80,11 @@ struct Lse {
     y = select(hot > splat<V>(0), splat<V>(kInf<T>), y);
     w.y = select(nan, splat<V>(std::numeric_limits<T>::quiet_NaN()), y);
     w.over_hot = splat<V>(1) / vmax(hot, splat<V>(1));
+  }
+
+  template <bool careful, class V, class Taps>
+  static POOLNB_HD V remember(const Window<V>&, const Taps& taps, int64_t i, const Options&) {
+    return one_where<V>(taps.valid(i));
   }
 
   template <class V>

@@ -53,6 +53,11 @@ struct Mixed {
     }
   }
 
+  template <bool careful, class V, class Taps>
+  static POOLNB_HD V remember(const Window<V>&, const Taps& taps, int64_t i, const Options&) {
+    return taps.x(i);
+  }
+
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 

@@ -14,8 +14,20 @@ struct PowerMean {
   template <class V>
   struct Window {
     V parameter[1];  // p
-    V share, over_total, entropy, log_root, y;
+    V unit, share, over_total, entropy, log_root, y;
     typename Traits<V>::Mask hot;  // careful: the window holds an infinite size
+
+    // r^p, and ln r.
+    template <bool careful>
+    POOLNB_HD V power(V a, auto valid, V& log_ratio) const {
+      using T = typename Traits<V>::Number;
+      const V tiny = splat<V>(std::numeric_limits<T>::min());
+      V r = a / unit;
+      if constexpr (careful) r = select(hot, one_where<V>(a == splat<V>(kInf<T>)), r);
+      log_ratio = vlog(vmax(r, tiny));
+      const V e = careful ? vexp(parameter[0] * log_ratio) : vexp_down(parameter[0] * log_ratio);
+      return select(valid, select(r < tiny, splat<V>(0), e), splat<V>(0));
+    }
   };
 
   template <class V>
@@ -44,18 +56,11 @@ struct PowerMean {
       n = n + one_where<V>(taps.valid(i));
     }
     w.share = gem ? splat<V>(1) / vmax(n, splat<V>(1)) : splat<V>(1);
+    w.unit = unit;
     V total = splat<V>(0), entropy = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
-      const V a = size(taps.x(i), options);
-      V r = a / unit;
-      if constexpr (careful) {
-        const V limit = select(a == splat<V>(kInf<T>), splat<V>(1), splat<V>(0));
-        r = select(w.hot, limit, r);
-      }
-      const V l = vlog(vmax(r, tiny));
-      V e = careful ? vexp(p * l) : vexp_down(p * l);
-      e = select(r < tiny, splat<V>(0), e);
-      e = select(taps.valid(i), e, splat<V>(0));
+      V l;
+      const V e = w.template power<careful>(size(taps.x(i), options), taps.valid(i), l);
       memo.put(i, e);
       total = total + e;
       entropy = entropy + e * l;
@@ -71,6 +76,12 @@ struct PowerMean {
     if constexpr (careful) w.y = select(w.hot & (w.y == w.y), splat<V>(kInf<T>), w.y);
   }
 
+  template <bool careful, class V, class Taps>
+  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
+    V log_ratio;
+    return w.template power<careful>(size(taps.x(i), options), taps.valid(i), log_ratio);
+  }
+
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
@@ -82,11 +93,12 @@ struct PowerMean {
     if constexpr (careful) {
       // An infinite result is shared by the infinite taps: r / rho with r = 1.
       const V limit = vexp(-w.log_root * (w.parameter[0] - splat<V>(1))) * w.share * e;
-      d = select(w.hot, limit, select(w.y == w.y, d, w.y));
+      d = select(w.hot, limit, d);
     }
     d = select(e == splat<V>(0), splat<V>(0), d);
-    if constexpr (gem) return select(x < splat<V>(T(options.value[0])), splat<V>(0), d);
-    else return select(x < splat<V>(0), -d, d);
+    d = gem ? select(x < splat<V>(T(options.value[0])), splat<V>(0), d) : select(x < splat<V>(0), -d, d);
+    if constexpr (careful) d = select(w.hot | (w.y == w.y), d, w.y);
+    return d;
   }
 
   template <bool careful, class V>

@@ -78,6 +78,11 @@ struct Soft {
     }
   }
 
+  template <bool careful, class V, class Taps>
+  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
+    return w.template weight<careful>(taps.x(i), taps.valid(i));
+  }
+
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 

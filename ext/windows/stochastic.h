@@ -102,6 +102,11 @@ struct Stochastic {
     w.y = y;
   }
 
+  template <bool careful, class V, class Taps>
+  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
+    return w.template share<careful>(taps.x(i), taps.valid(i));
+  }
+
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 

@@ -5,8 +5,6 @@
 // the term z_i v only with the norm. dy/dT = -|x| v / (t t tau).
 #pragma once
 
-#include <type_traits>
-
 #include "../philox.h"
 #include "../taps.h"
 
@@ -103,7 +101,7 @@ struct Tdgs {
     }
     w.number = number;
     w.peak = peak;
-    constexpr bool forward = std::is_same_v<Memo, NoMemo>;
+    constexpr bool forward = !Memo::backward;
     if (forward && hard) {
       w.y = careful ? select(w.t == w.t, chosen, w.t) : chosen + (sum + w.t) * splat<V>(0);
       return;
@@ -112,8 +110,8 @@ struct Tdgs {
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       V x = taps.x(i);
       V s;
-      if constexpr (forward) s = w.template score<careful>(x, noise(i), taps.valid(i), options);
-      else s = memo.get(i);
+      if constexpr (Memo::keeps) s = memo.get(i);
+      else s = w.template score<careful>(x, noise(i), taps.valid(i), options);
       const V e = careful ? vexp(s - peak) : vexp_down(s - peak);
       memo.put(i, e);
       total = total + e;
@@ -135,10 +133,20 @@ struct Tdgs {
       V spread = splat<V>(0);
       POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
         const V z = w.template z<careful>(taps.x(i)), centred = z - w.mean;
-        spread = spread + memo.get(i) * centred * centred;
+        V e;
+        if constexpr (Memo::keeps) e = memo.get(i);
+        else e = remember<careful>(w, taps, i, options);
+        spread = spread + e * centred * centred;
       }
       w.spread = spread * w.over_total;
     }
+  }
+
+  template <bool careful, class V, class Taps>
+  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
+    const V noise = options.draws ? taps.noise(i) : splat<V>(0);
+    const V s = w.template score<careful>(taps.x(i), noise, taps.valid(i), options) - w.peak;
+    return careful ? vexp(s) : vexp_down(s);
   }
 
   template <class V>

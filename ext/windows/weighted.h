@@ -13,46 +13,58 @@ struct Weighted {
   template <class V>
   struct Window {
     V parameter[1];
-    V over_total, y;
+    V peak, over_total, y;
+    typename Traits<V>::Mask hot_tap, hot_logit;  // careful: the window holds one that counts
+
+    template <bool careful>
+    POOLNB_HD V score(V x, V l, auto valid) const {
+      using T = typename Traits<V>::Number;
+      const V none = splat<V>(-kInf<T>);
+      if constexpr (careful) {
+        const V tap_alone = select(x == splat<V>(kInf<T>), splat<V>(0), none);
+        const V logit_alone = select(l == splat<V>(kInf<T>), splat<V>(0), none);
+        const auto out = (x == none) | (l == none);
+        l = select(hot_tap, tap_alone, select(hot_logit, logit_alone, l));
+        l = select(out, none, l);
+      }
+      return select(valid, l, none);
+    }
   };
 
+  // The weight, not yet normalised.
+  template <bool careful, class V, class Taps>
+  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
+    const V s = w.template score<careful>(taps.x(i), taps.second(i), taps.valid(i)) - w.peak;
+    return careful ? vexp(s) : vexp_down(s);
+  }
+
   template <bool careful, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options&, Memo& memo) {
+  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
     using T = typename Traits<V>::Number;
     const V cold_score = splat<V>(-kInf<T>);
     const int64_t count = taps.count();
-    auto hot_tap = splat<V>(0) != splat<V>(0), hot_logit = hot_tap, frozen = hot_tap;
+    w.hot_tap = w.hot_logit = splat<V>(0) != splat<V>(0);
+    auto frozen = w.hot_tap;
     if constexpr (careful) {
       for (int64_t i = 0; i < count; ++i) {
         const V x = taps.x(i), l = taps.second(i);
         const auto counted = (x != cold_score) & (l != cold_score) & taps.valid(i);
-        hot_tap = hot_tap | (counted & (x == splat<V>(kInf<T>)));
-        hot_logit = hot_logit | (counted & (l == splat<V>(kInf<T>)));
+        w.hot_tap = w.hot_tap | (counted & (x == splat<V>(kInf<T>)));
+        w.hot_logit = w.hot_logit | (counted & (l == splat<V>(kInf<T>)));
         frozen = frozen | ((x == cold_score) & taps.valid(i));
       }
     }
-    const auto score = [&](int64_t i) {
-      const V x = taps.x(i);
-      V l = taps.second(i);
-      if constexpr (careful) {
-        const V one = select(x == splat<V>(kInf<T>), splat<V>(0), cold_score);
-        const V two = select(l == splat<V>(kInf<T>), splat<V>(0), cold_score);
-        const auto out = (x == cold_score) | (l == cold_score);
-        l = select(hot_tap, one, select(hot_logit, two, l));
-        l = select(out, cold_score, l);
-      }
-      return select(taps.valid(i), l, cold_score);
-    };
     V peak = cold_score;
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
-      const V l = score(i);
+      const V l = w.template score<careful>(taps.x(i), taps.second(i), taps.valid(i));
       peak = select(l > peak, l, peak);
     }
     if constexpr (careful) peak = select(peak == cold_score, splat<V>(0), peak);
+    w.peak = peak;
     V total = splat<V>(0), sum = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       V x = taps.x(i);
-      const V e = careful ? vexp(score(i) - peak) : vexp_down(score(i) - peak);
+      const V e = remember<careful>(w, taps, i, options);
       if constexpr (careful) x = select(x == cold_score, splat<V>(0), x);
       memo.put(i, e);
       total = total + e;
