@@ -9,6 +9,7 @@ The environment variable ``POOLNB_NATIVE`` chooses: ``1`` (default) uses compile
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
 import ctypes
 import functools
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +43,7 @@ _FLAGS = [
     "-Wno-psabi",
     "-Wno-maybe-uninitialized",
 ]
+_CUDA_FLAGS = ["-std=c++20", "-O3", "-fmad=false", "--expt-relaxed-constexpr"]
 _SHOWN = 30  # last lines of a failed build
 
 _loaded: Path | None = None
@@ -287,6 +290,74 @@ def _gradients(call: Any) -> list[torch.Tensor]:
         grad = torch.linspace(-1, 1, y.numel()).view(y.shape)
         results += [y.detach(), *torch.autograd.grad(y, [x, *leaves.values()], grad)]
     return results
+
+
+# ---- CUDA code, compiled without a GPU ------------------------------------------------------------------------------
+
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
+
+
+def cuda_compiler() -> Path | None:
+    """The nvcc that belongs to a toolkit's headers: what is on PATH may be a link to it or a script that calls it."""
+    found = shutil.which("nvcc")
+    if found is None:
+        return None
+    told = subprocess.run([found, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True).stderr
+    tops = [line.partition("TOP=")[2].strip() for line in told.splitlines() if "TOP=" in line]
+    return Path(tops[0]).resolve() / "bin" / "nvcc" if tops else Path(found).resolve()
+
+
+def compile_cuda(jobs: int | None = None) -> list[dict[str, Any]]:
+    """Compile the CUDA code for every architecture; one row per kernel with its registers and spilled bytes.
+
+    Rows are kept in the user's cache until the sources or the compiler change.
+
+    Raises:
+        BuildError: no nvcc, or it failed.
+    """
+    nvcc = cuda_compiler()
+    if nvcc is None:
+        raise BuildError("no CUDA compiler: nvcc is not on PATH")
+    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    name = hashlib.sha256((cached_folder().name + version).encode()).hexdigest()[:24]
+    kept = cached_folder().parent / f"cuda-{name}.json"
+    if kept.is_file():
+        return json.loads(kept.read_text())
+    units = [p for p in sources() if p.suffix == ".cu"]
+    with concurrent.futures.ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
+        rows = [row for report in pool.map(functools.partial(_compile_unit, nvcc), units) for row in report]
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    partial = kept.with_suffix(f".{os.getpid()}.tmp")
+    partial.write_text(json.dumps(rows))
+    os.replace(partial, kept)
+    return rows
+
+
+def _compile_unit(nvcc: Path, unit: Path) -> list[dict[str, Any]]:
+    targets = [f"-gencode=arch={a.replace('sm', 'compute')},code={a}" for a in ARCHITECTURES]
+    with tempfile.TemporaryDirectory() as work:
+        command = [str(nvcc), *_CUDA_FLAGS, *targets, "-Xptxas=-v", "-c", str(unit), "-o", f"{work}/unit.o"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise BuildError("\n".join(done.stdout.strip().splitlines()[-_SHOWN:]))
+    kernel = re.compile(r"Compiling entry function '(\S+)' for '(\S+)'(.*?)Used (\d+) registers", re.DOTALL)
+    return [
+        {
+            "operator": unit.stem,
+            "kernel": _kernel_name(symbol),
+            "architecture": architecture,
+            "registers": int(registers),
+            "spilled": sum(map(int, re.findall(r"(\d+) bytes spill", between))),
+        }
+        for symbol, architecture, between, registers in kernel.findall(done.stdout)
+    ]
+
+
+def _kernel_name(symbol: str) -> str:
+    """Kernel, stored type and layout from the compiler's name for it."""
+    kind = next(k for k in ("forward", "window", "gather") if f"{k}_kernel" in symbol)
+    stored = next((t for t in ("HalfBits", "BFloatBits") if t in symbol), "double" if "EddLb" in symbol else "float")
+    return f"{kind} {stored} {'channels_last' if 'Lb1E' in symbol else 'nchw'}"
 
 
 # ---- say -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,227 @@
+// The CUDA kernels' bodies: what one thread does. They are plain functions of (problem, thread number), so that a loop
+// on the CPU can run them too, under sanitizers, and compare the results with PyTorch's.
+//
+// Forward: one thread per window. Backward: one thread per window leaves what its taps need to know of it, and its part
+// of the parameters' gradients; then one thread per input position gathers from the windows that hold it. No atomics:
+// every number is written by one thread, and sums run in a fixed order.
+#pragma once
+
+#include "../taps.h"
+#include "../philox.h"
+
+namespace poolnb {
+
+// ---- numbers in memory ---------------------------------------------------------------------------------------------
+
+struct HalfBits { uint16_t bits; };
+struct BFloatBits { uint16_t bits; };
+
+#if defined(__CUDACC__)
+__device__ __forceinline__ float number_of(HalfBits x) { return __half2float(__ushort_as_half(x.bits)); }
+__device__ __forceinline__ float number_of(BFloatBits x) { return __uint_as_float(uint32_t(x.bits) << 16); }
+__device__ __forceinline__ void put_number(HalfBits* p, float x) { p->bits = __half_as_ushort(__float2half_rn(x)); }
+__device__ __forceinline__ void put_number(BFloatBits* p, float x) {
+  p->bits = __bfloat16_as_ushort(__float2bfloat16_rn(x));
+}
+#define POOLNB_BODY __device__ __forceinline__
+#else
+#define POOLNB_BODY inline
+#endif
+POOLNB_BODY float number_of(float x) { return x; }
+POOLNB_BODY double number_of(double x) { return x; }
+POOLNB_BODY void put_number(float* p, float x) { *p = x; }
+POOLNB_BODY void put_number(double* p, double x) { *p = x; }
+
+// ---- taps ----------------------------------------------------------------------------------------------------------
+
+struct Site {
+  int64_t n, c, o[3];
+};
+
+// Read as they are needed. S is the stored type, T the type of sums.
+template <class Op, class S, class T>
+struct GlobalTaps {
+  const Problem& q;
+  Site at;
+  uint64_t position;
+
+  POOLNB_BODY int64_t count() const { return q.windows.taps(); }
+
+  // Where tap i lies; false in the padding and where the mask says so.
+  POOLNB_BODY bool where(int64_t i, int64_t in[3]) const {
+    const Windows& w = q.windows;
+    int64_t k[3];
+    k[2] = i % w.kernel[2];
+    k[1] = i / w.kernel[2] % w.kernel[1];
+    k[0] = i / w.kernel[2] / w.kernel[1];
+    for (int a = 0; a < 3; ++a) {
+      in[a] = w.first(a, at.o[a]) + k[a] * w.dilation[a];
+      if (in[a] < 0 || in[a] >= w.size[a]) return false;
+    }
+    if (!q.mask.data) return true;
+    return static_cast<const bool*>(q.mask.data)[q.mask.offset(at.n, at.c, in[0], in[1], in[2])];
+  }
+  POOLNB_BODY bool valid(int64_t i) const {
+    int64_t in[3];
+    return where(i, in);
+  }
+  POOLNB_BODY T tap(int k, int64_t i) const {
+    int64_t in[3];
+    if (!where(i, in)) return T(0);
+    return T(number_of(static_cast<const S*>(q.input[k].data)[q.input[k].offset(at.n, at.c, in[0], in[1], in[2])]));
+  }
+  POOLNB_BODY T x(int64_t i) const { return tap(0, i); }
+  POOLNB_BODY T second(int64_t i) const { return tap(1, i); }
+  POOLNB_BODY T noise(int64_t i) const {
+    if constexpr (Op::noise == 1) return window_uniform<T>(q.options.seed, position, Op::stream);
+    else if constexpr (Op::noise == 2) return gumbel(tap_uniform<T>(q.options.seed, position, i, Op::stream));
+    else return T(0);
+  }
+};
+
+template <class T>
+POOLNB_BODY T read_number(const View& v, int64_t at) {
+  if (v.dtype == Dtype::float64) return T(static_cast<const double*>(v.data)[at]);
+  return T(static_cast<const float*>(v.data)[at]);
+}
+
+template <class Op, class S, class T>
+POOLNB_BODY GlobalTaps<Op, S, T> taps_of(const Problem& q, const Site& s) {
+  const Windows& w = q.windows;
+  const int64_t place = (s.o[0] * w.output[1] + s.o[1]) * w.output[2] + s.o[2];
+  const int64_t plane = w.output[0] * w.output[1] * w.output[2];
+  return {q, s, uint64_t((s.n * q.channels + s.c) * plane + place)};
+}
+
+template <class Op, class T, class Window>
+POOLNB_BODY void read_parameters(const Problem& q, const Site& s, Window& w) {
+  for (int i = 0; i < Op::parameters; ++i)
+    w.parameter[i] = read_number<T>(q.parameter[i], q.parameter[i].offset(s.n, s.c, s.o[0], s.o[1], s.o[2]));
+}
+
+// Windows in the order of the output's memory: threads of a warp read and write neighbours.
+template <bool last>
+POOLNB_BODY Site window_site(const Problem& q, int64_t thread) {
+  const int64_t* o = q.windows.output;
+  Site s;
+  if constexpr (last) s.c = thread % q.channels, thread /= q.channels;
+  s.o[2] = thread % o[2], thread /= o[2];
+  s.o[1] = thread % o[1], thread /= o[1];
+  s.o[0] = thread % o[0], thread /= o[0];
+  if constexpr (!last) s.c = thread % q.channels, thread /= q.channels;
+  s.n = thread;
+  return s;
+}
+
+// A GPU takes every window with care where the cheap look does not give a finite number, as a CPU does.
+template <class Op, class Window, class Taps, class Memo>
+POOLNB_BODY bool look_twice(Window& w, const Taps& taps, const Options& options, Memo& memo) {
+  Op::template look<false>(w, taps, options, memo);
+  if (!infinite_or_nan(Op::value(w))) return false;
+  Op::template look<true>(w, taps, options, memo);
+  return true;
+}
+
+// ---- forward -------------------------------------------------------------------------------------------------------
+
+template <class Op, class S, class T, bool last>
+POOLNB_BODY void forward_body(const Problem& q, int64_t thread) {
+  const Site s = window_site<last>(q, thread);
+  typename Op::template Window<T> w;
+  NoMemo none;
+  read_parameters<Op, T>(q, s, w);
+  look_twice<Op>(w, taps_of<Op, S, T>(q, s), q.options, none);
+  put_number(static_cast<S*>(q.output.data) + q.output.offset(s.n, s.c, s.o[0], s.o[1], s.o[2]), Op::value(w));
+}
+
+template <class Op, class Left, class Taps, class T>
+POOLNB_BODY T one_slope(const Left& l, const Taps& taps, int64_t i, const Options& options, T* own, T& second) {
+  const T x = taps.x(i), other = Op::inputs > 1 ? taps.second(i) : T(0);
+  if (l.careful) {
+    const T kept = Op::template remember<true>(l.window, taps, i, options);
+    return Op::template slope<true>(l.window, x, other, kept, i, options, own, second);
+  }
+  const T kept = Op::template remember<false>(l.window, taps, i, options);
+  return Op::template slope<false>(l.window, x, other, kept, i, options, own, second);
+}
+
+// ---- backward ------------------------------------------------------------------------------------------------------
+
+// What a window leaves for its taps.
+template <class Op, class T>
+struct Left {
+  typename Op::template Window<T> window;
+  bool careful;
+};
+
+template <class Op, class S, class T, bool last>
+POOLNB_BODY void window_body(const Problem& q, Left<Op, T>* left, int64_t thread) {
+  const Site s = window_site<last>(q, thread);
+  const auto taps = taps_of<Op, S, T>(q, s);
+  Left<Op, T> l;
+  Recompute memo;
+  read_parameters<Op, T>(q, s, l.window);
+  l.careful = look_twice<Op>(l.window, taps, q.options, memo);
+  left[thread] = l;
+  if (!q.want_parameters || Op::parameters == 0) return;
+  T own[Op::parameters + 1] = {}, unused = 0;
+  const T g = T(number_of(static_cast<const S*>(q.grad.data)[q.grad.offset(s.n, s.c, s.o[0], s.o[1], s.o[2])]));
+  for (int64_t i = 0; i < taps.count(); ++i) one_slope<Op>(l, taps, i, q.options, own, unused);
+  if (l.careful) Op::template finish<true>(l.window, own);
+  else Op::template finish<false>(l.window, own);
+  for (int i = 0; i < Op::parameters; ++i) {
+    const View& v = q.grad_parameter[i];
+    const int64_t at = v.offset(s.n, s.c, s.o[0], s.o[1], s.o[2]);
+    if (v.dtype == Dtype::float64) static_cast<double*>(v.data)[at] = double(g * own[i]);
+    else static_cast<float*>(v.data)[at] = float(g * own[i]);
+  }
+}
+
+// What the window gives to its tap at input position `at`: nothing where the dilation passes it by.
+template <class Op, class S, class T, bool last>
+POOLNB_BODY void add_window(const Problem& q, const Left<Op, T>* left, const Site& s, const int64_t at[3], T* sum) {
+  const Windows& w = q.windows;
+  int64_t tap = 0;
+  for (int a = 0; a < 3; ++a) {
+    const int64_t steps = at[a] - w.first(a, s.o[a]);
+    if (steps % w.dilation[a]) return;
+    tap = tap * w.kernel[a] + steps / w.dilation[a];
+  }
+  const auto taps = taps_of<Op, S, T>(q, s);
+  if (!taps.valid(tap)) return;
+  const int64_t plane = w.output[0] * w.output[1] * w.output[2];
+  const int64_t place = (s.o[0] * w.output[1] + s.o[1]) * w.output[2] + s.o[2];
+  const int64_t number = last ? (s.n * plane + place) * q.channels + s.c : (s.n * q.channels + s.c) * plane + place;
+  const T g = T(number_of(static_cast<const S*>(q.grad.data)[q.grad.offset(s.n, s.c, s.o[0], s.o[1], s.o[2])]));
+  T own[Op::parameters + 1] = {}, second = 0;
+  sum[0] += g * one_slope<Op>(left[number], taps, tap, q.options, own, second);
+  if constexpr (Op::inputs > 1) sum[1] += g * second;
+}
+
+// One thread per input position, in the order of the input's memory.
+template <class Op, class S, class T, bool last>
+POOLNB_BODY void gather_body(const Problem& q, const Left<Op, T>* left, int64_t thread) {
+  const Windows& w = q.windows;
+  int64_t n, c = 0, at[3], rest = thread;
+  if constexpr (last) c = rest % q.channels, rest /= q.channels;
+  for (int a = 2; a >= 0; --a) at[a] = rest % w.size[a], rest /= w.size[a];
+  if constexpr (!last) c = rest % q.channels, rest /= q.channels;
+  n = rest;
+  int64_t begin[3], end[3];  // windows that may hold the position
+  for (int a = 0; a < 3; ++a) {
+    const int64_t padded = at[a] + w.padding[a], first = padded - w.span(a) + 1;
+    begin[a] = first > 0 ? (first + w.stride[a] - 1) / w.stride[a] : 0;
+    end[a] = padded / w.stride[a] + 1 < w.output[a] ? padded / w.stride[a] + 1 : w.output[a];
+  }
+  T sum[Op::inputs] = {};
+  Site s{n, c, {0, 0, 0}};
+  for (s.o[0] = begin[0]; s.o[0] < end[0]; ++s.o[0])
+    for (s.o[1] = begin[1]; s.o[1] < end[1]; ++s.o[1])
+      for (s.o[2] = begin[2]; s.o[2] < end[2]; ++s.o[2]) add_window<Op, S, T, last>(q, left, s, at, sum);
+  for (int i = 0; i < Op::inputs; ++i) {
+    const View& v = q.grad_input[i];
+    if (v.data) put_number(static_cast<S*>(v.data) + v.offset(n, c, at[0], at[1], at[2]), sum[i]);
+  }
+}
+
+}  // namespace poolnb

@@ -1,0 +1,9 @@
+#include "../windows/power.h"
+
+#include "launch.cuh"
+
+namespace poolnb {
+template void forward_cuda<Gem>(const Problem&, bool, void*);
+template void backward_cuda<Gem>(const Problem&, bool, void*, void*);
+template int64_t scratch_bytes<Gem>(const Problem&);
+}  // namespace poolnb

@@ -1,0 +1,9 @@
+#include "../windows/power.h"
+
+#include "launch.cuh"
+
+namespace poolnb {
+template void forward_cuda<Lp>(const Problem&, bool, void*);
+template void backward_cuda<Lp>(const Problem&, bool, void*, void*);
+template int64_t scratch_bytes<Lp>(const Problem&);
+}  // namespace poolnb

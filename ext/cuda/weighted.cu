@@ -1,0 +1,9 @@
+#include "../windows/weighted.h"
+
+#include "launch.cuh"
+
+namespace poolnb {
+template void forward_cuda<Weighted>(const Problem&, bool, void*);
+template void backward_cuda<Weighted>(const Problem&, bool, void*, void*);
+template int64_t scratch_bytes<Weighted>(const Problem&);
+}  // namespace poolnb

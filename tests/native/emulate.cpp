@@ -1,0 +1,162 @@
+// Runs the CUDA kernels' bodies on the CPU: a loop over blocks and threads. Built with AddressSanitizer and
+// UndefinedBehaviorSanitizer; every tensor is a block of its own of exactly its size, so that a step outside is caught.
+// Reads cases from the file named first, writes results to the file named second; test_cuda_bodies.py makes and
+// compares them.
+#define POOLNB_SCALAR_ONLY 1
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "../../ext/cuda/operators.h"
+// after the declarations
+#include "../../ext/cuda/bodies.h"
+#include "../../ext/windows/lse.h"
+#include "../../ext/windows/mixed.h"
+#include "../../ext/windows/power.h"
+#include "../../ext/windows/soft.h"
+#include "../../ext/windows/stochastic.h"
+#include "../../ext/windows/tdgs.h"
+#include "../../ext/windows/weighted.h"
+
+using namespace poolnb;
+
+namespace {
+
+FILE* in;
+FILE* out;
+
+template <class T>
+T read_one() {
+  T x;
+  if (fread(&x, sizeof x, 1, in) != 1) abort();
+  return x;
+}
+
+// A tensor (N, C, D, H, W); in memory with channels last if asked for.
+template <class S>
+struct Held {
+  std::vector<S> data;
+  int64_t size[5], stride[5];
+
+  Held(int64_t n, int64_t c, const int64_t* space, bool last, bool given) {
+    const int64_t sizes[5] = {n, c, space[0], space[1], space[2]};
+    const int order[2][5] = {{4, 3, 2, 1, 0}, {1, 4, 3, 2, 0}};
+    int64_t step = 1;
+    for (int d : order[last]) {
+      size[d] = sizes[d];
+      stride[d] = step;
+      step *= sizes[d];
+    }
+    data = std::vector<S>(step, S(77));  // what is not written shows
+    if (given) each([&](S& x) { x = S(read_one<double>()); });
+  }
+  template <class Use>
+  void each(const Use& use) {
+    int64_t i[5];
+    for (i[0] = 0; i[0] < size[0]; ++i[0])
+      for (i[1] = 0; i[1] < size[1]; ++i[1])
+        for (i[2] = 0; i[2] < size[2]; ++i[2])
+          for (i[3] = 0; i[3] < size[3]; ++i[3])
+            for (i[4] = 0; i[4] < size[4]; ++i[4]) {
+              int64_t at = 0;
+              for (int d = 0; d < 5; ++d) at += i[d] * stride[d];
+              use(data[at]);
+            }
+  }
+  void write() {
+    each([&](S& x) {
+      const double y = double(x);
+      fwrite(&y, sizeof y, 1, out);
+    });
+  }
+  View view() {
+    View v;
+    v.data = data.data();
+    v.dtype = sizeof(S) == 8 ? Dtype::float64 : sizeof(S) == 4 ? Dtype::float32 : Dtype::boolean;
+    for (int d = 0; d < 5; ++d) v.stride[d] = stride[d];
+    return v;
+  }
+};
+
+// The grid that the GPU would run: whole blocks, the last of them partly idle.
+template <class Body>
+void grid(int64_t n, const Body& body) {
+  constexpr int64_t threads = 256;
+  for (int64_t block = 0; block < (n + threads - 1) / threads; ++block)
+    for (int64_t thread = 0; thread < threads; ++thread)
+      if (block * threads + thread < n) body(block * threads + thread);
+}
+
+template <class Op, class T, bool last>
+void run() {
+  Problem q;
+  int64_t* const fields[] = {q.windows.size,    q.windows.kernel,   q.windows.stride,
+                             q.windows.padding, q.windows.dilation, q.windows.output};
+  for (int64_t* field : fields)
+    for (int a = 0; a < 3; ++a) field[a] = read_one<int64_t>();
+  q.batch = read_one<int64_t>();
+  q.channels = read_one<int64_t>();
+  const bool masked = read_one<int64_t>();
+  q.options.draws = read_one<int64_t>();
+  q.options.seed = uint64_t(read_one<int64_t>());
+  for (double& value : q.options.value) value = read_one<double>();
+  q.want_parameters = true;
+  const int64_t n = q.batch, c = q.channels, *size = q.windows.size, *output = q.windows.output;
+  Held<T> x(n, c, size, last, true), grad_x(n, c, size, last, false);
+  std::vector<Held<T>> second, parameter, grad_parameter;
+  if (Op::inputs > 1) {
+    second.emplace_back(n, c, size, last, true);
+    second.emplace_back(n, c, size, last, false);
+    q.input[1] = second[0].view();
+    q.grad_input[1] = second[1].view();
+  }
+  std::vector<Held<uint8_t>> mask;
+  if (masked) {
+    mask.emplace_back(n, c, size, last, true);
+    q.mask = mask[0].view();
+  }
+  for (int i = 0; i < Op::parameters; ++i) {
+    parameter.emplace_back(n, c, output, last, true);
+    grad_parameter.emplace_back(n, c, output, last, false);
+  }
+  for (int i = 0; i < Op::parameters; ++i) {
+    q.parameter[i] = parameter[i].view();
+    q.grad_parameter[i] = grad_parameter[i].view();
+  }
+  Held<T> y(n, c, output, last, false), grad(n, c, output, last, true);
+  q.input[0] = x.view();
+  q.output = y.view();
+  q.grad = grad.view();
+  q.grad_input[0] = grad_x.view();
+  std::vector<Left<Op, T>> left(window_count(q));
+  grid(window_count(q), [&](int64_t i) { forward_body<Op, T, T, last>(q, i); });
+  grid(window_count(q), [&](int64_t i) { window_body<Op, T, T, last>(q, left.data(), i); });
+  grid(position_count(q), [&](int64_t i) { gather_body<Op, T, T, last>(q, left.data(), i); });
+  y.write();
+  grad_x.write();
+  if (Op::inputs > 1) second[1].write();
+  for (auto& g : grad_parameter) g.write();
+}
+
+template <class Op>
+void run_any() {
+  const bool wide = read_one<int64_t>(), last = read_one<int64_t>();
+  if (wide) last ? run<Op, double, true>() : run<Op, double, false>();
+  else last ? run<Op, float, true>() : run<Op, float, false>();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 3 || !(in = fopen(argv[1], "rb")) || !(out = fopen(argv[2], "wb"))) return 2;
+  int64_t op;
+  while (fread(&op, sizeof op, 1, in) == 1) {
+    void (*const runs[])() = {run_any<Gem>,  run_any<Lp>,         run_any<Lse>,  run_any<Mixed>,
+                              run_any<Soft>, run_any<Stochastic>, run_any<Tdgs>, run_any<Weighted>};
+    runs[op]();
+  }
+  fclose(out);
+  return 0;
+}
