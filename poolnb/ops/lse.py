@@ -23,6 +23,8 @@ from poolnb.ops.taps import accumulate, channelwise, counts, may_be_empty, open_
 
 # exp(-_LIMIT) is 0 in every dtype.
 _LIMIT = 1e4
+# Makes 0 / 0 a 1 and changes no other quotient. (A clamp away from 0 would do, but expm1 of tiny numbers is slow.)
+_LEAST = 1e-37
 
 
 class _State(NamedTuple):
@@ -72,8 +74,7 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
 
 def _quotient(function: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
     """function(v) / v for v <= 0, 1 at 0."""
-    v = v.clamp(max=-torch.finfo(v.dtype).tiny)
-    return function(v) / v
+    return (function(v) - _LEAST) / (v - _LEAST)
 
 
 def _with_infinities(y: Tensor, taps: Tensor, valid: Tensor | None, sharpness: Tensor, windows: Geometry) -> Tensor:
