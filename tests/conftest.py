@@ -18,27 +18,24 @@ settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-# ---- every test of an operator runs twice: with the PyTorch kernels and with the compiled ones ----
+# ---- tests of operators run twice: with the PyTorch kernels and with the compiled ones ----
 
 
-def pytest_generate_tests(metafunc):
-    if "operator" in metafunc.fixturenames:
-        # Of module scope: the kernels are switched twice per file, and hypothesis accepts it.
-        metafunc.fixturenames.append("kernels")
-        metafunc.parametrize("kernels", ["pytorch", "compiled"], indirect=True, scope="module")
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(params=["pytorch", "compiled"], scope="module")
 def kernels(request):
+    """The set of kernels that is in force: a file asks for both with `pytest.mark.usefixtures("kernels")`.
+
+    Of module scope: the kernels are switched twice per file, and hypothesis accepts it.
+    """
     from poolnb import native
 
-    if request.param == "compiled":
-        if not native.available():
-            pytest.skip(f"no compiled kernels: {native.status()}")
-        yield
-    else:
+    if request.param == "pytorch":
         with native.disabled():
-            yield
+            yield request.param
+    elif native.available():
+        yield request.param
+    else:
+        pytest.skip(f"no compiled kernels: {native.status()}")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -47,12 +44,24 @@ def pytest_collection_modifyitems(config, items):
 
     compiled = native.operators()
     if compiled:
-        idle = [i for i in items if _compiled_operator(i) not in (None, *compiled)]
+        idle = [item for item in items if _compiled_operator(item) not in (None, *compiled)]
         config.hook.pytest_deselected(items=idle)
-        items[:] = [i for i in items if i not in set(idle)]
+        items[:] = [item for item in items if item not in set(idle)]
 
 
 def _compiled_operator(item):
-    """The name of the operator if the item is a test of compiled kernels."""
+    """The operator that a test of the compiled kernels is about; None for any other test, or if it does not say."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    return parameters["operator"].name if parameters.get("kernels") == "compiled" else None
+    if parameters.get("kernels") != "compiled":
+        return None
+    return _operator(parameters.get("operator", parameters.get("name")))
+
+
+def _operator(about):
+    """The operator's name, from a row of the table of operators or from the name of a pooler or an operator."""
+    import poolnb
+    from poolnb.registry import pool_class
+
+    if isinstance(about, str):
+        return pool_class(about).op if about in poolnb.list_pools() else about
+    return getattr(about, "name", None)

@@ -20,6 +20,8 @@ from operators import (
 
 from poolnb.geometry import memory_format, resolve
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 _SHAPES = {1: (2, 3, 9), 2: (2, 3, 5, 6), 3: (2, 3, 4, 3, 4)}
 
 
@@ -100,6 +102,8 @@ def test_the_table_holds_every_operator_with_a_function() -> None:
 def test_half_types_accumulate_in_float32(operator: Operator, dtype: torch.dtype) -> None:
     # 3000 taps near 1: a sum kept in half precision stops growing at 2048 (float16) or 256 (bfloat16).
     x = 1 + 0.1 * torch.rand(1, 1, 3000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    given_case = case(operator, 1, tuple(x.shape), {"kernel_size": None}, dtype=dtype).with_input(x.to(dtype))
+    # S3Pool adds over its map of maxima, one for each position of the stride.
+    geometry = {"kernel_size": 1, "stride": 3000} if operator.name == "s3" else {"kernel_size": None}
+    given_case = case(operator, 1, tuple(x.shape), geometry, dtype=dtype).with_input(x.to(dtype))
     y = given_case.run()
     torch.testing.assert_close(y.double(), given_case.expected(), **TOLERANCE[dtype])

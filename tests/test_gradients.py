@@ -26,6 +26,8 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 _GEOMETRIES: dict[str, dict[str, Any]] = {
     "plain": {"kernel_size": 2},
     "overlapping": {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},

@@ -10,6 +10,8 @@ from torch import Tensor
 import poolnb
 from poolnb import functional as F
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 _SHAPES = {1: (2, 3, 9), 2: (2, 3, 7, 6), 3: (2, 3, 5, 4, 5)}
 _GEOMETRY = {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}
 

@@ -5,41 +5,22 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-import warnings
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
 import pytest
 import torch
+from poolers import LEARNED, SAMPLED, batch, every_pooler, make
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import poolnb
 from poolnb import functional as F
 
-every_pooler = pytest.mark.parametrize("name", poolnb.list_pools())
-_SAMPLED = ("s3", "stochastic", "tdgs")
-_LEARNED = ("attention", "auto", "gated", "gem", "lip", "lse", "mixed", "tdgs", "tree")
-
-
-def make(name: str, seed: int = 0, **own: Any) -> nn.Module:
-    """A pooler for (N, 3, 7, 6) with overlapping, padded windows and parameters away from their first values."""
-    torch.manual_seed(seed)
-    module = poolnb.create_pool(name, 3, 2, padding=1, channels=3, output_size=(4, 3), **own)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.1 * torch.rand_like(parameter))
-    return module
-
-
-def batch(seed: int = 0, n: int = 2) -> Tensor:
-    return torch.randn(n, 3, 7, 6, generator=torch.Generator().manual_seed(seed))
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 def seeded(name: str, training: bool) -> dict[str, Tensor]:
-    return {"seed": torch.tensor(5)} if training and name in _SAMPLED else {}
+    return {"seed": torch.tensor(5)} if training and name in SAMPLED else {}
 
 
 def gradients(module: nn.Module, call: Any, x: Tensor, **more: Any) -> tuple[Tensor, list[Tensor]]:
@@ -72,7 +53,7 @@ def test_inductor_gives_the_same_as_eager(name: str) -> None:
     same, same_grads = gradients(module, compiled, x, **seeded(name, True))
     torch.testing.assert_close(same, y)
     torch.testing.assert_close(same_grads, grads)
-    if name in _SAMPLED:  # the compiler may draw seeds in its own way, but torch.manual_seed fixes them
+    if name in SAMPLED:  # the compiler may draw seeds in its own way, but torch.manual_seed fixes them
         torch.manual_seed(1)
         first, second = compiled(x), compiled(x)
         assert not torch.equal(first, second)
@@ -80,7 +61,7 @@ def test_inductor_gives_the_same_as_eager(name: str) -> None:
         assert torch.equal(compiled(x), first) and torch.equal(compiled(x), second)
 
 
-@pytest.mark.parametrize("name", _SAMPLED)
+@pytest.mark.parametrize("name", SAMPLED)
 def test_eager_and_compiled_draw_the_same_seeds(name: str) -> None:
     torch._dynamo.reset()
     module, x = make(name), batch()
@@ -114,32 +95,6 @@ def test_exports(name: str) -> None:
     loaded = torch.export.load(stored).module()
     for n in (2, 5):
         torch.testing.assert_close(loaded(batch(1, n)), module(batch(1, n)))
-
-
-@every_pooler
-def test_onnx_runs_with_the_same_numbers(name: str, tmp_path: Path) -> None:
-    module, path = make(name).eval(), tmp_path / "pool.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        free = ({0: torch.export.Dim("batch", min=1, max=64)},)
-        torch.onnx.export(module, (batch(),), path, dynamo=True, dynamic_shapes=free, verbose=False)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    for n in (2, 5):
-        (y,) = session.run(None, {session.get_inputs()[0].name: batch(1, n).numpy()})
-        with torch.no_grad():
-            np.testing.assert_allclose(y, module(batch(1, n)).numpy(), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", _SAMPLED)
-def test_onnx_export_of_a_draw_says_that_it_cannot(name: str, tmp_path: Path) -> None:
-    module = make(name).train()
-    with warnings.catch_warnings(), pytest.raises(Exception) as caught:
-        warnings.simplefilter("ignore")
-        torch.onnx.export(module, (batch(),), tmp_path / "pool.onnx", dynamo=True, verbose=False)
-    errors = [caught.value]
-    while errors[-1].__cause__ is not None:
-        errors.append(errors[-1].__cause__)
-    assert any("call eval() before the export" in str(e) for e in errors), errors
 
 
 # ---- autocast and dtypes ---------------------------------------------------------------------------------------------
@@ -216,7 +171,7 @@ def test_state_dict_round_trip(name: str) -> None:
     torch.save(module.state_dict(), file)
     file.seek(0)
     state = torch.load(file, weights_only=True)
-    assert bool(state) == (name in _LEARNED)
+    assert bool(state) == (name in LEARNED)
     if state:
         assert not torch.equal(module(x), other(x))
     other.load_state_dict(state)
@@ -233,7 +188,7 @@ def test_pickle_and_deepcopy(name: str) -> None:
             assert a is not b and torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", _LEARNED)
+@pytest.mark.parametrize("name", LEARNED)
 def test_parameters_can_be_parametrized(name: str) -> None:
     module, x = make(name), batch()
     path, parameter = next(iter(module.named_parameters()))
@@ -281,7 +236,7 @@ def test_manual_seed_reproduces_a_training_run_bit_for_bit(name: str) -> None:
 def test_sampled_poolers_draw_anew_in_every_step() -> None:
     # With the same seed in every call the run differs from the one that draws seeds: the draws do vary.
     x = batch()
-    for name in _SAMPLED:
+    for name in SAMPLED:
         module = make(name)
         outputs = [module(x) for _ in range(4)]
         assert len({y.detach().numpy().tobytes() for y in outputs}) == 4

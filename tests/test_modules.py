@@ -11,6 +11,8 @@ from torch import Tensor
 import poolnb
 from poolnb import functional as F
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 _SHAPES = {1: (2, 4, 8), 2: (2, 4, 6, 8), 3: (2, 4, 4, 6, 2)}
 every_dimension = pytest.mark.parametrize("dims", [1, 2, 3])
 

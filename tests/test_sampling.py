@@ -27,6 +27,8 @@ from poolnb.geometry import resolve
 from poolnb.ops import philox
 from poolnb.reference import sampling as oracle
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 CPU = torch.device("cpu")
 SAMPLED = ("stochastic", "s3", "tdgs")
 every_sampled = pytest.mark.parametrize("name", SAMPLED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import Any
 
@@ -25,6 +24,8 @@ from torch import Tensor
 
 import poolnb
 from poolnb import functional as F
+
+pytestmark = pytest.mark.usefixtures("kernels")
 
 # Operators that weigh taps by a softmax, or pick one: +inf wins, -inf has no part.
 _SOFT_OR_MAX = ("max", "lse", "soft", "weighted", "tdgs")
@@ -263,14 +264,10 @@ def test_the_gradient_of_a_masked_max_of_endless_taps_goes_to_the_first_valid_on
     assert torch.autograd.grad(y.sum(), x)[0].flatten().tolist() == [1, 0, 1, 0]
 
 
-@pytest.mark.parametrize("active", [False, True])
-def test_mixed_with_the_whole_share_is_max_even_where_the_mean_is_undefined(active: bool) -> None:
-    from poolnb import native
-
+def test_mixed_with_the_whole_share_is_max_even_where_the_mean_is_undefined() -> None:
     x = torch.tensor([[[torch.inf, -torch.inf, 1.0]]])
-    with contextlib.nullcontext() if active else native.disabled():
-        assert poolnb.functional.mixed_pool1d(x, 3, alpha=1.0).item() == torch.inf
-        assert math.isnan(poolnb.functional.mixed_pool1d(x, 3, alpha=0.5).item())
+    assert poolnb.functional.mixed_pool1d(x, 3, alpha=1.0).item() == torch.inf
+    assert math.isnan(poolnb.functional.mixed_pool1d(x, 3, alpha=0.5).item())
 
 
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])

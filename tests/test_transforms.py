@@ -5,9 +5,12 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
+import pytest
 import torch
 from operators import Case, Operator, case, every_operator
 from torch import Tensor
+
+pytestmark = pytest.mark.usefixtures("kernels")
 
 _ENTRIES = 3
 _OVERLAPPING = {"kernel_size": 3, "stride": 2, "padding": 1}

@@ -11,7 +11,6 @@ series of :math:`\varphi'` takes its place.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -23,8 +22,8 @@ from poolnb.ops.taps import accumulate, channelwise, counts, may_be_empty, open_
 
 # exp(-_LIMIT) is 0 in every dtype.
 _LIMIT = 1e4
-# Makes 0 / 0 a 1 and changes no other quotient. (A clamp away from 0 would do, but expm1 of tiny numbers is slow.)
-_LEAST = 1e-37
+# A quotient that is 1 at 0 is 1 to every digit here too. (Nearer to 0 would do as well, but expm1 is slow there.)
+_LEAST = 1e-18
 
 
 class _State(NamedTuple):
@@ -60,8 +59,8 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
     if careful:
         ahead = _bounded(ahead, r)
     # log(mean exp(r d)) / r by quotients that are 1 at 0: nothing is divided by r.
-    rise = (ahead * _quotient(torch.expm1, r * ahead) * share).sum(0)
-    lift = rise * _quotient(torch.log1p, r * rise)
+    rise = (ahead * _expm1_quotient(r * ahead) * share).sum(0)
+    lift = rise * _log1p_quotient(r * rise)
     y = peak + lift
     if may_be_empty(mask, windows):
         assert valid is not None
@@ -72,9 +71,21 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
     return _State(ahead, lift, original == torch.inf, share, r, y)
 
 
-def _quotient(function: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
-    """function(v) / v for v <= 0, 1 at 0."""
-    return (function(v) - _LEAST) / (v - _LEAST)
+def _expm1_quotient(v: Tensor) -> Tensor:
+    """(exp(v) - 1) / v for v <= 0, 1 at 0."""
+    if torch.onnx.is_in_onnx_export():  # ONNX has no expm1
+        return _phi(v)
+    v = v.clamp(max=-_LEAST)
+    return v.expm1() / v
+
+
+def _log1p_quotient(v: Tensor) -> Tensor:
+    """ln(1 + v) / v for v <= 0, 1 at 0."""
+    if torch.onnx.is_in_onnx_export():  # nor log1p: the rounding of 1 + v cancels where it is subtracted again
+        rounded = 1 + v
+        return torch.where(rounded == 1, 1, rounded.log() / torch.where(rounded == 1, 1, rounded - 1))
+    v = v.clamp(max=-_LEAST)
+    return v.log1p() / v
 
 
 def _with_infinities(y: Tensor, taps: Tensor, valid: Tensor | None, sharpness: Tensor, windows: Geometry) -> Tensor:

@@ -1,0 +1,29 @@
+"""The poolers as modules, as the tests of what PyTorch does with modules see them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import poolnb
+
+every_pooler = pytest.mark.parametrize("name", poolnb.list_pools())
+SAMPLED = ("s3", "stochastic", "tdgs")
+LEARNED = ("attention", "auto", "gated", "gem", "lip", "lse", "mixed", "tdgs", "tree")
+
+
+def make(name: str, seed: int = 0, **own: Any) -> nn.Module:
+    """A pooler for (N, 3, 7, 6) with overlapping, padded windows and parameters away from their first values."""
+    torch.manual_seed(seed)
+    module = poolnb.create_pool(name, 3, 2, padding=1, channels=3, output_size=(4, 3), **own)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.rand_like(parameter))
+    return module
+
+
+def batch(seed: int = 0, n: int = 2) -> Tensor:
+    return torch.randn(n, 3, 7, 6, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,51 @@
+"""Export to ONNX: what onnxruntime computes is what the module computes, or the export says why it cannot."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from poolers import SAMPLED, batch, every_pooler, make
+from torch import nn
+
+import poolnb
+
+
+@every_pooler
+def test_onnx_runs_with_the_same_numbers(name: str, tmp_path: Path) -> None:
+    check_onnx(make(name).eval(), tmp_path / "pool.onnx")
+
+
+@pytest.mark.parametrize("r", [0.0, -1e-3])
+def test_onnx_of_lse_is_accurate_for_every_r(r: float, tmp_path: Path) -> None:
+    # ONNX has neither expm1 nor log1p.
+    check_onnx(poolnb.LSEPool2d(3, 2, padding=1, r=r), tmp_path / "pool.onnx")
+
+
+def check_onnx(module: nn.Module, path: Path) -> None:
+    """Export for any batch size, and compare what onnxruntime makes of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        free = ({0: torch.export.Dim("batch", min=1, max=64)},)
+        torch.onnx.export(module, (batch(),), path, dynamo=True, dynamic_shapes=free, verbose=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for n in (2, 5):
+        (y,) = session.run(None, {session.get_inputs()[0].name: batch(1, n).numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(y, module(batch(1, n)).numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_onnx_export_of_a_draw_says_that_it_cannot(name: str, tmp_path: Path) -> None:
+    module = make(name).train()
+    with warnings.catch_warnings(), pytest.raises(Exception) as caught:
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, (batch(),), tmp_path / "pool.onnx", dynamo=True, verbose=False)
+    errors = [caught.value]
+    while errors[-1].__cause__ is not None:
+        errors.append(errors[-1].__cause__)
+    assert any("call eval() before the export" in str(e) for e in errors), errors
