@@ -1,4 +1,5 @@
-"""The real data sets: digits (needs no file), MNIST and CIFAR-10 (the original files, read by torchvision).
+"""The real data sets: digits (needs no file), MNIST and CIFAR-10 (the original files, read by torchvision), and clips
+cut from CIFAR-10.
 
 Files are looked for in the folder that the environment variable POOLNB_DATA names; without it, in `poolnb/data` of the
 user's cache directory. Missing files are downloaded there, once.
@@ -35,12 +36,21 @@ class DatasetInfo:
     """What is known of a data set without reading it."""
 
     title: str
-    shape: tuple[int, int, int]  # channels, height, width
+    shape: tuple[int, ...]  # channels, height, width; of clips: channels, frames, height, width
     largest: int  # the pixel value that becomes 1.0
     folder: str = ""  # below the data folder
     files: tuple[tuple[str, str], ...] = ()  # name and md5
 
 
+_CIFAR10_FILES = (
+    ("data_batch_1", "c99cafc152244af753f735de768cd75f"),
+    ("data_batch_2", "d4bba439e000b95fd0a9bffe97cbabec"),
+    ("data_batch_3", "54ebc095f3ab1f0389bbae665268c751"),
+    ("data_batch_4", "634d18415352ddfa80567beed471001a"),
+    ("data_batch_5", "482c414d41f54cd18b22e5b47cb7c3cb"),
+    ("test_batch", "40351d587109b95175f43aff81a1287e"),
+    ("batches.meta", "5ff9c542aee3614f3951f8cda6e48888"),
+)
 DATASETS = {
     # scikit-learn's copy of the UCI test set. At 8 x 8 three 2 x 2 pools leave one position: the recipe fits as it is.
     "digits": DatasetInfo("scikit-learn's digits", (1, 8, 8), 16),
@@ -61,16 +71,10 @@ DATASETS = {
         (3, 32, 32),
         255,
         "cifar-10-batches-py",
-        (
-            ("data_batch_1", "c99cafc152244af753f735de768cd75f"),
-            ("data_batch_2", "d4bba439e000b95fd0a9bffe97cbabec"),
-            ("data_batch_3", "54ebc095f3ab1f0389bbae665268c751"),
-            ("data_batch_4", "634d18415352ddfa80567beed471001a"),
-            ("data_batch_5", "482c414d41f54cd18b22e5b47cb7c3cb"),
-            ("test_batch", "40351d587109b95175f43aff81a1287e"),
-            ("batches.meta", "5ff9c542aee3614f3951f8cda6e48888"),
-        ),
+        _CIFAR10_FILES,
     ),
+    # Short films of real photographs, for pooling in 3-D: see clips.py.
+    "clips": DatasetInfo("clips of CIFAR-10", (3, 8, 16, 16), 255, "cifar-10-batches-py", _CIFAR10_FILES),
 }
 
 
@@ -92,8 +96,8 @@ def missing_files(name: str) -> list[str]:
 class Samples:
     """Images and labels on one device.
 
-    `pixels` is uint8 (N, H, W, C), so that a batch of it, seen as (N, C, H, W), is channels_last. `labels` is int64
-    (N,). `largest` is the pixel value that becomes 1.0.
+    `pixels` is uint8 (N, H, W, C) or (N, D, H, W, C), so that a batch of it, seen as (N, C, ...), is channels_last.
+    `labels` is int64 (N,). `largest` is the pixel value that becomes 1.0.
     """
 
     pixels: Tensor
@@ -104,8 +108,8 @@ class Samples:
         return len(self.labels)
 
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Images as float32 (B, C, H, W) in [0, 1], channels_last, and their labels."""
-        pixels = self.pixels[index].permute(0, 3, 1, 2)
+        """Images as float32 (B, C, ...) in [0, 1], channels_last, and their labels."""
+        pixels = self.pixels[index].movedim(-1, 1)
         return pixels.to(torch.float32).mul_(1 / self.largest), self.labels[index]
 
     def subset(self, index: Tensor) -> Samples:
@@ -128,7 +132,12 @@ class Dataset:
 def load(name: str) -> Dataset:
     """The data set `name`, on the CPU. Raises `DataError` if a file is missing and cannot be had, or is damaged."""
     info = DATASETS[name]
-    if info.files:
+    if name == "clips":
+        from .clips import film
+
+        whole = load("cifar10")
+        train, test = film(whole.train, 5000), film(whole.test, 1000)
+    elif info.files:
         _ensure_files(name)
         train, test = (_from_torchvision(name, train=part) for part in (True, False))
     else:
@@ -137,7 +146,6 @@ def load(name: str) -> Dataset:
     for samples in (train, test):
         digest.update(samples.pixels.numpy().tobytes())
         digest.update(samples.labels.numpy().tobytes())
-    note_data(name, digest.hexdigest())
     note_data(name, digest.hexdigest())
     return Dataset(train, test, digest.hexdigest())
 

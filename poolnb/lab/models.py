@@ -13,25 +13,27 @@ import poolnb
 from .config import ConfigError, RunConfig
 from .data import CLASSES, DATASETS
 
-PoolMaker = Callable[[int, tuple[int, int]], nn.Module]
+Size = tuple[int, ...]
+PoolMaker = Callable[[int, Size], nn.Module]
 
 
 class Recipe(nn.Module):
     """Three times conv 3x3 - ReLU - pool 2x2, with 16, 32 and 64 channels, then 128 hidden units and the classes.
 
-    The network of the TDGS author's experiments. `make_pool(channels, output_size)` gives the pooling modules.
-    Input: float (N, C, H, W) with H, W >= 8; output: (N, 10) scores.
+    The network of the TDGS author's experiments; of volumes, the same with 3x3x3 and 2x2x2. `make_pool(channels,
+    output_size)` gives the pooling modules. Input: float (N, C, *size), every size >= 8; output: (N, 10) scores.
     """
 
-    def __init__(self, shape: tuple[int, int, int], make_pool: PoolMaker, dropout: float = 0.0) -> None:
+    def __init__(self, shape: tuple[int, ...], make_pool: PoolMaker, dropout: float = 0.0) -> None:
         super().__init__()
-        channels, height, width = shape
+        channels, *size = shape
+        convolution = {2: nn.Conv2d, 3: nn.Conv3d}[len(size)]
         widths = (16, 32, 64)
         # Every layer but the pools first: so that with one seed all poolers start from the same weights.
         inputs = (channels, *widths[:-1])
-        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in zip(inputs, widths, strict=True))
-        sizes = [(height >> step, width >> step) for step in (1, 2, 3)]
-        self.hidden = nn.Linear(widths[-1] * sizes[-1][0] * sizes[-1][1], 128)
+        self.convs = nn.ModuleList(convolution(i, o, 3, padding=1) for i, o in zip(inputs, widths, strict=True))
+        sizes = _halved(size, 3)
+        self.hidden = nn.Linear(widths[-1] * torch.Size(sizes[-1]).numel(), 128)
         self.output = nn.Linear(128, CLASSES)
         self.dropout = nn.Dropout(dropout)
         self.pools = nn.ModuleList(make_pool(width_, size) for width_, size in zip(widths, sizes, strict=True))
@@ -44,24 +46,65 @@ class Recipe(nn.Module):
         return self.output(self.dropout(x))
 
 
-def recipe(config: RunConfig) -> nn.Module:
-    """The `Recipe` network with the pooler of `config`."""
+class ResNet18(nn.Module):
+    """torchvision's ResNet-18 for small images, its resolution lowered by pools alone.
 
-    def make_pool(channels: int, output_size: tuple[int, int]) -> nn.Module:
-        return poolnb.create_pool(
-            config.pooler, 2, 2, channels=channels, output_size=output_size, **config.pooler_options
+    The stem is a 3x3 convolution of stride 1, and every stage begins with a pool 2x2: the first in place of the stem's
+    max pool, the others in place of the stride of the stage's first convolution and shortcut. Four pools, then; the
+    network's own average over all positions at the end stays. Input: (N, C, H, W) with H, W >= 16; output: (N, 10).
+    """
+
+    def __init__(self, shape: tuple[int, ...], make_pool: PoolMaker, dropout: float = 0.0) -> None:
+        from torchvision.models import resnet18
+
+        super().__init__()
+        channels, *size = shape
+        if len(size) != 2 or min(size) < 16:
+            raise ConfigError(f"model is 'resnet18', for images of at least 16 x 16; these are {size}")
+        net = resnet18(num_classes=CLASSES)
+        self.stem = nn.Sequential(nn.Conv2d(channels, 64, 3, padding=1, bias=False), net.bn1, net.relu)
+        self.stages = nn.ModuleList((net.layer1, net.layer2, net.layer3, net.layer4))
+        for stage in self.stages[1:]:
+            first: Any = stage[0]  # type: ignore[index]
+            first.conv1.stride = first.downsample[0].stride = (1, 1)
+        self.output = nn.Sequential(nn.Dropout(dropout), net.fc)
+        sizes = _halved(size, 4)
+        self.pools = nn.ModuleList(
+            make_pool(width, size) for width, size in zip((64, 64, 128, 256), sizes, strict=True)
         )
 
-    return Recipe(DATASETS[config.dataset].shape, make_pool, config.dropout)
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images)
+        for pool, stage in zip(self.pools, self.stages, strict=True):
+            x = stage(pool(x))
+        return self.output(x.mean((2, 3)))
 
 
-MODELS: dict[str, Callable[[RunConfig], nn.Module]] = {"recipe": recipe}
+def _halved(size: list[int], times: int) -> list[Size]:
+    """The sizes after one, two, ... pools of width 2."""
+    return [tuple(length >> step for length in size) for step in range(1, times + 1)]
+
+
+MODELS: dict[str, Callable[[tuple[int, ...], PoolMaker, float], nn.Module]] = {"recipe": Recipe, "resnet18": ResNet18}
+
+
+def pool_maker(config: RunConfig) -> PoolMaker:
+    """What makes the pooling modules of `config`, of width and stride 2, for channels and an output size."""
+
+    def make_pool(channels: int, output_size: Size) -> nn.Module:
+        own = config.pooler_options
+        dims = len(output_size)
+        return poolnb.create_pool(config.pooler, 2, 2, dims=dims, channels=channels, output_size=output_size, **own)
+
+    return make_pool
 
 
 def build(config: RunConfig) -> nn.Module:
     """The network of `config` on the CPU, its weights drawn from torch's default generator. Raises `ConfigError`."""
     try:
-        return MODELS[config.model](config)
+        return MODELS[config.model](DATASETS[config.dataset].shape, pool_maker(config), config.dropout)
+    except ConfigError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"pooler_options is {config.pooler_options!r}, not accepted by {config.pooler!r}: {error}"

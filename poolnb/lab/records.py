@@ -7,7 +7,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas
 
 FORMAT = "poolnb-run/1"
+
+Curves = dict[str, list[float]]
 
 
 class RecordError(UserError, ValueError):
@@ -48,7 +50,7 @@ class Record:
     key: str
     status: str
     error: str | None = None
-    curves: dict[str, list[float]] = field(default_factory=dict)
+    curves: Curves = field(default_factory=dict)
     summary: dict[str, dict[str, float] | None] = field(default_factory=dict)
     pooling: dict[str, dict[str, Any]] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
@@ -64,9 +66,49 @@ class Record:
         """Everything but the timing: equal, bit for bit, for two runs of one configuration on one CPU."""
         return {name: value for name, value in asdict(self).items() if name != "timing"}
 
+    def first(self, epochs: int) -> Record:
+        """The record of the same run with so many epochs: its beginning, since nothing depends on the number of epochs.
+
+        What is known of the end alone, the learned pooling parameters, is left out. Raises `ValueError` if the run was
+        shorter or has failed.
+        """
+        if self.status != "done" or not 1 <= epochs <= self.config.epochs:
+            raise ValueError(f"epochs is {epochs}; accepted: 1 to {self.config.epochs}, of a run that is done")
+        if epochs == self.config.epochs:
+            return self
+        config = replace(self.config, epochs=epochs)
+        curves = {name: curve[:epochs] for name, curve in self.curves.items()}
+        timing = self.timing
+        if "epochs" in timing:
+            timing = timing | {"epochs": timing["epochs"][:epochs], "seconds": sum(timing["epochs"][:epochs])}
+        return replace(
+            self,
+            parameters=config.parameters,
+            key=config.key,
+            curves=curves,
+            summary=summarise(curves),
+            pooling={},
+            timing=timing,
+        )
+
     def to_json(self) -> str:
         """The record as a text that floats survive unchanged. Raises ValueError for a NaN."""
         return json.dumps(asdict(self), allow_nan=False, indent=1) + "\n"
+
+
+def summarise(curves: Curves) -> dict[str, dict[str, float] | None]:
+    """The values of the last epoch, and of the early-stopped one (None without validation samples).
+
+    Early stopping takes the epoch with the best validation accuracy, the earlier one at a tie. Test values play no
+    part in it.
+    """
+
+    def at(index: int) -> dict[str, float]:
+        return {"epoch": index + 1, **{name: curve[index] for name, curve in curves.items()}}
+
+    accuracy = curves.get("validation_accuracy")
+    best = at(max(range(len(accuracy)), key=accuracy.__getitem__)) if accuracy else None
+    return {"last": at(len(curves["test_accuracy"]) - 1), "early_stopped": best}
 
 
 def parse_record(text: str) -> Record:

@@ -22,14 +22,12 @@ from torch.nn import functional as F
 from . import data, models
 from .config import ConfigError, RunConfig, UserError
 from .provenance import source_hash
-from .records import Record, prepare_folder, write_record
+from .records import Curves, Record, prepare_folder, summarise, write_record
 
 EVALUATION_BATCH = 250  # on a CPU: its activations stay in the cache
 EVALUATION_BATCH_CUDA = 5000
 FEW_VALUES = 64  # a pooling parameter with no more values than this is recorded value by value
 HISTOGRAM_BINS = 40
-
-Curves = dict[str, list[float]]
 
 
 class RunError(UserError, RuntimeError):
@@ -105,7 +103,9 @@ class _Job:
 
     @classmethod
     def prepare(cls, config: RunConfig, device: torch.device) -> _Job:
-        model = models.build(config).to(device).to(memory_format=torch.channels_last)
+        model = models.build(config).to(device)
+        if len(data.DATASETS[config.dataset].shape) == 3:  # images: channels last
+            model = model.to(memory_format=torch.channels_last)
         dataset = data.load(config.dataset)
         train, validation = data.split(dataset.train, config.validation, config.limit)
         hashes = {"sources": _source_hash(), "data": dataset.sha256}
@@ -203,21 +203,6 @@ def evaluate(model: nn.Module, samples: data.Samples) -> tuple[Tensor, Tensor]:
         loss += F.cross_entropy(scores, labels, reduction="sum")
         correct += (scores.argmax(1) == labels).sum()
     return loss, correct
-
-
-def summarise(curves: Curves) -> dict[str, dict[str, float] | None]:
-    """The values of the last epoch, and of the early-stopped one (None without validation samples).
-
-    Early stopping takes the epoch with the best validation accuracy, the earlier one at a tie. Test values play no
-    part in it.
-    """
-
-    def at(index: int) -> dict[str, float]:
-        return {"epoch": index + 1, **{name: curve[index] for name, curve in curves.items()}}
-
-    accuracy = curves.get("validation_accuracy")
-    best = at(max(range(len(accuracy)), key=accuracy.__getitem__)) if accuracy else None
-    return {"last": at(len(curves["test_accuracy"]) - 1), "early_stopped": best}
 
 
 def describe_parameter(value: Tensor, trajectory: list[float]) -> dict[str, Any]:

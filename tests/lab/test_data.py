@@ -11,6 +11,7 @@ PUBLISHED = {  # samples in the training and in the test set
     "digits": (1437, 360),
     "mnist": (60_000, 10_000),
     "cifar10": (50_000, 10_000),
+    "clips": (5000, 1000),  # of the first photographs
 }
 
 
@@ -44,8 +45,8 @@ def test_a_data_set_is_what_was_published(name):
     info, dataset = data.DATASETS[name], data.load(name)
     assert (len(dataset.train), len(dataset.test)) == PUBLISHED[name]
     for samples in (dataset.train, dataset.test):
-        channels, height, width = info.shape
-        assert samples.pixels.dtype == torch.uint8 and samples.pixels.shape[1:] == (height, width, channels)
+        channels, *size = info.shape
+        assert samples.pixels.dtype == torch.uint8 and samples.pixels.shape[1:] == (*size, channels)
         assert samples.pixels.max() == info.largest
         assert samples.labels.dtype == torch.int64 and set(samples.labels.tolist()) == set(range(data.CLASSES))
 
@@ -55,9 +56,10 @@ def test_batches_are_scaled_and_channels_last(name):
     samples, info = data.load(name).test, data.DATASETS[name]
     images, labels = samples.batch(torch.tensor([5, 3, 8]))
     assert images.shape == (3, *info.shape) and images.dtype == torch.float32
-    assert images.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if images.dim() == 4 else torch.channels_last_3d
+    assert images.is_contiguous(memory_format=layout)
     assert images.min() >= 0 and images.max() <= 1
-    expected = samples.pixels[3].permute(2, 0, 1).double() / info.largest
+    expected = samples.pixels[3].movedim(-1, 0).double() / info.largest
     torch.testing.assert_close(images[1].double(), expected, rtol=1e-6, atol=0)
     assert labels.tolist() == samples.labels[[5, 3, 8]].tolist()
 

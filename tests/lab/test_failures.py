@@ -144,8 +144,7 @@ def test_a_pooler_that_raises_fails_alone(tmp_path, monkeypatch):
         def forward(self, x):
             raise RuntimeError("this pooler is broken")
 
-    shape = data.DATASETS["digits"].shape
-    monkeypatch.setitem(models.MODELS, "broken", lambda config: models.Recipe(shape, lambda *_: Broken()))
+    monkeypatch.setitem(models.MODELS, "broken", lambda shape, *_: models.Recipe(shape, lambda *_: Broken()))
     broken = replace(SMALL, model="broken")
     report = done([broken, SMALL], tmp_path)
     assert report.failed == {broken.name: "RuntimeError: this pooler is broken"} and report.done == 1

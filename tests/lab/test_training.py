@@ -45,6 +45,16 @@ def test_a_run_leaves_torch_as_it_was():
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.parametrize("pooler", ["max", "tdgs"])
+def test_a_short_run_is_the_beginning_of_a_long_one_to_the_bit(pooler):
+    long, short = quick(pooler=pooler, epochs=4, dropout=0.1), quick(pooler=pooler, epochs=2, dropout=0.1)
+    assert long.first(2).content() == replace(short, pooling={}).content()
+    assert long.first(4) == long
+    for epochs in (0, 5):
+        with pytest.raises(ValueError, match="accepted: 1 to 4"):
+            long.first(epochs)
+
+
 def test_seeds_give_different_runs():
     assert quick(seed=1).curves["train_loss"] != quick(seed=2).curves["train_loss"]
 
@@ -132,8 +142,7 @@ class Scaled(nn.Module):
 
 
 def test_learned_pooling_parameters_are_recorded(monkeypatch, tmp_path):
-    shape = data.DATASETS["digits"].shape
-    monkeypatch.setitem(models.MODELS, "scaled", lambda config: models.Recipe(shape, Scaled, config.dropout))
+    monkeypatch.setitem(models.MODELS, "scaled", lambda shape, _, dropout: models.Recipe(shape, Scaled, dropout))
     record = run(replace(SMALL, model="scaled"), tmp_path, progress=False)
     assert set(record.pooling) == {f"pool{n}.{name}" for n in (1, 2, 3) for name in ("few", "many")}
     few, many = record.pooling["pool1.few"], record.pooling["pool1.many"]
@@ -159,8 +168,7 @@ def test_an_operator_that_raises_ends_the_run_and_is_recorded(monkeypatch, tmp_p
         def forward(self, x):
             raise RuntimeError("this pooler is broken")
 
-    shape = data.DATASETS["digits"].shape
-    monkeypatch.setitem(models.MODELS, "broken", lambda config: models.Recipe(shape, lambda *_: Broken()))
+    monkeypatch.setitem(models.MODELS, "broken", lambda shape, *_: models.Recipe(shape, lambda *_: Broken()))
     with pytest.raises(RunError, match="RuntimeError: this pooler is broken"):
         run(replace(SMALL, model="broken"), tmp_path, progress=False)
     (failed,) = load_records(tmp_path, failed=True)

@@ -1,0 +1,91 @@
+"""The networks beside the recipe: a standard backbone, and the recipe in three dimensions."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from sweeps import SMALL
+from torch import nn
+
+import poolnb
+from poolnb.lab import clips, data, models
+from poolnb.lab.config import ConfigError, RunConfig
+from poolnb.lab.training import run
+
+
+def built(**values):
+    torch.manual_seed(0)
+    return models.build(RunConfig(**values))
+
+
+def test_resnet18_is_torchvision_s_but_for_the_resolution():
+    """The same weights, but for a smaller stem and ten classes: only strides and pools differ."""
+    from torchvision.models import resnet18
+
+    ours, theirs = built(dataset="cifar10", model="resnet18", pooler="max"), resnet18(num_classes=10)
+    count = sum(p.numel() for p in ours.parameters())
+    assert count == sum(p.numel() for p in theirs.parameters()) - 64 * 3 * 7 * 7 + 64 * 3 * 3 * 3
+    strides = {tuple(m.stride) for m in ours.modules() if isinstance(m, nn.Conv2d)}
+    assert strides == {(1, 1)} and len(ours.pools) == 4
+    sizes = []
+    for pool in ours.pools:
+        pool.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(output.shape[1:])))
+    assert ours(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    assert sizes == [(64, 16, 16), (64, 8, 8), (128, 4, 4), (256, 2, 2)]
+
+
+@pytest.mark.parametrize("pooler", ["avg", "tdgs", "gated", "attention"])
+def test_resnet18_starts_from_the_same_weights_with_every_pooler(pooler):
+    weights = [
+        {name: value for name, value in built(dataset="mnist", model="resnet18", pooler=one).named_parameters()}
+        for one in ("max", pooler)
+    ]
+    shared = [name for name in weights[0] if not name.startswith("pools.")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in shared)
+
+
+def test_resnet18_refuses_images_that_are_too_small_for_it():
+    with pytest.raises(ConfigError, match="model is 'resnet18', for images of at least 16 x 16; these are .8, 8."):
+        built(dataset="digits", model="resnet18", pooler="max")
+    with pytest.raises(ConfigError, match="at least 16 x 16"):
+        built(dataset="clips", model="resnet18", pooler="max")
+
+
+@pytest.mark.parametrize("pooler", poolnb.list_pools())
+def test_the_recipe_pools_volumes_with_every_pooler(pooler):
+    model = built(dataset="clips", pooler=pooler)
+    assert model(torch.rand(2, *data.DATASETS["clips"].shape)).shape == (2, 10)
+
+
+def test_a_clip_is_a_window_that_moves_over_its_photograph():
+    pixels = torch.arange(32 * 32).reshape(1, 32, 32, 1).expand(50, 32, 32, 3)
+    filmed = clips.film(data.Samples(pixels, torch.arange(50), 255), 40)
+    assert filmed.pixels.shape == (40, 8, 16, 16, 3) and torch.equal(filmed.labels, torch.arange(40))
+    for clip in filmed.pixels[..., 0]:
+        corners = [(int(frame[0, 0]) // 32, int(frame[0, 0]) % 32) for frame in clip]
+        assert all(
+            torch.equal(f, pixels[0, r : r + 16, c : c + 16, 0]) for f, (r, c) in zip(clip, corners, strict=True)
+        )
+        assert {corners[0][0], corners[0][1], corners[-1][0], corners[-1][1]} <= {0, 16}
+        assert corners[0] != corners[-1] and len(set(corners)) == 8
+
+
+@pytest.fixture
+def few_photographs(monkeypatch):
+    """CIFAR-10 and clips with 80 training and 20 test samples: the networks are large and the data are many."""
+    whole = {name: data.load(name) for name in ("cifar10", "clips")}
+
+    def few(name):
+        train, test = whole[name].train.subset(torch.arange(80)), whole[name].test.subset(torch.arange(20))
+        return data.Dataset(train, test, whole[name].sha256)
+
+    monkeypatch.setattr(data, "load", few)
+
+
+@pytest.mark.skipif(bool(data.missing_files("cifar10")), reason="CIFAR-10 is not there")
+@pytest.mark.parametrize(("dataset", "model"), [("clips", "recipe"), ("cifar10", "resnet18")])
+def test_they_train_and_two_runs_are_equal_to_the_bit(dataset, model, few_photographs):
+    config = replace(SMALL, dataset=dataset, model=model, pooler="soft", epochs=2)
+    first, second = run(config, progress=False), run(config, progress=False)
+    assert first.content() == second.content()
+    assert first.curves["train_loss"][1] < first.curves["train_loss"][0]
