@@ -1,4 +1,4 @@
-"""The command line: `poolnb run | sweep | book | bench | build | doctor`.
+"""The command line: `poolnb run | sweep | measure | book | bench | build | doctor`.
 
 Everything is imported when its command is called: `poolnb doctor` works with optional packages missing.
 """
@@ -87,10 +87,15 @@ def _parser() -> argparse.ArgumentParser:
     sweep_parser.add_argument("--retry-failed", action="store_true", help="do failed runs again")
     sweep_parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
+    measure_parser = command("measure", _measure, "do the measurements of a kind that are still missing")
+    measure_parser.add_argument("kind", metavar="KIND", help="gradients, test-pooling or training-cost")
+    measure_parser.add_argument("--results", help="folder for the records (default: results/KIND)")
+    measure_parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
     command("doctor", _doctor, "say what is installed, which data and which kernels are there")
     for name in _others():
         commands.add_parser(name, help=_OTHERS[name][1], add_help=False)
-    for made in (run_parser, sweep_parser, commands.choices["doctor"]):
+    for made in (run_parser, sweep_parser, measure_parser, commands.choices["doctor"]):
         made.set_defaults(accepts=[name for action in made._actions for name in _names(action)])
     return parser
 
@@ -200,6 +205,15 @@ def _sweep(arguments: argparse.Namespace) -> int:
     for name, error in report.failed.items():
         print(f"failed: {name}: {error}")
     return 1 if report.failed else 0
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    from poolnb.lab.measurements import measure
+
+    results = arguments.results or Path("results") / arguments.kind
+    found = measure(arguments.kind, results, progress=_bar(arguments))
+    print(f"{len(found)} measurements in {results}")
+    return 0
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -52,11 +52,7 @@ def run(
     The state of torch's random generators and its number of threads are as before afterwards.
     """
     folder = None if results is None else prepare_folder(results)
-    device = resolve_device(config.device)
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), _threads(config.threads), _deterministic(device):
-        torch.manual_seed(config.seed)
-        job = _Job.prepare(config, device)
+    with prepared(config) as job:
         started, start = datetime.now(UTC), time.perf_counter()
         error: BaseException | None = None
         try:
@@ -76,6 +72,16 @@ def run(
     return record
 
 
+@contextmanager
+def prepared(config: RunConfig) -> Iterator[Job]:
+    """The job of `config`, ready to train: for what needs more than the record. Inside, torch is as in `run`."""
+    device = resolve_device(config.device)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), _threads(config.threads), _deterministic(device):
+        torch.manual_seed(config.seed)
+        yield Job.prepare(config, device)
+
+
 def resolve_device(name: str) -> torch.device:
     """The device that `name` (auto, cpu, cuda, cuda:N) means here. Raises `ConfigError` if there is no such device."""
     if name == "auto":
@@ -89,7 +95,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 @dataclass
-class _Job:
+class Job:
     """The parts of one run, and what it has measured so far."""
 
     config: RunConfig
@@ -102,7 +108,7 @@ class _Job:
     seconds: list[float] = field(default_factory=list)
 
     @classmethod
-    def prepare(cls, config: RunConfig, device: torch.device) -> _Job:
+    def prepare(cls, config: RunConfig, device: torch.device) -> Job:
         model = models.build(config).to(device)
         if len(data.DATASETS[config.dataset].shape) == 3:  # images: channels last
             model = model.to(memory_format=torch.channels_last)

@@ -1,0 +1,80 @@
+"""What a step of training costs with each pooler: time, and memory kept for the gradient, in the recipe's network.
+
+The poolers take turns, one step each, so that whatever slows the machine for a while slows all of them; the median over
+the turns is kept. A repetition is such a measurement anew; the chapter's intervals are over repetitions.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+import poolnb
+from poolnb import native
+
+from .config import RunConfig
+from .training import Job, _optimizer, prepared
+
+TURNS = 15
+POOLERS = [name for name in poolnb.list_pools() if name != "swap"]  # swap is soft under another name
+PLAN = [{"dataset": "cifar10", "batch_size": 64, "turns": TURNS, "seed": seed} for seed in range(5)]
+
+
+def measure(parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Per pooler `milliseconds`, the median time of a training step, and `kept`, the bytes kept for the gradient.
+
+    `compiled` names the operators whose compiled kernels were in use.
+    """
+    shared = {name: parameters[name] for name in ("dataset", "batch_size", "seed")}
+    steps, kept = {}, {}
+    hashes: dict[str, str] = {}
+    for pooler in POOLERS:
+        with prepared(RunConfig(**shared, pooler=pooler, limit=1000, device="cpu")) as job:
+            steps[pooler], kept[pooler], hashes = _Step(job), _bytes_kept(job), job.hashes
+    times: dict[str, list[float]] = {pooler: [] for pooler in POOLERS}
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for turn in range(parameters["turns"] + 2):  # the first two warm up
+        for pooler in POOLERS:
+            start = time.perf_counter()
+            steps[pooler]()
+            if turn >= 2:
+                times[pooler].append(1000 * (time.perf_counter() - start))
+    torch.set_num_threads(before)
+    medians = {name: statistics.median(own) for name, own in times.items()}
+    return {"milliseconds": medians, "kept": kept, "compiled": sorted(native.operators())}, hashes
+
+
+class _Step:
+    """One training step on one batch, again and again."""
+
+    def __init__(self, job: Job) -> None:
+        self.model = job.model.train()
+        self.optimizer = _optimizer(job.config, job.model)
+        self.images, self.labels = job.samples["train"].batch(torch.arange(job.config.batch_size))
+
+    def __call__(self) -> None:
+        loss = F.cross_entropy(self.model(self.images), self.labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+
+def _bytes_kept(job: Job) -> int:
+    """The memory of all tensors that one forward pass keeps for its gradient, every one counted once."""
+    images, labels = job.samples["train"].batch(torch.arange(job.config.batch_size))
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = F.cross_entropy(job.model.train()(images), labels)
+    del loss
+    return sum(kept.values())

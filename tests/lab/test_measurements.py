@@ -1,0 +1,159 @@
+"""Measurements: done once, whole or not there, and each measure checked against a plain computation."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from poolnb.cli import main
+from poolnb.lab import data, gradients, measurements, models, swapping, training_cost
+from poolnb.lab.config import ConfigError, RunConfig
+from poolnb.lab.measurements import Measurement, load_measurements, measure, path_of
+from poolnb.lab.records import WriteError
+from poolnb.lab.training import evaluate, prepared, run
+
+GRADIENTS = {"dataset": "digits", "limit": 256, "stages": [0, 1], "pooler": "max", "seed": 0}
+SWAPPED = {"dataset": "digits", "limit": 256, "epochs": 2, "pooler": "stochastic", "seed": 0}
+
+
+def few(count=96):
+    train, _ = data.split(data.load("digits").train, 0.1, count)
+    return train
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_there_is_not_measured_again(tmp_path, monkeypatch):
+    first = measure("gradients", tmp_path, [GRADIENTS], progress=False)
+    monkeypatch.setattr(gradients, "measure", lambda parameters: pytest.fail("measured again"))
+    assert measure("gradients", tmp_path, [GRADIENTS], progress=False) == first == load_measurements(tmp_path)
+    assert first[0].environment["versions"]["torch"] and first[0].hashes["data"] == data.load("digits").sha256
+
+
+def test_two_measurements_are_equal_to_the_bit(tmp_path):
+    for kind, parameters in (("gradients", GRADIENTS), ("test-pooling", SWAPPED)):
+        one, two = (measure(kind, tmp_path / name, [parameters], progress=False)[0] for name in ("a", "b"))
+        assert (one.parameters, one.values, one.hashes) == (two.parameters, two.values, two.hashes)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": "poolnb-run/1"}'])
+def test_a_foreign_file_is_named_and_left_out(tmp_path, text):
+    kept = Measurement("gradients", {"seed": 1}, {})
+    measurements._write(path_of(tmp_path, kept), kept)
+    (tmp_path / "other.json").write_text(text)
+    with pytest.warns(UserWarning, match="left out: .*other.json is not a whole measurement"):
+        assert load_measurements(tmp_path) == [kept]
+
+
+def test_a_measurement_under_another_name_does_not_count_twice(tmp_path):
+    kept = Measurement("gradients", {"seed": 1}, {})
+    measurements._write(path_of(tmp_path, kept), kept)
+    (tmp_path / "copy.json").write_text(path_of(tmp_path, kept).read_text())
+    with pytest.warns(UserWarning, match="its name belongs to another one"):
+        assert load_measurements(tmp_path) == [kept]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    import os
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(gradients, "measure", lambda parameters: ({}, {}))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WriteError, match="cannot be written: No space left on device"):
+        measure("gradients", tmp_path, [GRADIENTS], progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kind_that_is_not_known_is_refused(tmp_path, capsys):
+    with pytest.raises(ConfigError, match="kind is 'gradient'; accepted: gradients, test-pooling, training-cost"):
+        measure("gradient", tmp_path)
+    with pytest.raises(SystemExit):
+        main(["measure", "gradient", "--results", str(tmp_path)])
+    assert "kind is 'gradient'" in capsys.readouterr().err
+
+
+def test_every_plan_can_be_carried_out_and_has_no_measurement_twice():
+    for name in measurements.KINDS.values():
+        plan = __import__(f"poolnb.lab.{name}", fromlist=["PLAN"]).PLAN
+        assert len({path_of(".", Measurement(name, parameters, {})) for parameters in plan}) == len(plan) > 1
+
+
+# ---- gradients -------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_of_everything_is_the_full_gradient():
+    model, samples = models.build(RunConfig(pooler="soft")), few()
+    found = gradients.quality(model, samples, 0, (len(samples),))
+    for part in ("all", "first"):
+        assert found["96"][part]["cosine"] == pytest.approx(1, abs=1e-9)
+        assert found["96"][part]["noise"] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_measures_are_those_of_a_plain_loop():
+    torch.manual_seed(0)
+    model, samples = models.build(RunConfig(pooler="max")), few()
+    found = gradients.quality(model, samples, 3, (32,))
+    images, labels = samples.batch(slice(None))
+
+    def gradient(index):
+        model.zero_grad()
+        nn.CrossEntropyLoss()(model(images[index]), labels[index]).backward()
+        return torch.cat([p.grad.flatten().double() for p in model.parameters()])
+
+    order = torch.randperm(96, generator=torch.Generator().manual_seed(3))
+    full, own = gradient(order), [gradient(batch) for batch in order.split(32)]
+    torch.testing.assert_close(torch.stack(own).mean(0), full, atol=1e-7, rtol=1e-4)
+    cosines = [float(g @ full / g.norm() / full.norm()) for g in own]
+    noises = [float((g - full).norm() ** 2 / full.norm() ** 2) for g in own]
+    assert found["32"]["all"]["cosine"] == pytest.approx(sum(cosines) / 3, rel=1e-5)
+    assert found["32"]["all"]["noise"] == pytest.approx(sum(noises) / 3, rel=1e-5)
+    assert found["length"]["all"] == pytest.approx(float(full.norm()), rel=1e-5)
+
+
+def test_measuring_does_not_change_the_training():
+    values, _ = gradients.measure(GRADIENTS)
+    chosen = {name: GRADIENTS[name] for name in ("dataset", "limit", "pooler", "seed")}
+    record = run(RunConfig(**chosen, epochs=1, validation=0.02), progress=False)
+    assert [stage["train_loss"] for stage in values["stages"]][0] == pytest.approx(math.log(10), abs=0.05)
+    with prepared(record.config) as job:
+        job.train(progress=False, on_epoch=None)
+        after = gradients.quality(job.model, job.samples["train"], 0)
+    assert values["stages"][1] == after
+
+
+# ---- other poolers in the test ---------------------------------------------------------------------------------------
+
+
+def test_the_network_s_own_pooler_gives_the_run_s_own_error():
+    for pooler, way in (("stochastic", "weighted"), ("max", "max"), ("avg", "avg")):
+        parameters = SWAPPED | {"pooler": pooler}
+        values, _ = swapping.measure(parameters)
+        record = run(RunConfig(**parameters), progress=False)
+        assert values["errors"][way] == pytest.approx(1 - record.summary["last"]["test_accuracy"], abs=1e-12)
+        assert len(set(values["errors"].values())) > 1
+
+
+def test_sampling_in_the_test_draws():
+    torch.manual_seed(0)
+    config = RunConfig(pooler="stochastic")
+    model, test = models.build(config), data.load("digits").test
+    assert evaluate(model, test)[0] == evaluate(model, test)[0]
+    model.pools = nn.ModuleList(swapping._Sampling(pool) for pool in model.pools)
+    assert evaluate(model, test)[0] != evaluate(model, test)[0]
+
+
+# ---- cost ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_cost_of_a_step_is_measured_for_every_pooler(monkeypatch):
+    monkeypatch.setattr(training_cost, "POOLERS", ["max", "soft"])
+    values, _ = training_cost.measure({"dataset": "digits", "batch_size": 64, "turns": 3, "seed": 0})
+    assert set(values["milliseconds"]) == set(values["kept"]) == {"max", "soft"}
+    assert all(0 < value < 10_000 for value in values["milliseconds"].values())
+    # The three maps before the pools (float32), at the least, are kept whatever the pooler.
+    maps = 4 * 64 * (16 * 8 * 8 + 32 * 4 * 4 + 64 * 2 * 2)
+    assert all(maps < kept < 10 * maps for kept in values["kept"].values())
