@@ -48,3 +48,26 @@ def browser(tmp_path_factory):
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Opens a page in a fresh context; at the end, whatever went wrong in the meantime fails the test."""
+    contexts, problems = [], []
+
+    def open_page(name, wait_until="load", **options):
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda m: problems.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: problems.append(f"script: {error}"))
+        page.on("requestfailed", lambda request: problems.append(f"not loaded: {request.url}"))
+        page.on("response", lambda r: problems.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+        page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else problems.append(r.url))
+        page.goto(f"{address}/{name}", wait_until=wait_until)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []

@@ -1,0 +1,111 @@
+"""Every page can be read: on a phone, in the light and in the dark, and from the introduction in two clicks."""
+
+import re
+from html.parser import HTMLParser
+from posixpath import dirname, normpath
+
+import pytest
+
+import poolnb
+from poolnb.lab.provenance import ROOT
+
+PAGES = re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text())
+
+# Texts whose colour is too near to what lies behind them: contrast below 4.5, as WCAG 2 defines it for small text.
+FAINT_TEXTS = """() => {
+    const parse = colour => { const m = colour.match(/[\\d.]+/g).map(Number); return m.length > 3 ? m : [...m, 1]; };
+    const over = (top, under) => under.map((v, i) => top[3] * top[i] + (1 - top[3]) * v);
+    const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    const light = c => [0.2126, 0.7152, 0.0722].reduce((sum, w, i) => sum + w * linear(c[i] / 255), 0);
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+    while (walker.nextNode()) {
+        const text = walker.currentNode.data.trim(), element = walker.currentNode.parentElement;
+        if (!text || element.closest("mjx-container, script, style, noscript, svg")) continue;
+        if (!element.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+        const styles = [];
+        for (let e = element; e; e = e.parentElement) styles.unshift(getComputedStyle(e));
+        const back = styles.reduce((under, s) => over(parse(s.backgroundColor), under), [255, 255, 255]);
+        const ink = parse(getComputedStyle(element).color);
+        ink[3] *= styles.reduce((product, s) => product * Number(s.opacity), 1);
+        const [low, high] = [light(over(ink, back)), light(back)].sort((a, b) => a - b);
+        const ratio = (high + 0.05) / (low + 0.05);
+        if (ratio < 4.5) found.push(`${text.slice(0, 40)}: ${ratio.toFixed(2)}`);
+    }
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_fits_a_phone(visit, name):
+    page = visit(f"{name}.html", viewport={"width": 390, "height": 844})
+    page.wait_for_function("!document.querySelector('.math') || window.MathJax?.startup?.promise")
+    page.evaluate("() => window.MathJax?.startup?.promise")
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 390, f"the page is {width} pixels wide: something does not scroll in its own box"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_theme_follows_the_reader(visit, scheme):
+    page = visit(f"{PAGES[0]}.html", color_scheme=scheme)
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    channels = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)")
+    assert (sum(channels) / 3 > 128) == (scheme == "light")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_every_text_stands_out(visit, name, scheme):
+    page = visit(f"{name}.html", color_scheme=scheme, viewport={"width": 1280, "height": 900})
+    page.add_style_tag(content="* { transition: none !important; }")
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate(FAINT_TEXTS) == []
+
+
+def test_a_faint_text_is_seen(visit):
+    page = visit(f"{PAGES[0]}.html", color_scheme="dark")
+    page.add_style_tag(content="* { transition: none !important; } article h1 { color: #555; }")
+    assert any(found.startswith("Pooling: ") for found in page.evaluate(FAINT_TEXTS))
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if (ROOT / f"{name}.ipynb").exists()])
+def test_a_figure_is_large_enough_on_a_phone(visit, name):
+    """It scrolls in its own box, and its caption does not scroll away with it."""
+    page = visit(f"{name}.html", viewport={"width": 390, "height": 844})
+    sizes = (
+        "figures => figures.map(f => [f.querySelector('img').clientWidth, f.querySelector('figcaption').clientWidth])"
+    )
+    for image, caption in page.locator("article figure").evaluate_all(sizes):
+        assert image >= 500 and caption <= 390
+
+
+class Article(HTMLParser):
+    """The links inside a page's article."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links = []
+        self.feed(text[text.index("<article") : text.index("</article>")])
+
+    def handle_starttag(self, tag, attributes):
+        self.links += [dict(attributes).get("href", "")] if tag == "a" else []
+
+
+def linked(site, page):
+    """The pages that the article of `page` links to, this site's alone."""
+    links = Article((site / f"{page}.html").read_text(encoding="utf-8")).links
+    targets = {link.split("#")[0].removesuffix(".html") for link in links if "://" not in link and ".html" in link}
+    return {normpath(f"{dirname(page)}/{target}") for target in targets}
+
+
+def test_every_page_is_two_clicks_from_the_introduction(site):
+    one_click = linked(site, PAGES[0])
+    two_clicks = one_click.union(*(linked(site, page) for page in one_click))
+    assert set(PAGES[1:]) <= two_clicks
+
+
+def test_every_operator_is_one_click_from_the_introduction():
+    text = (ROOT / f"{PAGES[0]}.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    named = [(set(re.findall(r"`(\w+)`", row.split("|")[1])), row.split("|")[3]) for row in rows]
+    assert {name for names, _ in named for name in names} == set(poolnb.list_pools())
+    assert all(re.search(r"\{ref\}`|\]\(", link) for _, link in named)
