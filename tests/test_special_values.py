@@ -97,6 +97,25 @@ def test_what_is_masked_has_no_effect(operator: Operator, dims: int) -> None:
 
 
 @every_dimension
+@every_operator
+def test_a_nan_in_a_window_passes_no_gradient_to_its_masked_taps(operator: Operator, dims: int) -> None:
+    shape = _SHAPES[dims]
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    spoilt = mask & (torch.rand(shape, generator=torch.Generator().manual_seed(2)) < 0.2)
+    for training in (False, True):
+        drawn = case(operator, dims, shape, {"kernel_size": 3, "stride": 2, "padding": 1}, mask=mask)
+        own = {**drawn.own, "training": training} if "training" in drawn.own else drawn.own
+        if "logits" in own:
+            own = {"logits": own["logits"].expand(shape).masked_fill(spoilt.roll(1, -1), math.nan)}
+        drawn = Case(operator, dims, drawn.x.masked_fill(spoilt, math.nan), drawn.geometry, mask, own, True)
+        y, grads = gradients(drawn, drawn.x)
+        assert y.isnan().any()
+        assert (grads[0][~mask] == 0).all()
+        if "logits" in own:
+            assert (grads[1][~mask] == 0).all()
+
+
+@every_dimension
 @pytest.mark.parametrize("operator", list(selected(lambda o: o.name != "s3")))  # its map's windows overlap
 def test_a_window_without_a_valid_tap_gives_0_and_passes_no_gradient(operator: Operator, dims: int) -> None:
     mask = torch.ones(_SHAPES[dims], dtype=torch.bool)

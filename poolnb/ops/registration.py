@@ -122,7 +122,10 @@ class PoolOp:
             param_grads = any(needs[2 : 2 + self.n_tensors])
             grads = self._as_tuple(self._call(self.backward_op, param_grads, grad, *ctx.saved_tensors, *ctx.rest))
             wanted = [g if need else None for g, need in zip(grads[1:], needs[2:], strict=False)]
-            return (grads[0] if needs[0] else None, None, *wanted, *(None,) * (len(needs) - 2 - len(wanted)))
+            grad_x, mask = grads[0] if needs[0] else None, ctx.saved_tensors[1]
+            if grad_x is not None and mask is not None:  # a NaN in a window is no matter of its masked taps
+                grad_x = grad_x.masked_fill(~mask, 0)
+            return (grad_x, None, *wanted, *(None,) * (len(needs) - 2 - len(wanted)))
 
         self._register(self.op, kernel, fake, gradient, save, self.batched)
 

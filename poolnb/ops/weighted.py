@@ -13,6 +13,7 @@ from poolnb.ops.taps import accumulate, open_windows, softmax_of, tame, weighted
 
 class _State(NamedTuple):
     taps: Tensor
+    valid: Tensor | None
     weights: Tensor  # (taps, N, 1, *output) where all channels share them
     output: Tensor
     careful: bool
@@ -22,7 +23,7 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, logits: Tensor)
     careful = not tame(x, logits)
     taps, valid = open_windows(x, mask, windows)
     weights = softmax_of(gather(accumulate(logits), windows), taps, valid, careful)
-    return _State(taps, weights, weighted_mean(weights, taps, valid, careful), careful)
+    return _State(taps, valid, weights, weighted_mean(weights, taps, valid, careful), careful)
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, logits: Tensor) -> Tensor:
@@ -32,7 +33,7 @@ def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, logits: Tensor) 
 def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, logits: Tensor
 ) -> tuple[Tensor, Tensor]:
-    taps, weights, y, careful = _evaluate(windows, x, mask, logits)
+    taps, valid, weights, y, careful = _evaluate(windows, x, mask, logits)
     grad = accumulate(grad)
     weighted_grad = grad * weights
     grad_x = scatter(weighted_grad, windows)
@@ -42,6 +43,8 @@ def _backward(
     if careful:  # no 0 * inf: a tap of weight 0 and a window with an infinite result take no part
         centred = centred.masked_fill((weights == 0) | y.isinf(), 0)
     slopes = weighted_grad * centred
+    if careful and valid is not None:  # a NaN in a window is no matter of its masked taps
+        slopes = slopes.masked_fill(~valid, 0)
     if logits.size(1) == 1:
         slopes = slopes.sum(2, keepdim=True)
     return grad_x, scatter(slopes, windows)
