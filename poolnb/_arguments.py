@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poolnb.geometry import Geometry, IntOrSizes, resolve
+from poolnb.geometry import Geometry, IntOrSizes, per_dim, resolve
 from poolnb.ops.taps import visible
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -134,7 +134,7 @@ def channel_parameter(
     if not isinstance(value, Tensor):
         value = number(name, value, low, high, strict, "real number or a torch.Tensor")
         return torch.full((call.channels,), value, dtype=call.sum_dtype, device=call.input.device)
-    check_parameter_tensor(name, value, call)
+    check_parameter_tensor(name, value, call.input)
     if tuple(value.shape) not in ((), (call.channels,)):
         raise ValueError(f"{name} must be 0-d or have shape ({call.channels},), got shape {tuple(value.shape)}")
     check_range(name, value, low, high, strict, endless)
@@ -158,7 +158,7 @@ def blend_parameter(name: str, value: float | Tensor, call: Call) -> Tensor:
     if not isinstance(value, Tensor):
         value = number(name, value, 0, 1, accepted="real number or a torch.Tensor")
         return torch.full((1,) * (dims + 2), value, dtype=call.sum_dtype, device=call.input.device)
-    check_parameter_tensor(name, value, call)
+    check_parameter_tensor(name, value, call.input)
     output = (call.input.size(0), call.channels, *call.windows.output)
     shape = tuple(value.shape)
     aligned = (call.channels, *(1,) * dims) if shape == (call.channels,) else shape
@@ -179,7 +179,7 @@ def tap_weights(name: str, value: Tensor, call: Call, rows: int | None = None) -
     taps = call.windows.taps
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {value!r}")
-    check_parameter_tensor(name, value, call)
+    check_parameter_tensor(name, value, call.input)
     accepted = [(rows, taps)] if rows is not None else [(taps,), (call.channels, taps)]
     if tuple(value.shape) not in accepted:
         shapes = " or ".join(map(str, accepted))
@@ -192,7 +192,7 @@ def position_logits(name: str, value: Tensor, call: Call) -> Tensor:
     """One logit per input element, (N, C, *spatial), or per position, (N, 1, *spatial)."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {value!r}")
-    check_parameter_tensor(name, value, call)
+    check_parameter_tensor(name, value, call.input)
     shape = tuple(call.input.shape)
     accepted = [shape, (shape[0], 1, *shape[2:])]
     if not call.batched:
@@ -206,13 +206,13 @@ def _shape(tensor: Tensor) -> str:
     return f"shape {tuple(tensor.shape)}"
 
 
-def check_parameter_tensor(name: str, value: Tensor, call: Call) -> None:
+def check_parameter_tensor(name: str, value: Tensor, input: Tensor) -> None:
     """Device and dtype of a parameter: input's dtype, or float32 beside half types."""
-    check_device(name, value, call.input)
-    accepted = {call.input.dtype, call.sum_dtype}
+    check_device(name, value, input)
+    accepted = {input.dtype, torch.promote_types(input.dtype, torch.float32)}
     if value.dtype not in accepted:
         names = " or ".join(sorted(str(d).removeprefix("torch.") for d in accepted))
-        raise TypeError(f"{name} must have dtype {names} beside an input of {call.input.dtype}, got {value.dtype}")
+        raise TypeError(f"{name} must have dtype {names} beside an input of {input.dtype}, got {value.dtype}")
 
 
 def flag(name: str, value: bool) -> bool:
@@ -227,13 +227,23 @@ def position_parameter(name: str, value: float | Tensor, call: Call) -> Tensor:
     if not isinstance(value, Tensor):
         value = number(name, value, accepted="real number or a torch.Tensor")
         return torch.full(shape, value, dtype=call.sum_dtype, device=call.input.device)
-    check_parameter_tensor(name, value, call)
+    check_parameter_tensor(name, value, call.input)
     if tuple(value.shape) not in ((), shape[:1], shape):
         raise ValueError(
             f"{name} must be 0-d or have shape ({call.channels},) or {shape}, got shape {tuple(value.shape)}"
         )
     aligned = value.view(-1, *(1,) * len(call.windows.output)) if value.dim() == 1 else value
     return aligned.to(call.sum_dtype).expand(shape)
+
+
+def strip_sizes(grid_size: IntOrSizes | None, stride: tuple[int, ...]) -> tuple[int, ...]:
+    """S3Pool's strips, one width per dimension: multiples of the stride."""
+    if grid_size is None:
+        return tuple(2 * s for s in stride)
+    grid = per_dim("grid_size", grid_size, len(stride), least=1)
+    if any(g % s for g, s in zip(grid, stride, strict=True)):
+        raise ValueError(f"grid_size must be a multiple of stride in every dimension, got {grid_size!r}, {stride=}")
+    return grid
 
 
 def noise_seed(seed: int | Tensor | None, training: bool, call: Call) -> Tensor | None:

@@ -72,10 +72,7 @@ def create_pool(
         TypeError: an option that the pooler does not have; the message lists those it has.
     """
     cls = pool_class(name, dims)
-    accepted = [p for p in inspect.signature(cls).parameters if p not in ("kernel_size", "stride")]
-    for option in own:
-        if option not in accepted:
-            raise TypeError(f"{name} has no option {option!r}; it accepts {', '.join(sorted(accepted))}")
+    accepted = _check_options(name, cls, own)
     for key, value in (("channels", channels), ("output_size", output_size)):
         if key in accepted and value is not None:
             own[key] = value
@@ -83,6 +80,15 @@ def create_pool(
     if missing:
         raise ValueError(f"{name} needs {' and '.join(missing)}")
     return cls(kernel_size, stride=stride, **own)
+
+
+def _check_options(name: str, cls: type[modules.Pool], own: dict[str, Any]) -> list[str]:
+    """The options that a pooler has, if all given ones are among them."""
+    accepted = sorted(inspect.signature(cls).parameters)
+    for option in own:
+        if option not in accepted:
+            raise TypeError(f"{name} has no option {option!r}; it accepts {', '.join(accepted)}")
+    return accepted
 
 
 # ---- swapping --------------------------------------------------------------------------------------------------------
@@ -128,13 +134,13 @@ def replace_pooling(
     Raises:
         TypeError: a type that cannot be replaced, or an option that the pooler does not have.
         ValueError: an unknown name, a module without a fixed window, with ``return_indices`` or ``divisor_override``,
-            a missing ``example_input``, a module that the forward pass does not reach or reaches with inputs of
-            different sizes.
+            a missing ``example_input`` or one that the model fails on, a module that the forward pass does not reach
+            or reaches with inputs of different sizes.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     wanted = _check_types(types)
-    pool_class(name)  # an unknown name is an error even where nothing is to be replaced
+    _check_options(name, pool_class(name), own)  # a fault is one even where nothing is to be replaced
     if isinstance(model, wanted):
         raise ValueError(f"model must hold the poolers to replace, got a {type(model).__name__} itself")
     places = [(path, m) for path, m in model.named_modules(remove_duplicate=False) if isinstance(m, wanted)]
@@ -188,13 +194,10 @@ def _record_shapes(
         raise ValueError(f"example_input must be given for {name}, whose parameters depend on its input, got None")
     if not isinstance(example_input, Tensor | list | tuple) or not len(example_input):
         raise TypeError(f"example_input must be a torch.Tensor or a sequence of arguments, got {example_input!r}")
-    shapes: dict[nn.Module, Sizes] = {}
+    seen: dict[nn.Module, list[Sizes]] = {m: [] for m in olds}
 
     def record(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        shape = tuple(inputs[0].shape)
-        dims = _dims_of(module)
-        if shapes.setdefault(module, shape)[-dims - 1 :] != shape[-dims - 1 :]:
-            raise ValueError(f"{olds[module]} is called with inputs of different sizes: {shapes[module]} and {shape}")
+        seen[module].append(tuple(inputs[0].shape))
 
     hooks = [m.register_forward_pre_hook(record) for m in olds]
     modes = {m: m.training for m in model.modules()}
@@ -202,15 +205,24 @@ def _record_shapes(
         model.eval()
         with torch.no_grad():
             model(*([example_input] if isinstance(example_input, Tensor) else example_input))
+    except Exception as error:
+        raise ValueError(f"example_input must be an input that the model accepts, but it fails: {error}") from error
     finally:
         for hook in hooks:
             hook.remove()
         for module, mode in modes.items():
             module.training = mode
-    for module, path in olds.items():
-        if module not in shapes:
-            raise ValueError(f"example_input: the forward pass does not reach {path}, so that its input is unknown")
-    return shapes
+    return {m: _one_shape(path, seen[m], _dims_of(m)) for m, path in olds.items()}
+
+
+def _one_shape(path: str, shapes: list[Sizes], dims: int) -> Sizes:
+    """The input shape of a pooler from all its calls, which have to agree in all but the batch dimension."""
+    if not shapes:
+        raise ValueError(f"example_input: the forward pass does not reach {path}, so that its input is unknown")
+    other = next((s for s in shapes if s[-dims - 1 :] != shapes[0][-dims - 1 :]), None)
+    if other is not None:
+        raise ValueError(f"{path} is called with inputs of different sizes: {shapes[0]} and {other}")
+    return shapes[0]
 
 
 def _successor(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -106,6 +107,12 @@ def test_modules_call_the_function_of_their_name() -> None:
         torch.testing.assert_close(pool(x[0]), function(x[0], **geometry, **own))
 
 
+def test_a_norm_that_is_not_learned_is_a_buffer() -> None:
+    pool = poolnb.LpPool2d(2, norm_type=torch.tensor([1.0, 2.0, 3.0, math.inf]))
+    assert list(pool.state_dict()) == ["norm_type"] and not list(pool.parameters())
+    assert pool.double()(sample(2).double()).dtype == torch.float64
+
+
 def test_a_norm_can_be_learned() -> None:
     pool = poolnb.LpPool2d(2, norm_type=torch.nn.Parameter(torch.full((4,), 2.0)))
     pool(sample(2)).sum().backward()
@@ -203,6 +210,20 @@ def test_lip_takes_a_single_position() -> None:
         ("gated", {"bias": 1}, "bias must be a bool, got 1"),
         ("tree", {"kernel_size": None}, "kernel_size must be given .*got None"),
         ("tree", {"n_leaves": 3}, "n_leaves must be 2 or 4, got 3"),
+        ("lp", {"norm_type": torch.tensor(-2.0)}, "norm_type must be .*greater than 0 in every entry, got -2"),
+        ("lp", {"norm_type": torch.tensor([2.0, math.nan])}, "norm_type must be .* got entries from nan to nan"),
+        ("lp", {"norm_type": torch.ones(2, 1)}, r"norm_type must be 0-d or have shape \(C,\), got shape \(2, 1\)"),
+        ("lp", {"norm_type": torch.ones(0)}, r"norm_type must be 0-d .* got shape \(0,\)"),
+        ("lp", {"norm_type": torch.ones(4, dtype=torch.int64)}, "norm_type must be .* got dtype torch.int64"),
+        ("s3", {"grid_size": 3}, "grid_size must be a multiple of stride .* got 3, stride=.2, 2."),
+        ("s3", {"grid_size": (2, 3)}, r"grid_size must be a multiple of stride .* got \(2, 3\)"),
+        ("s3", {"grid_size": 0, "kernel_size": None}, "grid_size must be at least 1.*got 0"),
+        ("s3", {"grid_size": "4"}, "grid_size must be an int .*got '4'"),
+        ("s3", {"eval_mode": "mean"}, 'eval_mode must be "average" or "expectation", got .mean'),
+        ("gem", {"granularity": ["layer"]}, r'granularity must be "layer" or "channel", got \[.layer.\]'),
+        ("mixed", {"granularity": ["layer"]}, r'granularity must be .*"position", got \[.layer.\]'),
+        ("gated", {"granularity": {}}, "granularity must be .* got {}"),
+        ("tdgs", {"granularity": ["layer"]}, r"granularity must be .* got \[.layer.\]"),
         ("lip", {"logit_kernel": 2}, "logit_kernel must be odd, got 2"),
         ("lip", {"scale": 0}, "scale must be .*got 0"),
         ("attention", {"hidden": 0}, "hidden must be at least 1.*got 0"),
@@ -228,11 +249,60 @@ def test_granularity_says_what_it_needs() -> None:
         poolnb.create_pool("mixed", 2, channels=3, granularity="position")
 
 
-@pytest.mark.parametrize("name", ["attention", "auto", "lip"])
+_PER_CHANNEL = {
+    "attention": {},
+    "auto": {},
+    "gated": {"granularity": "channel"},
+    "gem": {"granularity": "channel"},
+    "lip": {},
+    "lse": {"granularity": "channel"},
+    "mixed": {"granularity": "channel"},
+    "tdgs": {"granularity": "channel"},
+}
+
+
+@pytest.mark.parametrize("name", _PER_CHANNEL)
 def test_another_number_of_channels_is_an_error(name: str) -> None:
-    pool = poolnb.create_pool(name, 2, channels=3)
-    with pytest.raises(ValueError, match="3|4"):
+    pool = poolnb.create_pool(name, 2, channels=3, **_PER_CHANNEL[name])
+    message = r"input must have 3 channels, as channels=3 says, got shape "
+    with pytest.raises(ValueError, match=message + r"\(2, 4, 6, 8\)"):
         pool(sample(2))
+    with pytest.raises(ValueError, match=message + r"\(4, 6, 8\)"):
+        pool(sample(2)[0])
+
+
+@pytest.mark.parametrize("name", ["mixed", "tdgs"])
+def test_another_output_size_is_an_error(name: str) -> None:
+    pool = poolnb.create_pool(name, 2, channels=4, output_size=(3, 3), granularity="position")
+    with pytest.raises(
+        ValueError, match=r"input must give an output of size \(3, 3\), as output_size says, got \(3, 4\)"
+    ):
+        pool(sample(2))
+    assert pool(sample(2)[..., :7]).shape == (2, 4, 3, 3)
+
+
+@pytest.mark.parametrize("name", ["attention", "auto", "gated", "gem", "lip", "lse", "mixed", "tdgs", "tree"])
+def test_parameters_of_another_dtype_or_device_are_an_error(name: str) -> None:
+    pool = poolnb.create_pool(name, 2, channels=4, output_size=(3, 4))
+    one = next(n for n, _ in pool.named_parameters())
+    message = f"parameter {one} must have dtype float64 beside an input of torch.float64, got torch.float32"
+    with pytest.raises(TypeError, match=message):
+        pool(sample(2).double())
+    with pytest.raises(ValueError, match=f"parameter {one} must be on input's device meta, got cpu"):
+        pool(sample(2).to("meta"))
+    half = pool.eval()(sample(2).half())
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.float(), pool(sample(2)), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", poolnb.list_pools())
+def test_an_empty_batch_raises_no_warning(name: str) -> None:
+    pool, x = poolnb.create_pool(name, 2, channels=4, output_size=(3, 4)), sample(2)[:0].requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y = pool(x)
+        y.sum().backward()
+    assert y.shape == (0, 4, 3, 4) and x.grad is not None
 
 
 @pytest.mark.parametrize("name", poolnb.list_pools())

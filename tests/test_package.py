@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import re
 import subprocess
 import sys
@@ -65,6 +66,14 @@ def test_functions_share_a_signature(name: str) -> None:
     assert all(p.kind is p.KEYWORD_ONLY for p in parameters[6:])
 
 
+@pytest.mark.parametrize("name", [*functional.__all__, *reference.__all__])
+def test_functions_pickle_and_know_where_they_stand(name: str) -> None:
+    package = functional if name in functional.__all__ else reference
+    function = getattr(package, name)
+    assert pickle.loads(pickle.dumps(function)) is function
+    assert function.__module__.startswith(package.__name__) and function.__qualname__ == name
+
+
 @pytest.mark.parametrize("name", functional.__all__)
 def test_docstrings_of_functions_say_everything(name: str) -> None:
     function = getattr(functional, name)
@@ -82,10 +91,12 @@ def test_docstrings_of_functions_say_everything(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in modules.__all__ if n != "Pool"])
-def test_docstrings_of_modules_say_what_their_arguments_are(name: str) -> None:
+def test_docstrings_of_modules_say_formula_arguments_and_errors(name: str) -> None:
     cls = getattr(modules, name)
     text = inspect.getdoc(cls) or ""
-    assert len(text) > 40
+    head, _, errors = text.partition("\nRaises:\n")
+    assert ":math:`" in head  # the formula
+    assert "TypeError:" in errors and "ValueError:" in errors
     shared = ("self", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
     for parameter in inspect.signature(cls).parameters:
         if parameter not in shared:

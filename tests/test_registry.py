@@ -161,6 +161,21 @@ def test_errors_name_the_cause_and_leave_the_model_alone(
     assert str(model) == before
 
 
+def test_options_are_checked_even_where_nothing_is_to_be_replaced() -> None:
+    with pytest.raises(TypeError, match="soft has no option 'sharpness'; it accepts beta"):
+        poolnb.replace_pooling(nn.Sequential(nn.Conv2d(3, 4, 1)), "soft", sharpness=3)
+
+
+@pytest.mark.parametrize("example", [torch.rand(1, 4, 16, 16), (torch.rand(1, 3, 16, 16), 1)], ids=["shape", "count"])
+def test_an_example_that_the_model_refuses_is_named(example: Any) -> None:
+    model = Small()
+    before, modes = str(model), [m.training for m in model.modules()]
+    with pytest.raises(ValueError, match="example_input must be an input that the model accepts, but it fails: .*"):
+        poolnb.replace_pooling(model, "auto", example_input=example)
+    assert str(model) == before and [m.training for m in model.modules()] == modes
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
 def test_a_model_that_is_a_pool_and_one_that_is_no_module() -> None:
     with pytest.raises(ValueError, match="model must hold"):
         poolnb.replace_pooling(nn.MaxPool2d(2), "soft")

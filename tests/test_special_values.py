@@ -266,6 +266,20 @@ def test_lse_is_accurate_for_every_r(r: float, dtype: torch.dtype) -> None:
     torch.testing.assert_close(curvature.double(), curve, rtol=1e4 * eps + 1e-4, atol=1e3 * eps)
 
 
+def test_a_mean_of_both_infinities_is_nan() -> None:
+    x = torch.tensor([[[math.inf, -math.inf, 1.0, 2.0]]])
+    kernel = torch.ones(4)
+    means = {
+        "avg": F.avg_pool1d(x, 4),
+        "mixed": F.mixed_pool1d(x, 4, alpha=0.5),
+        "gated": F.gated_pool1d(x, 4, weight=0 * kernel),
+        "tree": F.tree_pool1d(x, 4, leaves=kernel.expand(2, 4), gates=kernel.expand(1, 4)),
+        "s3, average": F.s3_pool1d(x, 1, 4),
+        "s3, expectation": F.s3_pool1d(x, 1, 4, eval_mode="expectation"),
+    }
+    assert all(y.isnan().all() for y in means.values()), means
+
+
 def test_a_mask_or_a_dilation_keeps_the_layout_of_max_and_mean() -> None:
     x = torch.randn(2, 2, 5, 7).contiguous(memory_format=torch.channels_last)
     everywhere = torch.ones(1, 1, 1, 1, dtype=torch.bool)

@@ -49,6 +49,7 @@ def _for(dims: int, pool: Pool) -> Pool:
     text, _, own = inspect.cleandoc(pool.__doc__ or "").partition("\n\nArgs:\n")
     name = f"{pool.__name__.removeprefix('_')}{dims}d"
     bound.__name__ = bound.__qualname__ = name
+    bound.__module__ = pool.__module__
     bound.__doc__ = _DOC.format(text=text, own=own and own + "\n", shape=_SHAPES[dims], dims=dims)
     signature = inspect.signature(pool)
     own_parameters = [p for p in signature.parameters.values() if p.name != "dims"]

@@ -46,7 +46,8 @@ def _avg_pool(
     r"""Average pooling, :math:`y = \frac1n \sum_i x_i` over the n valid taps, with a mask, dilation and global pooling.
 
     Padding does not count: this is torch's ``count_include_pad=False``, which is not torch's default. The gradient of
-    every valid tap is 1/n. Source: Boureau et al. (2010) compare it with the max.
+    every valid tap is 1/n. +inf beside -inf gives NaN, as their sum does. Source: Boureau et al. (2010) compare it with
+    the max.
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     return call.finish(ops.avg_pool(call.input, call.mask, call.windows))

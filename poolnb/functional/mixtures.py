@@ -26,7 +26,7 @@ def _mixed_pool(
 
     Source: Lee, Gallagher and Tu (2016). The max part passes its gradient to the first largest tap;
     :math:`\partial y/\partial\alpha = \max_i x_i - \frac1n \sum_i x_i`.
-    An infinite max or mean counts only where its share is not 0.
+    An infinite max or mean counts only where its share is not 0. The mean of +inf and -inf is NaN.
 
     Args:
         alpha: share of the max, in [0, 1]; a float, a 0-d tensor, a (C,) tensor, or one that broadcasts to the output
@@ -56,7 +56,7 @@ def _gated_pool(
     Source: Lee, Gallagher and Tu (2016). The mixture is chosen anew in every window. Taps that are not valid add 0 to
     the gate. With :math:`d = \max_i x_i - \frac1n \sum_i x_i`: :math:`\partial y/\partial w_i = d\,s(1-s)\,x_i` and
     :math:`\partial y/\partial b = d\,s(1-s)`; the gradient of a tap has the term :math:`d\,s(1-s)\,w_i` as well.
-    An infinite tap opens or closes the gate by the sign of its weight.
+    An infinite tap opens or closes the gate by the sign of its weight. +inf beside -inf gives NaN, as their mean does.
 
     Args:
         weight: the gate's mask, one entry per tap in row-major order: (k,) for all channels, or (C, k); of input's
@@ -89,7 +89,8 @@ def _tree_pool(
     :math:`f_r` are its children; y is the root. Gates are numbered level by level: with four leaves gate 0 is the
     root, gate 1 joins leaves 0 and 1, gate 2 leaves 2 and 3. :math:`\partial f/\partial\omega = s(1-s)(f_l - f_r)\,x`,
     and a leaf's derivative is the product of the shares on its way to the root. Taps that are not valid add 0.
-    An infinite tap gives a leaf the infinity that the sign of its weight says, and nothing at a weight of 0.
+    An infinite tap gives a leaf the infinity that the sign of its weight says, and nothing at a weight of 0; two that
+    contradict each other give NaN.
 
     Args:
         leaves: (L, k), L = 2 or 4 filters with one entry per tap in row-major order; of input's dtype or float32

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from poolnb import ops
-from poolnb._arguments import Call, check, flag, noise_seed, number, position_parameter
+from poolnb._arguments import check, flag, noise_seed, number, position_parameter, strip_sizes
 from poolnb.functional._dimensions import by_dimension
-from poolnb.geometry import IntOrSizes, per_dim
+from poolnb.geometry import IntOrSizes
 
 
 def _stochastic_pool(
@@ -65,7 +65,8 @@ def _s3_pool(
     none starts beyond the last input position. Each dimension of the map is cut into strips of ``grid_size``; from a
     strip, ``grid_size / stride`` positions are drawn without replacement and kept in order: with m the map and R, C the
     kept rows and columns, :math:`y_{ij} = m_{R_i C_j}`. The draw is shared by the batch and the channels. The gradient
-    goes to the first largest tap of each kept window.
+    goes to the first largest tap of each kept window. In evaluation a mean of +inf and -inf is NaN, as for
+    :func:`avg_pool2d`.
 
     Args:
         grid_size: width of a strip, a multiple of ``stride``; ``None``: twice the stride. Equal to ``stride``, one
@@ -79,21 +80,11 @@ def _s3_pool(
             generator, in training only.
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
-    grid = _grid(grid_size, call)
+    grid = strip_sizes(grid_size, call.windows.stride)
     if eval_mode not in ("average", "expectation"):
         raise ValueError(f'eval_mode must be "average" or "expectation", got {eval_mode!r}')
     key = noise_seed(seed, training, call)
     return call.finish(ops.s3_pool(call.input, call.mask, call.windows, key, grid, eval_mode == "expectation"))
-
-
-def _grid(grid_size: IntOrSizes | None, call: Call) -> tuple[int, ...]:
-    stride = call.windows.stride
-    if grid_size is None:
-        return tuple(2 * s for s in stride)
-    grid = per_dim("grid_size", grid_size, len(stride), least=1)
-    if any(g % s for g, s in zip(grid, stride, strict=True)):
-        raise ValueError(f"grid_size must be a multiple of stride in every dimension, got {grid_size!r}, {stride=}")
-    return grid
 
 
 def _tdgs_pool(

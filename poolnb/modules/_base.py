@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from poolnb import functional
-from poolnb.geometry import IntOrSizes, check_sizes, per_dim
+from poolnb._arguments import check_input, check_parameter_tensor
+from poolnb.geometry import IntOrSizes, check_sizes, per_dim, resolve
 
 _GEOMETRY_DEFAULTS: dict[str, Any] = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
 
@@ -24,6 +25,8 @@ class Pool(torch.nn.Module):
 
     op: ClassVar[str]
     dims: ClassVar[int]
+    #: What the parameters are made for: (), (channels,) or (channels, *output_size).
+    made_for: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -53,9 +56,32 @@ class Pool(torch.nn.Module):
 
     def pool(self, input: Tensor, mask: Tensor | None, **more: Any) -> Tensor:
         """Call the operator's function with this module's geometry and options, and ``more`` of its arguments."""
+        self.check_fit(input)
         function = getattr(functional, f"{self.op}_pool{self.dims}d")
-        geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-        return function(input, *geometry, **self.own(), **more, mask=mask)
+        return function(input, *self.geometry(), **self.own(), **more, mask=mask)
+
+    def geometry(self) -> tuple[Any, Any, Any, Any, Any]:
+        return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+
+    def check_fit(self, input: Tensor) -> None:
+        """Whether the parameters suit the input, in the words of this module's arguments."""
+        parameters = list(self.named_parameters())
+        if not parameters:
+            return
+        check_input(self.dims, input)
+        for name, parameter in parameters:
+            check_parameter_tensor(f"parameter {name}", parameter, input)
+        shape = tuple(input.shape)
+        channels, *output_size = self.made_for or (None,)
+        if channels not in (None, shape[-self.dims - 1]):
+            raise ValueError(
+                f"input must have {channels} channels, as {channels=} says, got shape {tuple(input.shape)}"
+            )
+        if output_size:
+            output = resolve(shape[-self.dims :], *self.geometry()).output
+            if output != tuple(output_size):
+                wanted = f"an output of size {tuple(output_size)}, as output_size says"
+                raise ValueError(f"input must give {wanted}, got {output} from shape {shape}")
 
     def options(self) -> dict[str, Any]:
         """What :meth:`extra_repr` shows besides the geometry."""
@@ -92,4 +118,6 @@ def parameter_shape(
 
 def needed_for(granularity: Any) -> tuple[str, ...]:
     """What a constructor needs to know for a granularity; nothing for one that does not exist, which it refuses."""
-    return {"position": ("channels", "output_size"), "channel": ("channels",)}.get(granularity, ())
+    if granularity == "position":
+        return "channels", "output_size"
+    return ("channels",) if granularity == "channel" else ()

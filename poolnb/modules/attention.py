@@ -22,11 +22,11 @@ class _Weighted(Pool):
         raise NotImplementedError
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        geometry = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-        call = check(self.dims, input, *geometry, mask)
-        if call.channels != self.channels:
-            raise ValueError(f"input must have {self.channels} channels, as the module does, got {call.channels}")
+        call = check(self.dims, input, *self.geometry(), mask)
+        self.check_fit(input)
         x = call.input if call.mask is None else call.input.masked_fill(~call.mask, 0)
+        # Parameters of float32 beside a half type are computed with in float32, as everywhere.
+        x = x.to(next(self.parameters()).dtype)
         # Under autocast the network may answer in a half type: logits are kept in the dtype of sums.
         logits = self.logits(x, call.mask).to(call.sum_dtype)
         return self.pool(input, mask, logits=call.finish(logits))
@@ -36,17 +36,22 @@ class _Weighted(Pool):
 
 
 class _LIPPool(_Weighted):
-    """Local importance pooling (Gao et al. 2019): a small network says how much each input element counts.
+    r"""Local importance pooling (Gao et al. 2019): a small network says how much each input element counts.
 
-    The logits are a convolution, normalised per sample and channel (with learned scale and offset) and bounded to (0,
-    scale) by a sigmoid; see :func:`poolnb.functional.weighted_pool2d` for what is done with them. The normalisation's
-    scale starts at 0, so that all logits are equal and the layer starts as the mean. With a mask the normalisation
-    counts valid positions only.
+    :math:`y = \sum_i w_i x_i` with :math:`w = \mathrm{softmax}(l)` over the window and
+    :math:`l = 12\,\sigma(\gamma \hat{c} + \beta)`, :math:`\hat{c}` being a convolution of the input, normalised per
+    sample and channel; gamma (``weight``) and beta (``bias``) are learned. gamma starts at 0, so that all logits are
+    equal and the layer starts as the mean. With a mask the normalisation counts valid positions only.
+    See :func:`poolnb.functional.weighted_pool2d`.
 
     Args:
         channels: number of input channels, a keyword.
         logit_kernel: kernel size of the convolution, odd.
-        scale: the largest logit; no weight exceeds another of its window by more than exp(scale).
+        scale: the largest logit, 12 in the formula; no weight exceeds another of its window by more than exp(scale).
+
+    Raises:
+        TypeError: an option of the wrong type; in a call, an input of another dtype than the parameters.
+        ValueError: an option out of range, such as an even ``logit_kernel``; in a call, another number of channels.
     """
 
     def __init__(
@@ -62,7 +67,7 @@ class _LIPPool(_Weighted):
         scale: float = 12.0,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        (self.channels,) = per_dim("channels", channels, 1, least=1)
+        (self.channels,) = self.made_for = per_dim("channels", channels, 1, least=1)
         (width,) = per_dim("logit_kernel", logit_kernel, 1, least=1)
         if width % 2 == 0:
             raise ValueError(f"logit_kernel must be odd, got {width}")
@@ -92,26 +97,30 @@ def _normalised(x: Tensor, mask: Tensor | None, eps: float = 1e-5) -> Tensor:
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     axes = tuple(range(2, x.dim()))
     if mask is None:
-        variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
-        return (x - mean) * (variance + eps).rsqrt()
+        centred = x - x.mean(axes, keepdim=True)
+        return centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
     valid = mask.to(x.dtype).expand_as(x)
     count = valid.sum(axes, keepdim=True).clamp(min=1)
-    mean = (x * valid).sum(axes, keepdim=True) / count
-    variance = ((x - mean).square() * valid).sum(axes, keepdim=True) / count
-    return (x - mean) * (variance + eps).rsqrt()
+    centred = x - (x * valid).sum(axes, keepdim=True) / count
+    return centred * ((centred.square() * valid).sum(axes, keepdim=True) / count + eps).rsqrt()
 
 
 class _AttentionPool(_Weighted):
     r"""Attention pooling (Ilse et al. 2018): one logit per position, shared by the channels.
 
-    :math:`l = w^T \tanh(V x)`, or :math:`w^T (\tanh(V x) \odot \sigma(U x))` with ``gated=True``, x being the channels
-    at one position; V and U have offsets. w starts at 0, so that the layer starts as the mean. See
-    :func:`poolnb.functional.weighted_pool2d`; the paper pools everything, which is ``kernel_size=None``.
+    :math:`y = \sum_i a_i x_i` with :math:`a = \mathrm{softmax}(l)` over the window and :math:`l = w^T \tanh(V x)`, or
+    :math:`l = w^T (\tanh(V x) \odot \sigma(U x))` with ``gated=True``, x being the channels at one position; V and U
+    have offsets. w starts at 0, so that the layer starts as the mean. See :func:`poolnb.functional.weighted_pool2d`;
+    the paper pools everything, which is ``kernel_size=None``.
 
     Args:
         channels: number of input channels, a keyword.
         hidden: rows of V; ``None``: half of the channels.
         gated: add the sigmoid branch.
+
+    Raises:
+        TypeError: an option of the wrong type; in a call, an input of another dtype than the parameters.
+        ValueError: an option out of range; in a call, another number of channels.
     """
 
     def __init__(
@@ -127,7 +136,7 @@ class _AttentionPool(_Weighted):
         gated: bool = False,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        (self.channels,) = per_dim("channels", channels, 1, least=1)
+        (self.channels,) = self.made_for = per_dim("channels", channels, 1, least=1)
         (self.hidden,) = per_dim("hidden", max(self.channels // 2, 1) if hidden is None else hidden, 1, least=1)
         self.gated = flag("gated", gated)
         convolution = getattr(nn, f"Conv{self.dims}d")

@@ -8,15 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poolnb._arguments import number
+from poolnb._arguments import check_range, number
 from poolnb.geometry import IntOrSizes
 from poolnb.modules._base import Pool
 
 
 class _MaxPool(Pool):
-    """Max pooling with a mask and global pooling; see :func:`poolnb.functional.max_pool2d`.
+    r"""Max pooling, :math:`y = \max_i x_i`, with a mask and global pooling; see :func:`poolnb.functional.max_pool2d`.
 
     An instance is one of :class:`torch.nn.MaxPool2d` as well, so that tools which look for that class find it.
+
+    Raises:
+        TypeError: a size that is no int; in a call, an input or mask of the wrong type.
+        ValueError: a size out of range; in a call, an input too small for one window, a mask that does not broadcast.
     """
 
     op = "max"
@@ -24,17 +28,28 @@ class _MaxPool(Pool):
 
 
 class _AvgPool(Pool):
-    """Average pooling over valid taps, with a mask and global pooling; see :func:`poolnb.functional.avg_pool2d`."""
+    r"""Average pooling, :math:`y = \frac1n \sum_i x_i` over the n valid taps; see :func:`poolnb.functional.avg_pool2d`.
+
+    It takes a mask, a dilation and ``kernel_size=None``, and padding never counts.
+
+    Raises:
+        TypeError: a size that is no int; in a call, an input or mask of the wrong type.
+        ValueError: a size out of range; in a call, an input too small for one window, a mask that does not broadcast.
+    """
 
     op = "avg"
 
 
 class _LpPool(Pool):
-    """Lp pooling; see :func:`poolnb.functional.lp_pool2d`.
+    r"""Lp pooling, :math:`y = (\sum_i |x_i|^p)^{1/p}`; see :func:`poolnb.functional.lp_pool2d`.
 
     Args:
-        norm_type: p, greater than 0; a float (``math.inf`` included), or a :class:`torch.nn.Parameter`, 0-d or (C,), to
-            learn it.
+        norm_type: p, greater than 0; a float (``math.inf`` included), or a tensor, 0-d or (C,): a buffer, or to learn
+            it a :class:`torch.nn.Parameter`.
+
+    Raises:
+        TypeError: a ``norm_type`` that is no real number, or a tensor that is not of a floating dtype.
+        ValueError: a ``norm_type`` that is not greater than 0, or a tensor of another shape.
     """
 
     op = "lp"
@@ -50,9 +65,14 @@ class _LpPool(Pool):
         norm_type: float | Tensor = 2.0,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        if not isinstance(norm_type, Tensor) and norm_type != math.inf:
+        if isinstance(norm_type, Tensor):
+            _check_norm(norm_type)
+        elif norm_type != math.inf:
             number("norm_type", norm_type, low=0, strict=True)
-        self.norm_type = norm_type
+        if isinstance(norm_type, Tensor) and not isinstance(norm_type, torch.nn.Parameter):
+            self.register_buffer("norm_type", norm_type)
+        else:
+            self.norm_type = norm_type
 
     def own(self) -> dict[str, Any]:
         return {"norm_type": self.norm_type}
@@ -60,6 +80,15 @@ class _LpPool(Pool):
     def options(self) -> dict[str, Any]:
         p = self.norm_type
         return {"norm_type": tuple(p.shape) if isinstance(p, Tensor) else p}
+
+
+def _check_norm(norm_type: Tensor) -> None:
+    """What can be said of a tensor before an input is there."""
+    if not norm_type.is_floating_point():
+        raise TypeError(f"norm_type must be a real number or a tensor of a floating dtype, got dtype {norm_type.dtype}")
+    if norm_type.dim() > 1 or norm_type.numel() == 0:
+        raise ValueError(f"norm_type must be 0-d or have shape (C,), got shape {tuple(norm_type.shape)}")
+    check_range("norm_type", norm_type, low=0, high=math.inf, strict=True, endless=True)
 
 
 class MaxPool1d(_MaxPool, torch.nn.MaxPool1d):  # type: ignore[misc]

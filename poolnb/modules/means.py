@@ -22,7 +22,7 @@ class _LearnedMean(Pool):
 
     def _learn(self, start: float, granularity: str, channels: int | None) -> None:
         shape = parameter_shape(self.dims, granularity, ("layer", "channel"), channels)
-        self.granularity, self.channels, self.start = granularity, channels, start
+        self.granularity, self.channels, self.start, self.made_for = granularity, channels, start, shape
         setattr(self, self.parameter, torch.nn.Parameter(torch.empty(shape)))
         self.reset_parameters()
 
@@ -39,13 +39,19 @@ class _LearnedMean(Pool):
 
 
 class _LSEPool(_LearnedMean):
-    """Log-sum-exp pooling with a learned sharpness; see :func:`poolnb.functional.lse_pool2d`.
+    r"""Log-sum-exp pooling with a learned sharpness, :math:`y = \frac1r \ln \frac1n \sum_i e^{r x_i}`.
+
+    See :func:`poolnb.functional.lse_pool2d`.
 
     Args:
         r: first value of the parameter ``r``: 0 is the mean, large values approach the max. Pinheiro and Collobert
             (2015) keep 5 fixed: ``pool.r.requires_grad_(False)`` does.
         granularity: ``"layer"``, one r, or ``"channel"``, one for each.
         channels: number of input channels; needed with ``granularity="channel"``.
+
+    Raises:
+        TypeError: an option that is no number; in a call, an input of another dtype than the parameter.
+        ValueError: an option out of range; in a call, another number of channels.
     """
 
     op, parameter = "lse", "r"
@@ -67,13 +73,19 @@ class _LSEPool(_LearnedMean):
 
 
 class _GeMPool(_LearnedMean):
-    """Generalised-mean pooling with a learned exponent; see :func:`poolnb.functional.gem_pool2d`.
+    r"""Generalised-mean pooling with a learned exponent, :math:`y = (\frac1n \sum_i \max(x_i, \epsilon)^p)^{1/p}`.
+
+    See :func:`poolnb.functional.gem_pool2d`.
 
     Args:
         p: first value of the parameter ``p``, greater than 0: 1 is the mean, large values approach the max.
         eps: smaller taps are raised to it; greater than 0.
         granularity: ``"layer"``, one p, or ``"channel"``, one for each.
         channels: number of input channels; needed with ``granularity="channel"``.
+
+    Raises:
+        TypeError: an option that is no number; in a call, an input of another dtype than the parameter.
+        ValueError: an option out of range; in a call, another number of channels.
     """
 
     op, parameter = "gem", "p"

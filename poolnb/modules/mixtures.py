@@ -21,15 +21,19 @@ def _taps(dims: int, kernel_size: IntOrSizes | None) -> int:
 
 
 class _MixedPool(Pool):
-    """Mixed max-average pooling with a learned share; see :func:`poolnb.functional.mixed_pool2d`.
+    r"""Mixed pooling with a learned share, :math:`y = \alpha \max_i x_i + (1-\alpha) \frac1n \sum_i x_i`.
 
-    The parameter is ``lam``, and the share of the max is alpha = sigmoid(lam).
+    The parameter is ``lam``, with :math:`\alpha = \sigma(\mathrm{lam})`. See :func:`poolnb.functional.mixed_pool2d`.
 
     Args:
         alpha: first value of the share, in (0, 1).
         granularity: one share for the ``"layer"``, per ``"channel"``, or per channel and output ``"position"``.
         channels: number of input channels; needed with ``"channel"`` and ``"position"``.
         output_size: spatial output size, an int or one per dimension; needed with ``"position"``.
+
+    Raises:
+        TypeError: an option of the wrong type; in a call, an input of another dtype than the parameter.
+        ValueError: an option out of range; in a call, another number of channels or another output size.
     """
 
     op = "mixed"
@@ -52,7 +56,7 @@ class _MixedPool(Pool):
         self.alpha, self.granularity = number("alpha", alpha, low=0, high=1, strict=True), granularity
         if alpha == 1:
             raise ValueError("alpha must be a finite number in (0, 1), since it is the sigmoid of lam, got 1")
-        self.channels, self.output_size = channels, output_size
+        self.channels, self.output_size, self.made_for = channels, output_size, shape
         self.lam = torch.nn.Parameter(torch.empty(shape))
         self.reset_parameters()
 
@@ -73,7 +77,9 @@ class _MixedPool(Pool):
 
 
 class _GatedPool(Pool):
-    """Gated max-average pooling; see :func:`poolnb.functional.gated_pool2d`.
+    r"""Gated pooling: :math:`y = s \max_i x_i + (1-s) \frac1n \sum_i x_i`, :math:`s = \sigma(\sum_i w_i x_i + b)`.
+
+    See :func:`poolnb.functional.gated_pool2d`.
 
     The parameters are ``weight``, drawn from a normal distribution of standard deviation 0.1, and ``bias``, 0 at first.
 
@@ -82,6 +88,10 @@ class _GatedPool(Pool):
         granularity: ``"layer"``, one mask as in the paper, or ``"channel"``, one for each.
         channels: number of input channels; needed with ``granularity="channel"``.
         bias: learn an offset of the gate as well, which the paper does not have.
+
+    Raises:
+        TypeError: an option of the wrong type; in a call, an input of another dtype than the parameters.
+        ValueError: no ``kernel_size``, or an option out of range; in a call, another number of channels.
     """
 
     op = "gated"
@@ -100,7 +110,7 @@ class _GatedPool(Pool):
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         shape = parameter_shape(self.dims, granularity, ("layer", "channel"), channels)
-        self.granularity, self.channels = granularity, channels
+        self.granularity, self.channels, self.made_for = granularity, channels, shape
         self.weight = torch.nn.Parameter(torch.empty(*shape, _taps(self.dims, kernel_size)))
         self.bias = torch.nn.Parameter(torch.empty(shape)) if flag("bias", bias) else None
         self.reset_parameters()
@@ -124,7 +134,8 @@ class _GatedPool(Pool):
 
 
 class _TreePool(Pool):
-    """Tree pooling; see :func:`poolnb.functional.tree_pool2d`.
+    r"""Tree pooling: learned filters :math:`\langle v_j, x\rangle`, blended by gates :math:`\sigma(\langle\omega,
+    x\rangle)` on their way up a binary tree. See :func:`poolnb.functional.tree_pool2d`.
 
     The parameters are ``leaves`` and ``gates``, shared by all channels. Leaves start as the mean plus noise, gates as
     noise, from a normal distribution of standard deviation 0.1; so the layer starts near average pooling.
@@ -132,6 +143,10 @@ class _TreePool(Pool):
     Args:
         kernel_size: has to be given, since every tap has a weight.
         n_leaves: 2 or 4.
+
+    Raises:
+        TypeError: a size that is no int; in a call, an input of another dtype than the parameters.
+        ValueError: no ``kernel_size``, or an option out of range.
     """
 
     op = "tree"

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poolnb._arguments import flag, number
-from poolnb.geometry import IntOrSizes
+from poolnb._arguments import flag, number, strip_sizes
+from poolnb.geometry import IntOrSizes, check_sizes
 from poolnb.modules._base import Pool, needed_for, parameter_shape
 
 
@@ -23,26 +23,36 @@ class _Sampled(Pool):
 
 
 class _StochasticPool(_Sampled):
-    """Stochastic pooling; see :func:`poolnb.functional.stochastic_pool2d`.
+    r"""Stochastic pooling; see :func:`poolnb.functional.stochastic_pool2d`.
 
-    In training mode each output is one tap, drawn in proportion to its positive part; in evaluation mode it is the
-    mean under these probabilities. ``torch.manual_seed`` fixes the draws, or ``pool(x, seed=7)`` those of one call.
+    In training mode each output is one tap, drawn with :math:`p_i = a_i/\sum_j a_j`, :math:`a = \max(x, 0)`; in
+    evaluation mode it is the mean under these probabilities, :math:`\sum_i p_i x_i`. ``torch.manual_seed`` fixes the
+    draws, or ``pool(x, seed=7)`` those of one call.
+
+    Raises:
+        TypeError: a size that is no int; in a call, an input, mask or seed of the wrong type.
+        ValueError: a size out of range; in a call, an input too small for one window, a seed out of range.
     """
 
     op = "stochastic"
 
 
 class _S3Pool(_Sampled):
-    """S3Pool; see :func:`poolnb.functional.s3_pool2d`.
+    r"""S3Pool; see :func:`poolnb.functional.s3_pool2d`.
 
-    In training mode a stride-1 max map loses random rows and columns; in evaluation mode it is averaged.
-    ``torch.manual_seed`` fixes the draws, or ``pool(x, seed=7)`` those of one call.
+    In training mode a stride-1 max map m loses random rows and columns, :math:`y_{ij} = m_{R_i C_j}` with R and C those
+    that are kept; in evaluation mode it is averaged. ``torch.manual_seed`` fixes the draws, or ``pool(x, seed=7)``
+    those of one call.
 
     Args:
         grid_size: width of the strips that rows and columns are drawn from, a multiple of ``stride``; ``None``: twice
             the stride.
         eval_mode: ``"average"``, the mean of the map over each stride cell, or ``"expectation"``, the exact mean of
             the training output.
+
+    Raises:
+        TypeError: a size that is no int; in a call, an input, mask or seed of the wrong type.
+        ValueError: a ``grid_size`` that is no multiple of the stride, an unknown ``eval_mode``.
     """
 
     op = "s3"
@@ -59,6 +69,9 @@ class _S3Pool(_Sampled):
         eval_mode: str = "average",
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        if grid_size is not None:
+            sizes = check_sizes(self.dims, kernel_size, stride)
+            strip_sizes(grid_size, (1,) * self.dims if sizes is None else sizes[1])
         if eval_mode not in ("average", "expectation"):
             raise ValueError(f'eval_mode must be "average" or "expectation", got {eval_mode!r}')
         self.grid_size, self.eval_mode = grid_size, eval_mode
@@ -71,10 +84,11 @@ class _S3Pool(_Sampled):
 
 
 class _TDGSPool(_Sampled):
-    """Temperature-driven Gumbel-softmax pooling with a learned temperature; see :func:`poolnb.functional.tdgs_pool2d`.
+    r"""Temperature-driven Gumbel-softmax pooling with a learned temperature; see :func:`poolnb.functional.tdgs_pool2d`.
 
-    In training mode each output is one tap, drawn from a softmax of the taps at the learned temperature; in evaluation
-    mode it is the mean under that softmax. ``torch.manual_seed`` fixes the draws, or ``pool(x, seed=7)`` those of one
+    In training mode each output is one tap, drawn with the probabilities :math:`q = \mathrm{softmax}(z/(T+\epsilon))`,
+    z being the taps, by default divided by their norm; in evaluation mode it is the mean under them,
+    :math:`\sum_i q_i x_i`. ``torch.manual_seed`` fixes the draws, or ``pool(x, seed=7)`` those of one
     call.
 
     Args:
@@ -86,6 +100,11 @@ class _TDGSPool(_Sampled):
         positive: how the parameter becomes a temperature: ``"relu"``, as the author does, which never leaves 0 again
             once the parameter is negative, or ``"softplus"``.
         tau, hard, normalize, eps: as the function takes them.
+
+    Raises:
+        TypeError: an option of the wrong type; in a call, an input of another dtype than the parameter.
+        ValueError: an option out of range, a missing ``channels`` or ``output_size``; in a call, another number of
+            channels or another output size.
     """
 
     op = "tdgs"
@@ -119,6 +138,7 @@ class _TDGSPool(_Sampled):
             raise ValueError("jitter must be in [0, 1), so that no temperature starts at 0, got 1")
         self.tau, self.eps = number("tau", tau, low=0, strict=True), number("eps", eps, low=0, strict=True)
         self.hard, self.normalize = flag("hard", hard), flag("normalize", normalize)
+        self.made_for = shape
         #: The parameter; :meth:`current_temperature` is the temperature itself.
         self.temperature = torch.nn.Parameter(torch.empty(shape))
         self.reset_parameters()

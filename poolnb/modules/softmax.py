@@ -12,11 +12,17 @@ from poolnb.modules._base import Pool, parameter_shape
 
 
 class _SoftPool(Pool):
-    """Softmax-weighted pooling with a fixed ``beta``; see :func:`poolnb.functional.soft_pool2d`.
+    r"""SoftPool, or SWAP: :math:`y = \sum_i w_i x_i`, :math:`w = \mathrm{softmax}(\beta x)` in the window.
+
+    See :func:`poolnb.functional.soft_pool2d`.
 
     Args:
         beta: inverse temperature, a float. For a learned one see AutoPool.
         semi_grad: use the weights alone as the derivative, as the CUDA code published with SoftPool does.
+
+    Raises:
+        TypeError: a ``beta`` that is no number, a ``semi_grad`` that is no bool.
+        ValueError: a ``beta`` that is not finite.
     """
 
     op = "soft"
@@ -51,6 +57,10 @@ class _AutoPool(Pool):
 
     Args:
         channels: number of input channels, a keyword. One alpha is learned for each.
+
+    Raises:
+        TypeError: a ``channels`` that is no int; in a call, an input of another dtype than the parameter.
+        ValueError: a ``channels`` below 1; in a call, another number of channels.
     """
 
     op = "soft"
@@ -66,7 +76,8 @@ class _AutoPool(Pool):
         channels: int,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        self.alpha = torch.nn.Parameter(torch.empty(parameter_shape(self.dims, "channel", ("channel",), channels)))
+        self.made_for = parameter_shape(self.dims, "channel", ("channel",), channels)
+        self.alpha = torch.nn.Parameter(torch.empty(self.made_for))
         self.channels = channels
         self.reset_parameters()
 

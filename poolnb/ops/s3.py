@@ -192,7 +192,8 @@ def _careful_weigh(y: Tensor, windows: Geometry, grid: Sequence[int]) -> Tensor:
     """The same where y may hold NaN and infinities: an entry of weight 0 must not spoil the sum by 0 * inf."""
     mean = _weigh(y.masked_fill(~y.isfinite(), 0), windows, grid)
     for value, kind in ((-torch.inf, y == -torch.inf), (torch.inf, y == torch.inf), (torch.nan, y.isnan())):
-        mean = mean.masked_fill(_weigh(kind.to(y.dtype), windows, grid) > 0, value)
+        there = _weigh(kind.to(y.dtype), windows, grid) > 0
+        mean = mean + torch.zeros_like(mean).masked_fill(there, value)
     return mean
 
 

@@ -221,10 +221,7 @@ def s3_pool(
     average = not training and eval_mode == "average"
     for out, terms in s3.terms(s3.weights(training, seed, eval_mode), average):
         maxima = [x[tap] if tap is not None else 0.0 for _, tap in terms]
-        if np.isposinf(maxima).any() and not np.isnan(maxima).any():
-            y[out] = np.inf
-        else:
-            y[out] = sum(weight * m for (weight, _), m in zip(terms, maxima, strict=True))
+        y[out] = sum(weight * m for (weight, _), m in zip(terms, maxima, strict=True))
     return y
 
 
