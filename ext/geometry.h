@@ -11,6 +11,16 @@
 
 namespace poolnb {
 
+// The operators: their maths is in windows/.
+struct Gem;
+struct Lp;
+struct Lse;
+struct Mixed;
+struct Soft;
+struct Stochastic;
+struct Tdgs;
+struct Weighted;
+
 // Everything has three spatial dimensions (D, H, W); fewer dimensions come with leading ones.
 struct Windows {
   int64_t size[3], kernel[3], stride[3], padding[3], dilation[3], output[3];
@@ -23,6 +33,13 @@ struct Windows {
   // Whether no input position belongs to two windows.
   POOLNB_HD bool disjoint() const {
     return stride[0] >= span(0) && stride[1] >= span(1) && stride[2] >= span(2);
+  }
+  // Whether they take up the whole input, without padding.
+  POOLNB_HD bool cover() const {
+    bool all = true;
+    for (int a = 0; a < 3; ++a)
+      all = all && stride[a] == kernel[a] && dilation[a] == 1 && padding[a] == 0 && output[a] * kernel[a] == size[a];
+    return all;
   }
 };
 
@@ -46,6 +63,7 @@ struct Options {
   double value[4] = {0, 0, 0, 0};
   bool draws = false;
   uint64_t seed = 0;
+  const int64_t* seed_at = nullptr;  // where the seed lies on the device; null: it is `seed`
 };
 
 // One call of an operator, forward or backward. `input[0]` is what is pooled; a second input has its shape.

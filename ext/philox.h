@@ -18,9 +18,11 @@ POOLNB_HD void multiply(uint32_t x, uint32_t by, uint32_t& high, uint32_t& low) 
 POOLNB_HD void multiply(BitsF x, uint32_t by, BitsF& high, BitsF& low) {
 #if POOLNB_BYTES == 64
   const __m512i a = reinterpret_cast<__m512i>(x), b = _mm512_set1_epi64(by);
-  const BitsD even = reinterpret_cast<BitsD>(_mm512_mul_epu32(a, b));
-  const BitsD odd = reinterpret_cast<BitsD>(_mm512_mul_epu32(_mm512_srli_epi64(a, 32), b));
-#elif POOLNB_BYTES == 32
+  const __m512i even = _mm512_mul_epu32(a, b), odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), b);
+  high = reinterpret_cast<BitsF>(_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_CDAB));
+  low = x * by;
+#else
+#if POOLNB_BYTES == 32
   const __m256i a = reinterpret_cast<__m256i>(x), b = _mm256_set1_epi64x(by);
   const BitsD even = reinterpret_cast<BitsD>(_mm256_mul_epu32(a, b));
   const BitsD odd = reinterpret_cast<BitsD>(_mm256_mul_epu32(_mm256_srli_epi64(a, 32), b));
@@ -30,6 +32,7 @@ POOLNB_HD void multiply(BitsF x, uint32_t by, BitsF& high, BitsF& low) {
 #endif
   high = reinterpret_cast<BitsF>((even >> 32) | (odd & 0xffffffff00000000ull));
   low = reinterpret_cast<BitsF>((even & 0xffffffffull) | (odd << 32));
+#endif
 }
 #endif
 
@@ -71,6 +74,6 @@ POOLNB_HD T tap_uniform(uint64_t seed, uint64_t position, int64_t tap, Stream st
 }
 
 template <class V>
-POOLNB_HD V gumbel(V uniform) { return -vlog(-vlog(uniform)); }
+POOLNB_HD V gumbel(V uniform) { return -vlog_normal(-vlog_normal(uniform)); }
 
 }  // namespace poolnb

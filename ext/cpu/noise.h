@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "../philox.h"
+#include "lines.h"
 
 namespace poolnb {
 
@@ -11,13 +12,11 @@ constexpr int kWords = POOLNB_BYTES / 4;
 
 // Words of the blocks `block`, `block + step`, ...: word[k][i] is output k of the i-th one.
 POOLNB_HD void philox_words(uint64_t seed, uint64_t block, uint64_t step, uint32_t draw, Stream stream, BitsF word[4]) {
-  uint32_t low[kWords], high[kWords];
-  for (int i = 0; i < kWords; ++i) {
-    low[i] = uint32_t(block + i * step);
-    high[i] = uint32_t((block + i * step) >> 32);
-  }
-  std::memcpy(&word[0], low, sizeof low);
-  std::memcpy(&word[1], high, sizeof high);
+  BitsD number{};
+  for (int i = 0; i < kWords / 2; ++i) number[i] = i;
+  const BitsD first = number * step + block, second = first + kWords / 2 * step;
+  unweave(reinterpret_cast<BitsF>(first), reinterpret_cast<BitsF>(second), word[0], word[1],
+          std::make_index_sequence<kWords>());  // low and high halves
   word[2] = BitsF{} + draw;
   word[3] = BitsF{} + uint32_t(stream);
   philox(word, seed);
@@ -26,6 +25,10 @@ POOLNB_HD void philox_words(uint64_t seed, uint64_t block, uint64_t step, uint32
 // Gumbel noise from a pack of words.
 template <class T>
 POOLNB_HD void gumbels(BitsF word, T* noise) {
+  if constexpr (sizeof(T) == 4) {
+    store(noise, gumbel((__builtin_convertvector(MaskF(word >> 9), PackF) + 0.5f) * 1.1920928955078125e-7f));
+    return;
+  }
   uint32_t words[kWords];
   std::memcpy(words, &word, sizeof words);
   for (int i = 0; i < kWords; ++i) noise[i] = uniform<T>(words[i]);
@@ -48,7 +51,10 @@ void draw_windows(T* to, uint64_t first, int64_t n, uint64_t seed, Stream stream
     std::memcpy(words, row, sizeof row);
     const int64_t start = int64_t(block * 4 - first);  // negative in the first block
     const int64_t begin = std::max<int64_t>(0, -start), end = std::min<int64_t>(4 * kWords, n - start);
-    for (int64_t i = begin; i < end; ++i) to[start + i] = uniform<T>(words[i]);
+    if (end - begin == 4 * kWords)
+      for (int64_t i = 0; i < 4 * kWords; ++i) to[start + i] = uniform<T>(words[i]);
+    else
+      for (int64_t i = begin; i < end; ++i) to[start + i] = uniform<T>(words[i]);
   }
 }
 
@@ -62,7 +68,9 @@ void draw_taps(T* to, int64_t step, int64_t taps, uint64_t first, int64_t n, uin
       philox_words(seed, first + i, 1, uint32_t(tap / 4), stream, word);
       for (int k = 0; k < 4 && tap + k < taps; ++k) {
         gumbels(word[k], noise);
-        std::copy_n(noise, std::min<int64_t>(kWords, n - i), to + (tap + k) * step + i);
+        T* there = to + (tap + k) * step + i;
+        if (n - i >= kWords) std::copy_n(noise, kWords, there);
+        else std::copy_n(noise, n - i, there);
       }
     }
 }

@@ -11,15 +11,6 @@ namespace poolnb {
 // run(begin, end) over 0 .. n in parallel, at least `grain` at once.
 using Parallel = std::function<void(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& run)>;
 
-struct Gem;
-struct Lp;
-struct Lse;
-struct Mixed;
-struct Soft;
-struct Stochastic;
-struct Tdgs;
-struct Weighted;
-
 template <class Op>
 void forward(const Problem& q, const Parallel& parallel);
 template <class Op>

@@ -301,13 +301,18 @@ class Worker {
         return;
       }
     }
-    if (drawn_.size() < draws * count_ * n) drawn_ = Buffer<T>(draws * count_ * n);
+    // The block itself, where rows of windows follow each other in it without a gap.
+    const bool direct = !p_.channels && (windows_[0] * windows_[1] == 1 || p_.out.step[1] == row) &&
+                        (windows_[0] == 1 || p_.out.step[0] == windows_[1] * row);
+    if (!direct && drawn_.size() < draws * count_ * n) drawn_ = Buffer<T>(draws * count_ * n);
     for (int64_t k = 0; k < count_; ++k) {
       const uint64_t position = (n_ * q_.channels + c_ + k) * plane + begin;
-      T* to = drawn_.data() + k * n;
+      T* to = direct ? noise_block_.data() : drawn_.data() + k * n;
+      const int64_t step = direct ? p_.out.size : count_ * n;  // between taps
       if constexpr (Op::noise == 1) draw_windows(to, position, n, q_.options.seed, Op::stream);
-      if constexpr (Op::noise == 2) draw_taps(to, count_ * n, draws, position, n, q_.options.seed, Op::stream);
+      if constexpr (Op::noise == 2) draw_taps(to, step, draws, position, n, q_.options.seed, Op::stream);
     }
+    if (direct) return;
     View v;
     v.dtype = dtype_of<T>;
     const int64_t stride[5] = {0, n, windows_[1] * row, row, 1};

@@ -1,9 +1,9 @@
 // The CUDA kernels' bodies: what one thread does. They are plain functions of (problem, thread number), so that a loop
 // on the CPU can run them too, under sanitizers, and compare the results with PyTorch's.
 //
-// Forward: one thread per window. Backward: one thread per window leaves what its taps need to know of it, and its part
-// of the parameters' gradients; then one thread per input position gathers from the windows that hold it. No atomics:
-// every number is written by one thread, and sums run in a fixed order.
+// Forward: one thread per window. Backward: where windows do not overlap, one thread per window again. Where they do,
+// it leaves what its taps need to know of it, and one thread per input position gathers from the windows that hold it.
+// No atomics: every number is written by one thread, and sums run in a fixed order.
 #pragma once
 
 #include "../taps.h"
@@ -72,9 +72,10 @@ struct GlobalTaps {
   }
   POOLNB_BODY T x(int64_t i) const { return tap(0, i); }
   POOLNB_BODY T second(int64_t i) const { return tap(1, i); }
+  POOLNB_BODY uint64_t seed() const { return q.options.seed_at ? uint64_t(*q.options.seed_at) : q.options.seed; }
   POOLNB_BODY T noise(int64_t i) const {
-    if constexpr (Op::noise == 1) return window_uniform<T>(q.options.seed, position, Op::stream);
-    else if constexpr (Op::noise == 2) return gumbel(tap_uniform<T>(q.options.seed, position, i, Op::stream));
+    if constexpr (Op::noise == 1) return window_uniform<T>(seed(), position, Op::stream);
+    else if constexpr (Op::noise == 2) return gumbel(tap_uniform<T>(seed(), position, i, Op::stream));
     else return T(0);
   }
 };
@@ -99,16 +100,15 @@ POOLNB_BODY void read_parameters(const Problem& q, const Site& s, Window& w) {
     w.parameter[i] = read_number<T>(q.parameter[i], q.parameter[i].offset(s.n, s.c, s.o[0], s.o[1], s.o[2]));
 }
 
-// Windows in the order of the output's memory: threads of a warp read and write neighbours.
-template <bool last>
-POOLNB_BODY Site window_site(const Problem& q, int64_t thread) {
+// Windows in the order of the output's memory: threads of a warp read and write neighbours. `last`: channels run first.
+POOLNB_BODY Site window_site(const Problem& q, bool last, int64_t thread) {
   const int64_t* o = q.windows.output;
   Site s;
-  if constexpr (last) s.c = thread % q.channels, thread /= q.channels;
+  if (last) s.c = thread % q.channels, thread /= q.channels;
   s.o[2] = thread % o[2], thread /= o[2];
   s.o[1] = thread % o[1], thread /= o[1];
   s.o[0] = thread % o[0], thread /= o[0];
-  if constexpr (!last) s.c = thread % q.channels, thread /= q.channels;
+  if (!last) s.c = thread % q.channels, thread /= q.channels;
   s.n = thread;
   return s;
 }
@@ -124,9 +124,9 @@ POOLNB_BODY bool look_twice(Window& w, const Taps& taps, const Options& options,
 
 // ---- forward -------------------------------------------------------------------------------------------------------
 
-template <class Op, class S, class T, bool last>
-POOLNB_BODY void forward_body(const Problem& q, int64_t thread) {
-  const Site s = window_site<last>(q, thread);
+template <class Op, class S, class T>
+POOLNB_BODY void forward_body(const Problem& q, bool last, int64_t thread) {
+  const Site s = window_site(q, last, thread);
   typename Op::template Window<T> w;
   NoMemo none;
   read_parameters<Op, T>(q, s, w);
@@ -154,19 +154,13 @@ struct Left {
   bool careful;
 };
 
-template <class Op, class S, class T, bool last>
-POOLNB_BODY void window_body(const Problem& q, Left<Op, T>* left, int64_t thread) {
-  const Site s = window_site<last>(q, thread);
-  const auto taps = taps_of<Op, S, T>(q, s);
-  Left<Op, T> l;
-  Recompute memo;
-  read_parameters<Op, T>(q, s, l.window);
-  l.careful = look_twice<Op>(l.window, taps, q.options, memo);
-  left[thread] = l;
-  if (!q.want_parameters || Op::parameters == 0) return;
-  T own[Op::parameters + 1] = {}, unused = 0;
-  const T g = T(number_of(static_cast<const S*>(q.grad.data)[q.grad.offset(s.n, s.c, s.o[0], s.o[1], s.o[2])]));
-  for (int64_t i = 0; i < taps.count(); ++i) one_slope<Op>(l, taps, i, q.options, own, unused);
+template <class S, class T>
+POOLNB_BODY T gradient_of(const Problem& q, const Site& s) {
+  return T(number_of(static_cast<const S*>(q.grad.data)[q.grad.offset(s.n, s.c, s.o[0], s.o[1], s.o[2])]));
+}
+
+template <class Op, class T>
+POOLNB_BODY void write_parameters(const Problem& q, const Site& s, const Left<Op, T>& l, T g, T* own) {
   if (l.careful) Op::template finish<true>(l.window, own);
   else Op::template finish<false>(l.window, own);
   for (int i = 0; i < Op::parameters; ++i) {
@@ -177,9 +171,52 @@ POOLNB_BODY void window_body(const Problem& q, Left<Op, T>* left, int64_t thread
   }
 }
 
+template <class Op, class S, class T>
+POOLNB_BODY Left<Op, T> look_back(const Problem& q, const Site& s, const GlobalTaps<Op, S, T>& taps) {
+  Left<Op, T> l;
+  Recompute memo;
+  read_parameters<Op, T>(q, s, l.window);
+  l.careful = look_twice<Op>(l.window, taps, q.options, memo);
+  return l;
+}
+
+// Where no two windows overlap, a window's thread writes the gradients of its taps; the rest has been filled with 0.
+template <class Op, class S, class T>
+POOLNB_BODY void disjoint_body(const Problem& q, bool last, int64_t thread) {
+  const Site s = window_site(q, last, thread);
+  const auto taps = taps_of<Op, S, T>(q, s);
+  const auto l = look_back<Op, S, T>(q, s, taps);
+  T own[Op::parameters + 1] = {};
+  const T g = gradient_of<S, T>(q, s);
+  for (int64_t i = 0; i < taps.count(); ++i) {
+    int64_t in[3];
+    T part[2] = {};
+    part[0] = one_slope<Op>(l, taps, i, q.options, own, part[1]);
+    if (!taps.where(i, in)) continue;
+    for (int k = 0; k < Op::inputs; ++k) {
+      const View& v = q.grad_input[k];
+      if (v.data) put_number(static_cast<S*>(v.data) + v.offset(s.n, s.c, in[0], in[1], in[2]), g * part[k]);
+    }
+  }
+  if (q.want_parameters) write_parameters<Op, T>(q, s, l, g, own);
+}
+
+// Where windows overlap: first what every window leaves, and its part of the parameters' gradients.
+template <class Op, class S, class T>
+POOLNB_BODY void window_body(const Problem& q, bool last, Left<Op, T>* left, int64_t thread) {
+  const Site s = window_site(q, last, thread);
+  const auto taps = taps_of<Op, S, T>(q, s);
+  const auto l = look_back<Op, S, T>(q, s, taps);
+  left[thread] = l;
+  if (!q.want_parameters || Op::parameters == 0) return;
+  T own[Op::parameters + 1] = {}, unused = 0;
+  for (int64_t i = 0; i < taps.count(); ++i) one_slope<Op>(l, taps, i, q.options, own, unused);
+  write_parameters<Op, T>(q, s, l, gradient_of<S, T>(q, s), own);
+}
+
 // What the window gives to its tap at input position `at`: nothing where the dilation passes it by.
-template <class Op, class S, class T, bool last>
-POOLNB_BODY void add_window(const Problem& q, const Left<Op, T>* left, const Site& s, const int64_t at[3], T* sum) {
+template <class Op, class S, class T>
+POOLNB_BODY void add_window(const Problem& q, bool last, const Left<Op, T>* left, const Site& s, const int64_t at[3], T* sum) {
   const Windows& w = q.windows;
   int64_t tap = 0;
   for (int a = 0; a < 3; ++a) {
@@ -192,20 +229,20 @@ POOLNB_BODY void add_window(const Problem& q, const Left<Op, T>* left, const Sit
   const int64_t plane = w.output[0] * w.output[1] * w.output[2];
   const int64_t place = (s.o[0] * w.output[1] + s.o[1]) * w.output[2] + s.o[2];
   const int64_t number = last ? (s.n * plane + place) * q.channels + s.c : (s.n * q.channels + s.c) * plane + place;
-  const T g = T(number_of(static_cast<const S*>(q.grad.data)[q.grad.offset(s.n, s.c, s.o[0], s.o[1], s.o[2])]));
+  const T g = gradient_of<S, T>(q, s);
   T own[Op::parameters + 1] = {}, second = 0;
   sum[0] += g * one_slope<Op>(left[number], taps, tap, q.options, own, second);
   if constexpr (Op::inputs > 1) sum[1] += g * second;
 }
 
-// One thread per input position, in the order of the input's memory.
-template <class Op, class S, class T, bool last>
-POOLNB_BODY void gather_body(const Problem& q, const Left<Op, T>* left, int64_t thread) {
+// Then one thread per input position, in the order of the input's memory, gathers.
+template <class Op, class S, class T>
+POOLNB_BODY void gather_body(const Problem& q, bool last, const Left<Op, T>* left, int64_t thread) {
   const Windows& w = q.windows;
   int64_t n, c = 0, at[3], rest = thread;
-  if constexpr (last) c = rest % q.channels, rest /= q.channels;
+  if (last) c = rest % q.channels, rest /= q.channels;
   for (int a = 2; a >= 0; --a) at[a] = rest % w.size[a], rest /= w.size[a];
-  if constexpr (!last) c = rest % q.channels, rest /= q.channels;
+  if (!last) c = rest % q.channels, rest /= q.channels;
   n = rest;
   int64_t begin[3], end[3];  // windows that may hold the position
   for (int a = 0; a < 3; ++a) {
@@ -217,7 +254,7 @@ POOLNB_BODY void gather_body(const Problem& q, const Left<Op, T>* left, int64_t 
   Site s{n, c, {0, 0, 0}};
   for (s.o[0] = begin[0]; s.o[0] < end[0]; ++s.o[0])
     for (s.o[1] = begin[1]; s.o[1] < end[1]; ++s.o[1])
-      for (s.o[2] = begin[2]; s.o[2] < end[2]; ++s.o[2]) add_window<Op, S, T, last>(q, left, s, at, sum);
+      for (s.o[2] = begin[2]; s.o[2] < end[2]; ++s.o[2]) add_window<Op, S, T>(q, last, left, s, at, sum);
   for (int i = 0; i < Op::inputs; ++i) {
     const View& v = q.grad_input[i];
     if (v.data) put_number(static_cast<S*>(v.data) + v.offset(n, c, at[0], at[1], at[2]), sum[i]);

@@ -11,24 +11,30 @@ namespace poolnb {
 
 constexpr int kThreads = 256;
 
-template <class Op, class S, class T, bool last>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant__ Problem q, int64_t n) {
+template <class Op, class S, class T>
+__global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant__ Problem q, bool last, int64_t n) {
   for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kThreads)
-    forward_body<Op, S, T, last>(q, i);
+    forward_body<Op, S, T>(q, last, i);
 }
 
-template <class Op, class S, class T, bool last>
-__global__ void __launch_bounds__(kThreads)
-    window_kernel(const __grid_constant__ Problem q, Left<Op, T>* left, int64_t n) {
+template <class Op, class S, class T>
+__global__ void __launch_bounds__(kThreads) disjoint_kernel(const __grid_constant__ Problem q, bool last, int64_t n) {
   for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kThreads)
-    window_body<Op, S, T, last>(q, left, i);
+    disjoint_body<Op, S, T>(q, last, i);
 }
 
-template <class Op, class S, class T, bool last>
+template <class Op, class S, class T>
 __global__ void __launch_bounds__(kThreads)
-    gather_kernel(const __grid_constant__ Problem q, const Left<Op, T>* left, int64_t n) {
+    window_kernel(const __grid_constant__ Problem q, bool last, Left<Op, T>* left, int64_t n) {
   for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kThreads)
-    gather_body<Op, S, T, last>(q, left, i);
+    window_body<Op, S, T>(q, last, left, i);
+}
+
+template <class Op, class S, class T>
+__global__ void __launch_bounds__(kThreads)
+    gather_kernel(const __grid_constant__ Problem q, bool last, const Left<Op, T>* left, int64_t n) {
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kThreads)
+    gather_body<Op, S, T>(q, last, left, i);
 }
 
 inline unsigned blocks(int64_t n) {
@@ -36,18 +42,22 @@ inline unsigned blocks(int64_t n) {
   return unsigned(wanted < (int64_t(1) << 20) ? wanted : int64_t(1) << 20);
 }
 
-template <class Op, class S, class T, bool last>
-void launch_forward(const Problem& q, cudaStream_t stream) {
+template <class Op, class S, class T>
+void launch_forward(const Problem& q, bool last, cudaStream_t stream) {
   const int64_t n = window_count(q);
-  forward_kernel<Op, S, T, last><<<blocks(n), kThreads, 0, stream>>>(q, n);
+  forward_kernel<Op, S, T><<<blocks(n), kThreads, 0, stream>>>(q, last, n);
 }
 
-template <class Op, class S, class T, bool last>
-void launch_backward(const Problem& q, void* scratch, cudaStream_t stream) {
-  auto* left = static_cast<Left<Op, T>*>(scratch);
+template <class Op, class S, class T>
+void launch_backward(const Problem& q, bool last, void* scratch, cudaStream_t stream) {
   const int64_t windows = window_count(q), positions = position_count(q);
-  window_kernel<Op, S, T, last><<<blocks(windows), kThreads, 0, stream>>>(q, left, windows);
-  gather_kernel<Op, S, T, last><<<blocks(positions), kThreads, 0, stream>>>(q, left, positions);
+  if (q.windows.disjoint()) {
+    disjoint_kernel<Op, S, T><<<blocks(windows), kThreads, 0, stream>>>(q, last, windows);
+    return;
+  }
+  auto* left = static_cast<Left<Op, T>*>(scratch);
+  window_kernel<Op, S, T><<<blocks(windows), kThreads, 0, stream>>>(q, last, left, windows);
+  gather_kernel<Op, S, T><<<blocks(positions), kThreads, 0, stream>>>(q, last, left, positions);
 }
 
 // `call.operator()<stored type, type of sums>()`.
@@ -61,26 +71,33 @@ void with_types(Dtype dtype, const Call& call) {
   }
 }
 
+// What went wrong with a launch, or null.
+inline const char* launch_error() {
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
 template <class Op>
 int64_t scratch_bytes(const Problem& q) {
+  if (q.windows.disjoint()) return 0;
   const bool wide = q.input[0].dtype == Dtype::float64;
   return window_count(q) * int64_t(wide ? sizeof(Left<Op, double>) : sizeof(Left<Op, float>));
 }
 
 template <class Op>
-void forward_cuda(const Problem& q, bool last, void* stream) {
+const char* forward_cuda(const Problem& q, bool last, void* stream) {
   with_types(q.input[0].dtype, [&]<class S, class T>() {
-    if (last) launch_forward<Op, S, T, true>(q, static_cast<cudaStream_t>(stream));
-    else launch_forward<Op, S, T, false>(q, static_cast<cudaStream_t>(stream));
+    launch_forward<Op, S, T>(q, last, static_cast<cudaStream_t>(stream));
   });
+  return launch_error();
 }
 
 template <class Op>
-void backward_cuda(const Problem& q, bool last, void* scratch, void* stream) {
+const char* backward_cuda(const Problem& q, bool last, void* scratch, void* stream) {
   with_types(q.input[0].dtype, [&]<class S, class T>() {
-    if (last) launch_backward<Op, S, T, true>(q, scratch, static_cast<cudaStream_t>(stream));
-    else launch_backward<Op, S, T, false>(q, scratch, static_cast<cudaStream_t>(stream));
+    launch_backward<Op, S, T>(q, last, scratch, static_cast<cudaStream_t>(stream));
   });
+  return launch_error();
 }
 
 }  // namespace poolnb

@@ -3,7 +3,7 @@
 #include "launch.cuh"
 
 namespace poolnb {
-template void forward_cuda<Lse>(const Problem&, bool, void*);
-template void backward_cuda<Lse>(const Problem&, bool, void*, void*);
+template const char* forward_cuda<Lse>(const Problem&, bool, void*);
+template const char* backward_cuda<Lse>(const Problem&, bool, void*, void*);
 template int64_t scratch_bytes<Lse>(const Problem&);
 }  // namespace poolnb

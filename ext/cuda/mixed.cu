@@ -3,7 +3,7 @@
 #include "launch.cuh"
 
 namespace poolnb {
-template void forward_cuda<Mixed>(const Problem&, bool, void*);
-template void backward_cuda<Mixed>(const Problem&, bool, void*, void*);
+template const char* forward_cuda<Mixed>(const Problem&, bool, void*);
+template const char* backward_cuda<Mixed>(const Problem&, bool, void*, void*);
 template int64_t scratch_bytes<Mixed>(const Problem&);
 }  // namespace poolnb

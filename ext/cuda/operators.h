@@ -15,11 +15,12 @@ inline int64_t position_count(const Problem& q) {
 }
 
 // `last`: the tensors' memory runs along channels first. Gradients of parameters are written in full, one per window.
+// Where windows are disjoint, the gradients of inputs must be 0 before. Returned is what went wrong, or null.
 template <class Op>
-void forward_cuda(const Problem& q, bool last, void* stream);
+const char* forward_cuda(const Problem& q, bool last, void* stream);
 template <class Op>
-void backward_cuda(const Problem& q, bool last, void* scratch, void* stream);
-// Device memory that backward needs for what the windows leave.
+const char* backward_cuda(const Problem& q, bool last, void* scratch, void* stream);
+// Device memory that backward needs for what overlapping windows leave.
 template <class Op>
 int64_t scratch_bytes(const Problem& q);
 

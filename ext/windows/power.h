@@ -17,6 +17,10 @@ struct PowerMean {
     V unit, share, over_total, entropy, log_root, y;
     typename Traits<V>::Mask hot;  // careful: the window holds an infinite size
 
+    // p ln r, 0 for r = 1 though p be infinite.
+    static POOLNB_HD V exponent(V p, V log_ratio) {
+      return select(log_ratio == splat<V>(0), splat<V>(0), p * log_ratio);
+    }
     // r^p, and ln r.
     template <bool careful>
     POOLNB_HD V power(V a, auto valid, V& log_ratio) const {
@@ -25,7 +29,7 @@ struct PowerMean {
       V r = a / unit;
       if constexpr (careful) r = select(hot, one_where<V>(a == splat<V>(kInf<T>)), r);
       log_ratio = vlog(vmax(r, tiny));
-      const V e = careful ? vexp(parameter[0] * log_ratio) : vexp_down(parameter[0] * log_ratio);
+      const V e = careful ? vexp(exponent(parameter[0], log_ratio)) : vexp_down(parameter[0] * log_ratio);
       return select(valid, select(r < tiny, splat<V>(0), e), splat<V>(0));
     }
   };
@@ -92,7 +96,7 @@ struct PowerMean {
     V d = e * w.share * w.over_total * (w.y / a);
     if constexpr (careful) {
       // An infinite result is shared by the infinite taps: r / rho with r = 1.
-      const V limit = vexp(-w.log_root * (w.parameter[0] - splat<V>(1))) * w.share * e;
+      const V limit = vexp(w.exponent(splat<V>(1) - w.parameter[0], w.log_root)) * w.share * e;
       d = select(w.hot, limit, d);
     }
     d = select(e == splat<V>(0), splat<V>(0), d);

@@ -97,7 +97,7 @@ struct Stochastic {
       cumulated = cumulated + widen(w.template share<careful>(x, taps.valid(i)));
       number = number + select(narrow_mask<V>(cumulated <= mark), splat<V>(1), splat<V>(0));
     }
-    if constexpr (careful) number = select(narrow_mask<V>(total > 0), number, splat<V>(T(count)));
+    if constexpr (careful) number = select(narrow_mask<V>(widen(splat<V>(0)) < total), number, splat<V>(T(count)));
     w.number = number;
     w.y = y;
   }

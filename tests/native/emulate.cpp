@@ -89,8 +89,13 @@ void grid(int64_t n, const Body& body) {
       if (block * threads + thread < n) body(block * threads + thread);
 }
 
-template <class Op, class T, bool last>
-void run() {
+template <class T>
+void fill_zero(std::vector<T>& data) {
+  data.assign(data.size(), T(0));
+}
+
+template <class Op, class T>
+void run(bool last) {
   Problem q;
   int64_t* const fields[] = {q.windows.size,    q.windows.kernel,   q.windows.stride,
                              q.windows.padding, q.windows.dilation, q.windows.output};
@@ -131,9 +136,15 @@ void run() {
   q.grad = grad.view();
   q.grad_input[0] = grad_x.view();
   std::vector<Left<Op, T>> left(window_count(q));
-  grid(window_count(q), [&](int64_t i) { forward_body<Op, T, T, last>(q, i); });
-  grid(window_count(q), [&](int64_t i) { window_body<Op, T, T, last>(q, left.data(), i); });
-  grid(position_count(q), [&](int64_t i) { gather_body<Op, T, T, last>(q, left.data(), i); });
+  grid(window_count(q), [&](int64_t i) { forward_body<Op, T, T>(q, last, i); });
+  if (q.windows.disjoint()) {
+    fill_zero(grad_x.data);
+    if (Op::inputs > 1) fill_zero(second[1].data);
+    grid(window_count(q), [&](int64_t i) { disjoint_body<Op, T, T>(q, last, i); });
+  } else {
+    grid(window_count(q), [&](int64_t i) { window_body<Op, T, T>(q, last, left.data(), i); });
+    grid(position_count(q), [&](int64_t i) { gather_body<Op, T, T>(q, last, left.data(), i); });
+  }
   y.write();
   grad_x.write();
   if (Op::inputs > 1) second[1].write();
@@ -143,8 +154,7 @@ void run() {
 template <class Op>
 void run_any() {
   const bool wide = read_one<int64_t>(), last = read_one<int64_t>();
-  if (wide) last ? run<Op, double, true>() : run<Op, double, false>();
-  else last ? run<Op, float, true>() : run<Op, float, false>();
+  wide ? run<Op, double>(last) : run<Op, float>(last);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""The CUDA kernels without a GPU: their bodies run on the CPU under sanitizers, and the CUDA code compiles."""
+"""The CUDA kernels without a GPU: their bodies run on the CPU under sanitizers, over random geometries."""
 
 from __future__ import annotations
 
@@ -156,11 +156,3 @@ def test_bodies_equal_the_pytorch_kernels(name: str, emulator: Path, tmp_path: P
             text = f"case {number}, result {what}: "
             torch.testing.assert_close(actual, expected.double(), equal_nan=True, **close, msg=lambda m, t=text: t + m)
     assert results.numel() == 0
-
-
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
-def test_cuda_code_compiles_with_few_spills() -> None:
-    report = native.compile_cuda()
-    assert {row["architecture"] for row in report} == set(native.ARCHITECTURES)
-    assert len(report) == 4 * len(_OPERATORS) * 3 * 8  # architectures, operators, kernels, types and layouts
-    assert max(row["spilled"] for row in report) <= 512  # bytes of a thread

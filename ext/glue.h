@@ -1,7 +1,14 @@
-// The only file that knows torch, through the part of its C interface that is stable from 2.11 on.
+// What the CPU's and the GPU's library share: torch's tensors in, problems out. With ../*/bind.cpp the only file that
+// knows torch, through the part of its C interface that is stable from 2.11 on.
 //
-// Loading the library registers nothing. `poolnb_activate` registers the CPU kernels of every operator with the schemas
-// that poolnb/ops defined, `poolnb_deactivate` takes them away again.
+// A backend says where kernels run:
+//   key                        the dispatch key they are registered with
+//   device_type()              torch's number of the device
+//   reduces                    whether its kernels sum a parameter's gradient over everything but the channels
+//   forward<Op>(q, call)       carry out a problem
+//   backward<Op>(q, call)
+#pragma once
+
 #define TORCH_TARGET_VERSION (((0ULL + 2) << 56) | ((0ULL + 11) << 48))
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -15,7 +22,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/operators.h"
+#include "geometry.h"
 
 namespace poolnb {
 namespace {
@@ -66,7 +73,8 @@ bool channels_last(const Tensor& x) {
   return spatial;
 }
 
-Tensor empty(const Sizes& size, bool last, ScalarType type) {
+template <class Backend>
+Tensor empty(const Sizes& size, bool last, ScalarType type, int32_t device) {
   Sizes stride(size.size());
   int64_t step = 1;
   const int64_t dims = size.size();
@@ -77,7 +85,7 @@ Tensor empty(const Sizes& size, bool last, ScalarType type) {
   }
   AtenTensorHandle made;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, size.data(), stride.data(), to<int32_t>(from(type)),
-                                                  aoti_torch_device_type_cpu(), 0, &made));
+                                                  Backend::device_type(), device, &made));
   return Tensor(made);
 }
 
@@ -102,6 +110,7 @@ class Arguments {
 
 struct Call {
   Problem problem;
+  bool last;  // the output's layout, and of the input's gradient: channels last
   Tensor input;
   std::vector<Tensor> tensors;  // own tensors of the operator, in the schema's order
   std::optional<Tensor> mask;
@@ -174,17 +183,16 @@ void read_options(Arguments& arguments, Options& options, const char* kinds) {
 void read_seed(Arguments& arguments, Options& options) {
   const auto seed = arguments.take<std::optional<Tensor>>();
   options.draws = seed.has_value();
-  if (seed) options.seed = uint64_t(*static_cast<const int64_t*>(seed->data_ptr()));
+  if (!seed) return;
+  const auto* at = static_cast<const int64_t*>(seed->data_ptr());
+  if (seed->is_cpu()) options.seed = uint64_t(*at);
+  else options.seed_at = at;
 }
 
 Sizes output_size(const Call& call) {
   Sizes size{call.problem.batch, call.problem.channels};
   for (int64_t d = 5 - call.input.dim(); d < 3; ++d) size.push_back(call.problem.windows.output[d]);
   return size;
-}
-
-void parallel(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& run) {
-  if (n > 0) torch::stable::parallel_for(0, n, grain, run);
 }
 
 // ---- kernels ------------------------------------------------------------------------------------------------------
@@ -220,7 +228,8 @@ constexpr Schema<Weighted> schema<Weighted>{"weighted", "", 2, 0, false};
 template <class Op>
 Call read_call(Arguments& arguments) {
   constexpr auto s = schema<Op>;
-  Call call{{}, arguments.take<Tensor>(), {}, {}};
+  Call call{{}, false, arguments.take<Tensor>(), {}, {}};
+  call.last = channels_last(call.input);
   call.mask = arguments.take<std::optional<Tensor>>();
   for (int i = 1; i < s.inputs + s.parameters; ++i) call.tensors.push_back(arguments.take<Tensor>());
   if (s.seed) read_seed(arguments, call.problem.options);
@@ -232,32 +241,36 @@ Call read_call(Arguments& arguments) {
   return call;
 }
 
-template <class Op>
+template <class Backend, class Op>
 void forward_kernel(StableIValue* stack, uint64_t, uint64_t) {
   Arguments arguments(stack);
   Call call = read_call<Op>(arguments);
   Problem& q = call.problem;
-  Tensor output = empty(output_size(call), channels_last(call.input), call.input.scalar_type());
+  const int32_t device = call.input.get_device_index();
+  Tensor output = empty<Backend>(output_size(call), call.last, call.input.scalar_type(), device);
   q.output = view(output);
-  if (output.numel() > 0) forward<Op>(q, parallel);
+  if (output.numel() > 0) Backend::template forward<Op>(q, call);
   stack[0] = from(output);
 }
 
 // The gradient of an own tensor: kernels write it in full, and what the tensor was broadcast along is summed up.
+template <class Backend>
 class OwnGradient {
  public:
-  OwnGradient(const Tensor& own, const Sizes& full, bool reduced, bool wanted)
-      : own_(own), result_(empty(wanted ? sizes(own) : Sizes{0}, false, own.scalar_type())), full_(result_) {
+  OwnGradient(const Tensor& own, const Sizes& full, bool reduced, bool last, bool wanted)
+      : own_(own), result_(make(wanted ? sizes(own) : Sizes{0}, false, own.scalar_type())), full_(result_) {
     if (!wanted) return;
     torch::stable::fill_(result_, 0);  // an empty batch leaves it so
     if (reduced || sizes(own) == full) return;
     const bool is_double = own.scalar_type() == ScalarType::Double;
-    full_ = empty(full, false, is_double ? ScalarType::Double : ScalarType::Float);
-    const int64_t missing = int64_t(full.size()) - own.dim();
-    for (int64_t d = 0; d < int64_t(full.size()); ++d)
-      if (d < missing || own.size(d - missing) != full[d]) summed_.push_back(d);
-    keep_ = missing == 0;
+    full_ = make(full, last, is_double ? ScalarType::Double : ScalarType::Float);
+    const int64_t dims = full.size(), first = own.dim() == 1 ? 1 : dims - own.dim();  // (C,) is dimension 1
+    for (int64_t d = 0; d < dims; ++d)
+      if (d < first || d >= first + own.dim() || own.size(d - first) != full[d]) summed_.push_back(d);
+    keep_ = own.dim() == dims;
   }
+
+  void zero() { torch::stable::fill_(full_, 0); }
 
   View target() const {
     View v = view(full_);
@@ -275,12 +288,16 @@ class OwnGradient {
   }
 
  private:
+  Tensor make(const Sizes& size, bool last, ScalarType type) const {
+    return empty<Backend>(size, last, type, own_.get_device_index());
+  }
+
   Tensor own_, result_, full_;
   Sizes summed_;
   bool keep_ = true;
 };
 
-template <class Op>
+template <class Backend, class Op>
 void backward_kernel(StableIValue* stack, uint64_t, uint64_t) {
   constexpr auto s = schema<Op>;
   Arguments arguments(stack);
@@ -291,19 +308,25 @@ void backward_kernel(StableIValue* stack, uint64_t, uint64_t) {
   STD_TORCH_CHECK(sizes(grad) == output_size(call), "poolnb: the gradient has not the output's shape");
   q.want_parameters = want;
   q.grad = view(grad);
-  const Tensor grad_input = empty(sizes(call.input), channels_last(call.input), call.input.scalar_type());
+  const int32_t device = call.input.get_device_index();
+  const Tensor grad_input = empty<Backend>(sizes(call.input), call.last, call.input.scalar_type(), device);
+  // What no window writes.
+  const bool gaps = !Backend::reduces && q.windows.disjoint() && !q.windows.cover();
+  if (gaps) torch::stable::fill_(grad_input, 0);
   q.grad_input[0] = view(grad_input);
-  std::vector<OwnGradient> own;
+  std::vector<OwnGradient<Backend>> own;
   for (int i = 0; i < s.inputs - 1 + s.parameters; ++i) {
     const bool second = i < s.inputs - 1;
     const int parameter = i - (s.inputs - 1);
-    const bool reduced = !second && q.channelwise[parameter];
-    own.emplace_back(call.tensors[i], second ? sizes(call.input) : output_size(call), reduced, want);
-    if (want) (second ? q.grad_input[1] : q.grad_parameter[parameter]) = own.back().target();
+    const bool reduced = Backend::reduces && !second && q.channelwise[parameter];
+    own.emplace_back(call.tensors[i], second ? sizes(call.input) : output_size(call), reduced, call.last, want);
+    if (!want) continue;
+    if (second && gaps) own.back().zero();
+    (second ? q.grad_input[1] : q.grad_parameter[parameter]) = own.back().target();
   }
-  if (call.input.numel() > 0) backward<Op>(q, parallel);
+  if (call.input.numel() > 0) Backend::template backward<Op>(q, call);
   *stack++ = from(grad_input);
-  for (const OwnGradient& g : own) *stack++ = from(g.finish());
+  for (const auto& g : own) *stack++ = from(g.finish());
 }
 
 using torch::stable::detail::StableLibrary;
@@ -321,30 +344,36 @@ std::string names() {
   return all;
 }
 
-std::unique_ptr<StableLibrary> active;
+template <class Backend>
+class Registration {
+ public:
+  void activate() {
+    if (library_) return;
+    library_ = std::make_unique<StableLibrary>(StableLibrary::Kind::IMPL, "poolnb", Backend::key, __FILE__, __LINE__);
+    each_operator([&]<class Op>(const char* name) {
+      const std::string op = std::string(name) + "_pool";
+      library_->impl(op.c_str(), forward_kernel<Backend, Op>);
+      library_->impl((op + "_backward").c_str(), backward_kernel<Backend, Op>);
+    });
+  }
+  void deactivate() { library_.reset(); }
+
+ private:
+  std::unique_ptr<StableLibrary> library_;
+};
 
 }  // namespace
 }  // namespace poolnb
 
-extern "C" {
-
-__attribute__((visibility("default"))) void poolnb_activate() {
-  using namespace poolnb;
-  if (active) return;
-  active = std::make_unique<torch::stable::detail::StableLibrary>(
-      torch::stable::detail::StableLibrary::Kind::IMPL, "poolnb", "CPU", __FILE__, __LINE__);
-  each_operator([&]<class Op>(const char* name) {
-    const std::string op = std::string(name) + "_pool";
-    active->impl(op.c_str(), forward_kernel<Op>);
-    active->impl((op + "_backward").c_str(), backward_kernel<Op>);
-  });
-}
-
-__attribute__((visibility("default"))) void poolnb_deactivate() { poolnb::active.reset(); }
-
-// Names, separated by blanks.
-__attribute__((visibility("default"))) const char* poolnb_operators() {
-  static const std::string all = poolnb::names();
-  return all.c_str();
-}
-}
+// Loading a library registers nothing. `poolnb_activate` registers the kernels of every operator with the schemas that
+// poolnb/ops defined, `poolnb_deactivate` takes them away again; `poolnb_operators`: their names, separated by blanks.
+#define POOLNB_LIBRARY(Backend)                                                                      \
+  static poolnb::Registration<Backend> registration;                                                 \
+  extern "C" {                                                                                       \
+  __attribute__((visibility("default"))) void poolnb_activate() { registration.activate(); }         \
+  __attribute__((visibility("default"))) void poolnb_deactivate() { registration.deactivate(); }     \
+  __attribute__((visibility("default"))) const char* poolnb_operators() {                            \
+    static const std::string all = poolnb::names();                                                  \
+    return all.c_str();                                                                              \
+  }                                                                                                  \
+  }

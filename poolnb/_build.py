@@ -1,0 +1,221 @@
+"""Build the libraries of compiled kernels, in a process of its own, and check them before anybody uses them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from poolnb import native
+
+ARCHITECTURES = "8.0;9.0;10.0;12.0"  # of GPUs; TORCH_CUDA_ARCH_LIST names others
+_ROOT = Path(__file__).parent.parent
+_SHOWN = 30  # last lines of a failed build
+
+
+class BuildError(RuntimeError):
+    """The compiled kernels could not be built; the message ends with the compiler's last lines."""
+
+
+def build(device: str = "cpu", force: bool = False) -> Path:
+    """Build a device's library into the user's cache, unless it is there; returns its path.
+
+    A build that failed with this compiler is not tried again without ``force``.
+
+    Raises:
+        BuildError: no sources, no compiler, no ninja, or the compiler failed.
+    """
+    folder, library = native.cached_folder(device), native.library_name(device)
+    if (folder / library).is_file() and not force:
+        return folder / library
+    compiler = _compiler() if device == "cpu" else _cuda_compiler()[1]
+    failure = folder.with_suffix(".failed")
+    if failure.is_file() and not force and (text := failure.read_text()).startswith(compiler):
+        raise BuildError(f"not tried again (poolnb build --force does): {text.partition(chr(10))[2]}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=folder.parent) as work:
+        try:
+            record = _compile(device, Path(work), compiler)
+        except BuildError as error:
+            failure.write_text(f"{compiler}\n{error}")
+            raise
+        _publish(Path(work), folder, library, record)
+    failure.unlink(missing_ok=True)
+    return folder / library
+
+
+def _compiler() -> str:
+    """The C++ compiler that torch will call, and its version."""
+    if not native.sources():
+        raise BuildError("the sources of the compiled kernels are not here (folder ext)")
+    path = shutil.which(os.environ.get("CXX", "c++"))
+    if path is None:
+        raise BuildError(f"no C++ compiler: {os.environ.get('CXX', 'c++')} is not on PATH")
+    return _first_line(path, "--version") or path
+
+
+def _cuda_compiler() -> tuple[Path, str]:
+    """The toolkit of the CUDA compiler, and its version: nvcc on PATH may be a link or a script that calls it."""
+    _compiler()
+    found = shutil.which("nvcc")
+    if found is None:
+        raise BuildError("no CUDA compiler: nvcc is not on PATH")
+    if torch.version.cuda is None:
+        raise BuildError(f"torch {torch.__version__} is built without CUDA")
+    told = subprocess.run([found, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True).stderr
+    tops = [line.partition("TOP=")[2].strip() for line in told.splitlines() if "TOP=" in line]
+    toolkit = Path(tops[0]).resolve() if tops else Path(found).resolve().parent.parent
+    version = subprocess.run([found, "--version"], capture_output=True, text=True).stdout.strip()
+    return toolkit, next((line for line in version.splitlines() if "release" in line), version)
+
+
+def _first_line(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True).stdout.partition("\n")[0]
+
+
+def _compile(device: str, work: Path, compiler: str) -> dict[str, Any]:
+    # ninja is often installed beside this interpreter without being on PATH.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    jobs = os.environ.get("MAX_JOBS") or str(max(1, os.cpu_count() or 1))
+    environment = {**os.environ, "PATH": path, "MAX_JOBS": jobs, "POOLNB_NATIVE": "0"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
+    if device == "cuda":
+        environment["CUDA_HOME"] = str(_cuda_compiler()[0])
+        environment["TORCH_CUDA_ARCH_LIST"] = architectures()
+    began = time.monotonic()
+    call = "import sys; from poolnb import native; sys.exit(native.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", call, "--compile-here", device, str(work)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise BuildError("\n".join(done.stdout.strip().splitlines()[-_SHOWN:]))
+    record = {"compiler": compiler, "torch": torch.__version__, "seconds": round(time.monotonic() - began, 1)}
+    return record if device == "cpu" else {**record, "kernels": kernel_report(done.stdout)}
+
+
+def architectures() -> str:
+    """Of the GPUs that the CUDA library is for."""
+    return os.environ.get("TORCH_CUDA_ARCH_LIST") or ARCHITECTURES
+
+
+def _publish(work: Path, folder: Path, library: str, record: dict[str, Any]) -> None:
+    """Move what is wanted into place at once: another process sees all of it or nothing."""
+    ready = work / "ready"
+    ready.mkdir()
+    shutil.move(work / library, ready / library)
+    (ready / "build.json").write_text(json.dumps(record, indent=1) + "\n")
+    if folder.exists():  # a forced build; a process that uses the old library keeps it
+        os.replace(folder, work / "old")
+    with contextlib.suppress(OSError):  # another process was first
+        os.replace(ready, folder)
+
+
+def compile_here(device: str, work: Path) -> None:
+    """Compile, load and check a library: runs in the build's own process."""
+    from torch.utils import cpp_extension
+
+    library = native.library_name(device)
+    units = [str(p) for p in native.sources(device) if p.suffix in (".cpp", ".cu")]
+    options: dict[str, Any] = {"build_directory": str(work), "verbose": True, "is_python_module": False}
+    if device == "cuda":
+        options["extra_cuda_cflags"] = [*native.CUDA_FLAGS, "-Xptxas=-v"]
+        cpp_extension.load(Path(library).stem, units, extra_cflags=["-O1", "-fvisibility=hidden"], **options)
+    else:
+        known = [] if platform.machine() in ("ppc64le", "riscv64") else ["-march=native"]
+        wide = ["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []
+        cpp_extension.load(Path(library).stem, units, extra_cflags=[*native.FLAGS, *known, *wide], **options)
+    import poolnb  # noqa: F401
+
+    native.load_library(device, work / library)
+    if device == "cpu" or torch.cuda.is_available():
+        _check(device)
+
+
+# ---- check -----------------------------------------------------------------------------------------------------------
+
+
+def _check(device: str) -> None:
+    """Compare every compiled kernel with PyTorch's on a small input."""
+    for name, call in _examples(device).items():
+        compiled = _gradients(call)
+        with native.disabled():
+            expected = _gradients(call)
+        for a, b in zip(compiled, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4, msg=partial("{}: {}".format, name))
+
+
+def _examples(device: str) -> dict[str, Any]:
+    from poolnb import functional
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 18, 9, 8, generator=generator).to(device)
+    channels = torch.linspace(0.5, 3, 18, device=device)
+    own: dict[str, dict[str, Any]] = {
+        "gem": {"p": channels},
+        "lp": {"norm_type": channels},
+        "lse": {"r": channels - 1},
+        "mixed": {"alpha": channels / 3},
+        "soft": {"beta": channels - 1},
+        "stochastic": {"training": True, "seed": 3},
+        "tdgs": {"temperature": channels, "training": True, "seed": 3},
+        "weighted": {"logits": x.flip(1)},
+    }
+    return {
+        f"{name}, {layout}": (functional, f"{name}_pool2d", x.contiguous(memory_format=layout), options)
+        for name, options in own.items()
+        for layout in (torch.contiguous_format, torch.channels_last)
+    }
+
+
+def _gradients(call: Any) -> list[torch.Tensor]:
+    functional, name, x, options = call
+    results = []
+    for geometry in ((2, 2, 0), (3, 2, 1)):
+        leaves = {k: v.detach().requires_grad_() for k, v in options.items() if isinstance(v, torch.Tensor)}
+        x = x.detach().requires_grad_()
+        y = getattr(functional, name)(x, *geometry, **{**options, **leaves})
+        grad = torch.linspace(-1, 1, y.numel(), device=y.device).view(y.shape)
+        results += [y.detach(), *torch.autograd.grad(y, [x, *leaves.values()], grad)]
+    return results
+
+
+# ---- what the CUDA compiler says of its kernels ----------------------------------------------------------------------
+
+
+def kernel_report(text: str) -> list[dict[str, Any]]:
+    """One row per kernel and architecture: its registers, and the bytes that a thread spills to memory."""
+    kernel = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\d+)'(.*?)Used (\d+) registers", re.DOTALL)
+    return sorted(
+        (
+            {
+                "kernel": _kernel_name(symbol),
+                "architecture": f"sm_{architecture}",
+                "registers": int(registers),
+                "spilled": sum(map(int, re.findall(r"(\d+) bytes spill", between))),
+            }
+            for symbol, architecture, between, registers in kernel.findall(text)
+        ),
+        key=lambda row: (row["kernel"], row["architecture"]),
+    )
+
+
+def _kernel_name(symbol: str) -> str:
+    """Operator, kernel and stored type from the compiler's name for it."""
+    kind = next(k for k in ("forward", "disjoint", "window", "gather") if f"{k}_kernel" in symbol)
+    operator = next(name for name in _OPERATORS if f"{len(name)}{name}" in symbol)
+    stored = next((t for t in ("HalfBits", "BFloatBits") if t in symbol), "double" if "dd" in symbol else "float")
+    return f"{operator.lower()} {kind} {stored}"
+
+
+_OPERATORS = ("Stochastic", "Weighted", "Mixed", "Soft", "Tdgs", "Gem", "Lse", "Lp")

@@ -1,0 +1,349 @@
+"""``poolnb bench``: what the operators cost, beside torch's own pooling and a plain copy.
+
+Everything that is compared is timed in turns within one run, so that a change of the machine's speed meets all alike; a
+time is the median of the turns. Beside it stands the traffic: the least bytes that the operation has to read and write,
+per second, as a share of what ``copy_`` of the input into a ready tensor reaches in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from poolnb import functional, native
+
+Run = Callable[[], Any]
+
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
+_LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+_WINDOWS = {"k2s2": (2, 2, 0), "k3s2p1": (3, 2, 1), "k3s1p1": (3, 1, 1)}
+_ATEN: dict[str, Callable[..., Tensor]] = {"aten max": F.max_pool2d, "aten avg": F.avg_pool2d}
+_KERNELS = ("pytorch", "torch.compile", "compiled")
+_CACHES = 256 << 20  # bytes well past the caches of a GPU
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One input and one set of windows."""
+
+    shape: tuple[int, int, int, int]
+    windows: str
+    dtype: str
+    layout: str
+    device: str
+
+    def input(self) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(self.shape, generator=generator).to(self.device, _DTYPES[self.dtype])
+        return x.contiguous(memory_format=_LAYOUTS[self.layout])
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured operation; times in milliseconds, traffic in GB/s."""
+
+    operator: str
+    kernel: str
+    direction: str
+    windows: str
+    dtype: str
+    layout: str
+    shape: tuple[int, ...]
+    ms: float
+    copies: float  # as a multiple of copy_
+    traffic: float
+    share_of_copy: float
+
+
+def _own(name: str, setting: Setting, output: Sequence[int]) -> dict[str, Any]:
+    """Own arguments with every parameter learned."""
+    c, half = setting.shape[1], setting.dtype in ("float16", "bfloat16")
+    dtype = torch.float32 if half else _DTYPES[setting.dtype]
+
+    def learned(value: float, *shape: int) -> Tensor:
+        return torch.full(shape, value, dtype=dtype, device=setting.device, requires_grad=True)
+
+    options: dict[str, Callable[[], dict[str, Any]]] = {
+        "soft": lambda: {},
+        "auto": lambda: {"beta": learned(1.0, c)},
+        "mixed": lambda: {"alpha": learned(0.5, c)},
+        "gem": lambda: {"p": learned(3.0, c)},
+        "lp": lambda: {"norm_type": learned(2.0, c)},
+        "lse": lambda: {"r": learned(1.0, c)},
+        "weighted": lambda: {"logits": setting.input().flip(1).requires_grad_()},
+        "stochastic": lambda: {"training": True, "seed": 1},
+        "tdgs": lambda: {"temperature": learned(1.0, c, *output), "training": True, "seed": 1},
+    }
+    return options[name]()
+
+
+OPERATORS = ("soft", "auto", "mixed", "gem", "lp", "lse", "weighted", "stochastic", "tdgs")
+
+
+# ---- what is timed ---------------------------------------------------------------------------------------------------
+
+
+def _tasks(setting: Setting, operators: Sequence[str], kernels: Sequence[str]) -> dict[tuple[str, str, str], Run]:
+    """(operator, kernel, direction) -> a call that does it once."""
+    x = setting.input()
+    ready = torch.empty_like(x)
+    windows = _WINDOWS[setting.windows]
+    tasks: dict[tuple[str, str, str], Run] = {("copy_", "aten", "forward"): lambda: ready.copy_(x)}
+    x.requires_grad_()
+    for name, pool in _ATEN.items():
+        _add(tasks, name, "aten", partial(pool, x, *windows), [x])
+    output = F.max_pool2d(x.detach(), *windows).shape[2:]
+    for name in operators:
+        pool = getattr(functional, f"{'soft' if name == 'auto' else name}_pool2d")
+        own = _own(name, setting, output)
+        leaves = [x, *(t for t in own.values() if isinstance(t, Tensor))]
+        forward = partial(pool, x, *windows, **own)
+        if "pytorch" in kernels:
+            _add(tasks, name, "pytorch", _with(native.disabled, forward), leaves)
+        if "torch.compile" in kernels:
+            fused = _inductor(name, x, own, windows)
+            if fused is not None:
+                _add(tasks, name, "torch.compile", fused, leaves)
+        if "compiled" in kernels and native.available() and _base(name) in native.operators():
+            _add(tasks, name, "compiled", forward, leaves)
+    return tasks
+
+
+def _base(name: str) -> str:
+    return "soft" if name == "auto" else name
+
+
+def _with(context: Callable[[], Any], call: Run) -> Run:
+    def run() -> Any:
+        with context():
+            return call()
+
+    return run
+
+
+def _inductor(name: str, x: Tensor, own: dict[str, Any], windows: tuple[int, int, int]) -> Run | None:
+    """``torch.compile`` of the operator's PyTorch arithmetic, which as an op of its own it would leave as it is."""
+    from poolnb import ops
+    from poolnb.geometry import resolve
+
+    op = getattr(ops, f"{_base(name)}_pool")
+    geometry = resolve(x.shape[2:], *windows)
+    arguments = _arguments(name, x, own)
+    fused = torch.compile(lambda *a: op.forward(geometry, a[0], None, *a[1:]), dynamic=False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fused(x, *arguments)
+    except Exception as error:  # whatever the compiler of torch runs into is its own affair: no row, one line
+        print(f"torch.compile of {name}: {type(error).__name__}", file=sys.stderr)
+        return None
+    return lambda: fused(x, *arguments)
+
+
+def _arguments(name: str, x: Tensor, own: dict[str, Any]) -> list[Any]:
+    """The op's own arguments after input and mask, from those of the function."""
+    c = x.size(1)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    seed = torch.tensor(own["seed"]) if "seed" in own else None
+    return {
+        "soft": lambda: [torch.ones(c, dtype=dtype, device=x.device), False],
+        "auto": lambda: [own["beta"], False],
+        "mixed": lambda: [own["alpha"].view(1, -1, 1, 1)],
+        "gem": lambda: [own["p"], 1e-6],
+        "lp": lambda: [own["norm_type"]],
+        "lse": lambda: [own["r"]],
+        "weighted": lambda: [own["logits"]],
+        "stochastic": lambda: [seed],
+        "tdgs": lambda: [own["temperature"], seed, 1.0, True, True, 0.01],
+    }[name]()
+
+
+def _add(tasks: dict[Any, Run], name: str, kernel: str, forward: Run, leaves: Sequence[Tensor]) -> None:
+    """Forward without a graph, and backward through a graph that is kept."""
+    y = forward()
+    grad = torch.randn(y.shape, dtype=y.dtype, device=y.device).contiguous(memory_format=_format_of(y))
+    tasks[name, kernel, "forward"] = _with(torch.no_grad, forward)
+    backward = lambda: torch.autograd.grad(y, leaves, grad, retain_graph=True)  # noqa: E731
+    tasks[name, kernel, "backward"] = _with(native.disabled, backward) if kernel == "pytorch" else backward
+
+
+def _format_of(y: Tensor) -> torch.memory_format:
+    return torch.contiguous_format if y.is_contiguous() else torch.channels_last
+
+
+# ---- timing ----------------------------------------------------------------------------------------------------------
+
+
+def _turns(tasks: dict[tuple[str, str, str], Run], device: str, seconds: float) -> dict[tuple[str, str, str], float]:
+    """The median of every task, in milliseconds, over as many turns as fit into the time, at least 5."""
+    timed = _on_gpu if device == "cuda" else _on_cpu
+    times: dict[tuple[str, str, str], list[float]] = {key: [] for key in tasks}
+    for task in tasks.values():
+        timed(task)
+    end = time.monotonic() + seconds
+    while len(next(iter(times.values()))) < 5 or time.monotonic() < end:
+        for key, task in tasks.items():
+            times[key].append(timed(task))
+    return {key: statistics.median(values) for key, values in times.items()}
+
+
+def _on_cpu(task: Run) -> float:
+    began = time.perf_counter()
+    result = task()
+    took = time.perf_counter() - began
+    del result
+    return 1e3 * took
+
+
+def _on_gpu(task: Run) -> float:
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    task()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end)
+
+
+def _least_bytes(setting: Setting, name: str, direction: str) -> int:
+    """Forward reads the input and writes the output; backward reads both and writes the input's gradient."""
+    x = torch.empty(setting.shape, device="meta", dtype=_DTYPES[setting.dtype])
+    size = x.nbytes
+    if name == "copy_":
+        return 2 * size
+    out = F.max_pool2d(x, *_WINDOWS[setting.windows]).nbytes
+    second = size if name == "weighted" else 0
+    return size + second + out if direction == "forward" else 2 * (size + second) + out
+
+
+def measure(setting: Setting, operators: Sequence[str], kernels: Sequence[str], seconds: float) -> list[Row]:
+    """Time everything for one input and one set of windows."""
+    times = _turns(_tasks(setting, operators, kernels), setting.device, seconds)
+    copy = times["copy_", "aten", "forward"]
+    bandwidth = _least_bytes(setting, "copy_", "forward") / copy
+    rows = []
+    for (name, kernel, direction), ms in times.items():
+        traffic = _least_bytes(setting, name, direction) / ms
+        where = (setting.windows, setting.dtype, setting.layout, setting.shape)
+        figures = (round(ms, 4), round(ms / copy, 3), round(traffic / 1e6, 2), round(traffic / bandwidth, 3))
+        rows.append(Row(name, kernel, direction, *where, *figures))
+    return rows
+
+
+# ---- report ----------------------------------------------------------------------------------------------------------
+
+
+def _table(setting: Setting, rows: Sequence[Row]) -> Iterator[str]:
+    shape = "x".join(map(str, setting.shape))
+    yield f"\n{shape} {setting.windows} {setting.dtype} {setting.layout}: multiples of copy_ ({rows[0].ms:.2f} ms)"
+    yield f"{'':14}{'kernel':16}{'forward':>10}{'backward':>10}{'share of copy bandwidth':>28}"
+    by_task = {(r.operator, r.kernel, r.direction): r for r in rows}
+    for (name, kernel, direction), row in by_task.items():
+        if direction == "forward" and name != "copy_":
+            back = by_task[name, kernel, "backward"]
+            share = f"{row.share_of_copy:.2f} {back.share_of_copy:.2f}"
+            yield f"{name:14}{kernel:16}{row.copies:10.2f}{back.copies:10.2f}{share:>28}"
+
+
+def _machine(device: str) -> dict[str, Any]:
+    name = torch.cuda.get_device_name() if device == "cuda" else _processor_name()
+    facts = {
+        "device": name,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "native": list(native.operators()),
+    }
+    if hasattr(os, "getloadavg"):
+        facts["load"] = round(os.getloadavg()[0], 2)
+    return facts
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {os.cpu_count()} cores" if names else platform.machine()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="poolnb bench", description="Measure the operators.")
+    several: list[tuple[str, Sequence[str], Sequence[str]]] = [
+        ("operators", OPERATORS, OPERATORS),
+        ("kernels", _KERNELS, _KERNELS),
+        ("windows", tuple(_WINDOWS), tuple(_WINDOWS)),
+        ("dtypes", tuple(_DTYPES), ("float32",)),
+        ("layouts", tuple(_LAYOUTS), tuple(_LAYOUTS)),
+    ]
+    for name, known, default in several:
+        text = f"any of {' '.join(known)} (default: {' '.join(default) if default != known else 'all'})"
+        parser.add_argument(f"--{name}", nargs="+", metavar="NAME", choices=known, default=list(default), help=text)
+    parser.add_argument("--shape", nargs=4, type=int, metavar="N", help="input N C H W (default: 32 64 56 56)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, help="threads (default: torch's)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="least time per input and windows (default: 3)")
+    parser.add_argument("--results", help="folder for the record, such as book/results/bench (default: none)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``poolnb bench``; prints one table per input and windows, and keeps a record if asked for."""
+    arguments = _parser().parse_args(argv)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        print("poolnb: error: --device cuda, but torch sees no CUDA device", file=sys.stderr)
+        return 2
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    shape = tuple(arguments.shape or _shape(arguments.device))
+    records: list[Row] = []
+    for windows in arguments.windows:
+        for dtype in arguments.dtypes:
+            for layout in arguments.layouts:
+                setting = Setting(shape, windows, dtype, layout, arguments.device)
+                rows = measure(setting, arguments.operators, arguments.kernels, arguments.seconds)
+                records += rows
+                print("\n".join(_table(setting, rows)), flush=True)
+    _keep(arguments, [asdict(record) for record in records])
+    return 0
+
+
+def _keep(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    if not arguments.results:
+        return
+    machine = _machine(arguments.device)
+    path = Path(arguments.results) / f"{arguments.device}-{machine['threads']}-threads.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():  # settings that were measured before are kept
+        new = {_key(row) for row in rows}
+        rows = [row for row in json.loads(path.read_text())["rows"] if _key(row) not in new] + rows
+    partial = path.with_suffix(".tmp")
+    partial.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    os.replace(partial, path)
+    print(f"\nrecord: {path}")
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    names = ("operator", "kernel", "direction", "windows", "dtype", "layout")
+    return (*(row[name] for name in names), *row["shape"])
+
+
+def _shape(device: str) -> tuple[int, int, int, int]:
+    return (32, 64, 56, 56) if device == "cpu" else (_CACHES // (4 * 64 * 56 * 56), 64, 56, 56)

@@ -1,0 +1,229 @@
+"""Compiled kernels against PyTorch's on what the operators' own tests do not reach: odd strides, sizes, threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from poolnb import functional as F
+from poolnb import native
+
+pytestmark = pytest.mark.skipif(not native.operators(), reason="no compiled kernels are active")
+
+Own = dict[str, Any]
+_OWN: dict[str, Callable[[Tensor], Own]] = {
+    "gem": lambda x: {"p": torch.linspace(0.5, 4, x.size(1), dtype=_sum_dtype(x))},
+    "lp": lambda x: {"norm_type": torch.linspace(1.2, 4, x.size(1), dtype=_sum_dtype(x))},
+    "lse": lambda x: {"r": torch.linspace(-2, 3, x.size(1), dtype=_sum_dtype(x))},
+    "mixed": lambda x: {"alpha": torch.linspace(0, 1, x.size(1), dtype=_sum_dtype(x))},
+    "soft": lambda x: {"beta": torch.linspace(-1, 3, x.size(1), dtype=_sum_dtype(x))},
+    "stochastic": lambda x: {"training": True, "seed": 5},
+    "tdgs": lambda x: {
+        "temperature": torch.linspace(0.2, 2, x.size(1), dtype=_sum_dtype(x)),
+        "training": True,
+        "seed": 5,
+    },
+    "weighted": lambda x: {"logits": x.detach().flip(-1)},
+}
+every_operator = pytest.mark.parametrize("name", list(_OWN))
+
+
+def _sum_dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _results(name: str, x: Tensor, grad: Callable[[Tensor], Tensor], own: Own, *windows: Any) -> list[Tensor]:
+    leaves = [x.detach().requires_grad_()]  # keeps the strides
+    own = {k: v.detach().requires_grad_() if isinstance(v, Tensor) else v for k, v in own.items()}
+    leaves += [v for v in own.values() if isinstance(v, Tensor)]
+    y = getattr(F, f"{name}_pool2d")(leaves[0], *windows, **own)
+    return [y.detach(), *torch.autograd.grad(y, leaves, grad(y))]
+
+
+def _compare(name: str, x: Tensor, *windows: Any, grad: Callable[[Tensor], Tensor] | None = None, **own: Any) -> None:
+    own = own or _OWN[name](x)
+    grad = grad or (lambda y: torch.linspace(-1, 1, y.numel(), dtype=torch.float64).to(y.dtype).view(y.shape))
+    actual = _results(name, x, grad, own, *windows)
+    with native.disabled():
+        expected = _results(name, x, grad, own, *windows)
+    rough = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 2e-4, torch.float64: 1e-9}[x.dtype]
+    for a, b in zip(actual, expected, strict=True):
+        assert a.dtype == b.dtype and a.stride() == b.stride()
+        torch.testing.assert_close(a, b, rtol=rough, atol=rough, equal_nan=True)
+
+
+def _random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def _strided() -> Iterator[tuple[str, Tensor]]:
+    x = _random(3, 19, 12, 14)
+    yield "transposed", x.transpose(2, 3)
+    yield "sliced", _random(3, 40, 24, 30)[:, 1:39:2, 2:22:2, 3:27:2]
+    yield "flipped in memory", x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
+    yield "expanded", _random(1, 19, 1, 14).expand(3, 19, 12, 14)
+    yield "channels sliced", _random(3, 40, 12, 14).contiguous(memory_format=torch.channels_last)[:, :19]
+
+
+@every_operator
+@pytest.mark.parametrize("windows", [(2, 2, 0), (3, 2, 1)], ids=str)
+def test_any_stride_of_the_input(name: str, windows: tuple[int, ...]) -> None:
+    for _, x in _strided():
+        _compare(name, x, *windows)
+
+
+@every_operator
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_any_stride_of_the_gradient(name: str, layout: torch.memory_format) -> None:
+    x = _random(2, 32, 12, 16).contiguous(memory_format=layout)
+    grads: list[Callable[[Tensor], Tensor]] = [
+        lambda y: torch.ones((), dtype=y.dtype).expand_as(y),  # of .sum()
+        lambda y: torch.arange(float(y.size(3))).expand_as(y),
+        lambda y: _random(*y.shape[::-1]).permute(3, 2, 1, 0),
+        lambda y: _random(y.size(0), y.size(1), y.size(2), 2 * y.size(3))[..., ::2],
+    ]
+    for grad in grads:
+        for windows in ((2, 2, 0), (3, 1, 1)):
+            _compare(name, x, *windows, grad=grad)
+
+
+@every_operator
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_other_dtypes(name: str, dtype: torch.dtype, layout: torch.memory_format) -> None:
+    x = _random(2, 32, 11, 16, dtype=dtype).contiguous(memory_format=layout)
+    for windows in ((2, 2, 0), (3, 2, 1), ((1, 4), (1, 4), 0)):
+        _compare(name, x, *windows)
+
+
+@every_operator
+@pytest.mark.parametrize(
+    "shape, windows",
+    [
+        ((0, 3, 8, 8), (2,)),
+        ((1, 1, 1, 1), (1,)),
+        ((1, 2, 70, 3), ((64, 2),)),
+        ((1, 2, 40, 40), (40,)),
+        ((2, 5, 9, 200), ((1, 150), 3, (0, 70))),
+        ((1, 3, 7, 7), (2, 5, 1)),
+        ((2, 17, 6, 8), ((2, 1), (2, 1), 0)),
+        ((2, 300, 2, 2), (2,)),
+        ((70, 16, 4, 4), (3, 1, 1, 2)),
+    ],
+    ids=str,
+)
+def test_odd_shapes(name: str, shape: tuple[int, ...], windows: tuple[Any, ...]) -> None:
+    for layout in (torch.contiguous_format, torch.channels_last):
+        _compare(name, _random(*shape).contiguous(memory_format=layout), *windows)
+
+
+@every_operator
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan], ids=str)
+def test_a_few_special_values_in_the_fast_paths(name: str, value: float) -> None:
+    x = _random(2, 32, 12, 32)
+    x.view(-1)[::97] = value
+    for layout in (torch.contiguous_format, torch.channels_last):
+        actual = x.contiguous(memory_format=layout)
+        y = getattr(F, f"{name}_pool2d")(actual, 2, **_OWN[name](actual))
+        with native.disabled():
+            expected = getattr(F, f"{name}_pool2d")(actual, 2, **_OWN[name](actual))
+        torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@every_operator
+def test_the_number_of_threads_changes_no_bit(name: str) -> None:
+    x = _random(8, 32, 40, 40)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(_results(name, x, torch.ones_like, _OWN[name](x), 3, 2, 1))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", [n for n in _OWN if n not in ("stochastic",)])
+def test_a_parameter_alone_can_want_a_gradient(name: str) -> None:
+    x = _random(2, 16, 8, 8)
+    key, parameter = next((k, v) for k, v in _OWN[name](x).items() if isinstance(v, Tensor))
+    own = {**_OWN[name](x), key: parameter.clone().requires_grad_()}
+    both = _results(name, x, torch.ones_like, own, 2)[2]
+    y = getattr(F, f"{name}_pool2d")(x, 2, **own)
+    (alone,) = torch.autograd.grad(y.sum(), own[key])
+    torch.testing.assert_close(alone, both)
+
+
+def test_an_endless_exponent_in_a_tensor_is_the_maximum_of_that_channel() -> None:
+    x = _random(2, 3, 4, 32)
+    p = torch.tensor([2.0, torch.inf, 1.0], requires_grad=True)
+    x.requires_grad_()
+    y = F.lp_pool2d(x, 2, norm_type=p)
+    torch.testing.assert_close(y[:, 1], F.max_pool2d(x.detach().abs(), 2)[:, 1])
+    grad_x, grad_p = torch.autograd.grad(y.sum(), (x, p))
+    expected = torch.autograd.grad(F.lp_pool2d(x, 2, norm_type=torch.inf).sum(), x)[0]
+    torch.testing.assert_close(grad_x[:, 1], expected[:, 1])
+    assert grad_p.isfinite().all() and grad_p[1] == 0
+
+
+def test_a_process_that_forks_after_use_goes_on(tmp_path: Any) -> None:
+    code = """
+import os, torch
+import poolnb.functional as F
+torch.set_num_threads(1)
+x = torch.randn(4, 8, 32, 32)
+y = F.soft_pool2d(x, 2)
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(F.soft_pool2d(x, 2), y) else 3)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+# Parameters are small; what is kept for backward shows in the saved tensors.
+@every_operator
+def test_nothing_of_the_inputs_size_is_saved_besides_the_inputs(name: str) -> None:
+    x = _random(2, 16, 32, 32).requires_grad_()
+    own = _OWN[name](x)
+    saved: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        getattr(F, f"{name}_pool2d")(x, 2, **own)
+    given = {x.data_ptr(), *(v.data_ptr() for v in own.values() if isinstance(v, Tensor))}
+    assert all(t.data_ptr() in given or t.numel() < x.numel() / 8 for t in saved)
+
+
+@every_operator
+def test_peak_memory(name: str) -> None:
+    """Beyond the input: forward takes the output, backward the gradients, and both a fixed small amount."""
+    code = f"""
+import resource, sys, torch
+sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r})
+import poolnb.functional as F
+from test_compiled import _OWN, _results
+torch.set_num_threads(2)
+small = torch.randn(1, 16, 32, 32)
+_results({name!r}, small, torch.ones_like, _OWN[{name!r}](small), 2)
+x = torch.randn(16, 16, 256, 256)  # 64 MiB
+own = _OWN[{name!r}](x)
+grad = torch.ones(16, 16, 128, 128)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+start = peak()
+_results({name!r}, x, lambda y: grad, own, 2)
+print(peak() - start)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    gradients = 2 if name == "weighted" else 1
+    assert float(done.stdout) < 64 * gradients + 16 + 16  # gradients, output, and 16 MiB for all else

@@ -1,0 +1,78 @@
+"""The CUDA library compiles, links and loads without a GPU; what the compiler says of its kernels is kept.
+
+The record committed in book/results/native is written anew by ``python tests/native/test_cuda_build.py``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from poolnb import _build, native
+
+RECORD = Path(__file__).parents[2] / "book" / "results" / "native" / "cuda-kernels.json"
+_ARCHITECTURES = {"sm_80", "sm_90", "sm_100", "sm_120"}
+_KERNELS = len(native.names() or _build._OPERATORS) * 4 * 4  # operators, kinds, stored types
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH"),
+    pytest.mark.skipif(torch.version.cuda is None, reason="this torch is built without CUDA"),
+    pytest.mark.skipif("TORCH_CUDA_ARCH_LIST" in os.environ, reason="TORCH_CUDA_ARCH_LIST names other architectures"),
+]
+
+
+def report() -> dict[str, Any]:
+    """What the build says; unchanged sources are not compiled again."""
+    return json.loads((_build.build("cuda").parent / "build.json").read_text())
+
+
+def test_every_kernel_compiles_for_every_architecture_with_few_spills(tmp_path: Path) -> None:
+    rows = report()["kernels"]
+    (tmp_path / "cuda-kernels.json").write_text(json.dumps(rows, indent=1))
+    assert {row["architecture"] for row in rows} == _ARCHITECTURES
+    for architecture in _ARCHITECTURES:
+        assert sum(row["architecture"] == architecture for row in rows) == _KERNELS
+    assert max(row["registers"] for row in rows) <= 255
+    assert max(row["spilled"] for row in rows) <= 64
+
+
+def test_the_committed_record_lists_the_same_kernels() -> None:
+    kept = json.loads(RECORD.read_text())["kernels"]
+    assert {(r["kernel"], r["architecture"]) for r in kept} == {
+        (r["kernel"], r["architecture"]) for r in report()["kernels"]
+    }
+
+
+def test_the_library_loads_beside_the_cpu_one_and_registers_every_operator() -> None:
+    path = _build.build("cuda")
+    code = f"""
+import torch
+from pathlib import Path
+from poolnb import native
+native.load_library("cuda", Path({str(path)!r}))
+has = torch._C._dispatch_has_kernel_for_dispatch_key
+assert all(has(f"poolnb::{{name}}_pool{{end}}", "CUDA") for name in native.names("cuda") for end in ("", "_backward"))
+print(len(native.names("cuda")))
+with native.disabled():
+    assert not has("poolnb::soft_pool", "CUDA")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip() == "8"
+
+
+if __name__ == "__main__":
+    built = report()
+    RECORD.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "nvcc": built["compiler"]}
+    RECORD.write_text(json.dumps({**facts, "seconds": built["seconds"], "kernels": built["kernels"]}, indent=1) + "\n")
+    print(RECORD)
