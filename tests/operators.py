@@ -131,20 +131,20 @@ class Case:
     def _for_numpy(self, value: Any) -> Any:
         return value.detach().double().numpy() if isinstance(value, Tensor) else value
 
-    def _oracle_arguments(self) -> tuple[np.ndarray, dict[str, Any]]:
+    def oracle_arguments(self) -> tuple[np.ndarray, dict[str, Any]]:
         x = self._for_numpy(self.x if self.batched else self.x.unsqueeze(0))
         own = {n: self._for_numpy(v) for n, v in self.own.items()}
         mask = None if self.mask is None else self.mask.numpy()
         return x, {**self.geometry, **own, "mask": mask}
 
     def expected(self) -> Tensor:
-        x, arguments = self._oracle_arguments()
+        x, arguments = self.oracle_arguments()
         y = torch.as_tensor(self.operator.forward_oracle(x, **arguments))
         return y if self.batched else y.squeeze(0)
 
     def expected_gradients(self, grad: Tensor) -> dict[str, Tensor]:
         """The gradients of the input and of every own tensor, each in the shape of what it belongs to."""
-        x, arguments = self._oracle_arguments()
+        x, arguments = self.oracle_arguments()
         grad = self._for_numpy(grad if self.batched else grad.unsqueeze(0))
         result = self.operator.backward_oracle(grad, x, **arguments)
         grads = result if isinstance(result, tuple) else (result,)

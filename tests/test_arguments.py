@@ -102,6 +102,7 @@ def test_each_fault_is_one_clear_error(operator: Operator, dims: int) -> None:
         message = str(caught.value)
         assert re.search(rf"\b{name}\b", message), (wrong, message)
         assert re.search(r"\bgot\b|too small for one window: spatial size", message), (wrong, message)
+        assert re.search(r"\bmust\b", message), (wrong, message)  # what it accepts
 
 
 @every_operator

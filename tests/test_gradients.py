@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from operators import (
     DTYPES,
+    OPERATORS,
     TOLERANCE,
     Case,
     Operator,
@@ -25,6 +28,8 @@ from operators import (
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from poolnb import reference
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -119,6 +124,21 @@ def test_second_derivative_equals_finite_differences(operator: Operator, dims: i
     geometry = _GEOMETRIES["plain" if dims == 3 else "overlapping"]
     for drawn in tensor_cases(operator, dims, geometry, masked=dims == 1):
         finite_differences(drawn, gradgradcheck, atol=1e-4)
+
+
+@every_dimension
+@examples(20)
+@given(data=st.data())
+def test_the_semi_gradient_of_soft_pooling_is_its_weights(dims: int, data: st.DataObject) -> None:
+    drawn = data.draw(cases(OPERATORS["soft"], dims, DTYPES))
+    half = replace(drawn, own={**drawn.own, "semi_grad": True})
+    y, actual = differentiated(half)
+    assert torch.equal(y, drawn.run())
+    x, arguments = drawn.oracle_arguments()
+    ones = np.ones(y.shape if drawn.batched else (1, *y.shape))
+    expected, _ = reference.soft_pool_backward(ones, x, **arguments, semi_grad=True)
+    limits = {k: 4 * v for k, v in TOLERANCE[drawn.x.dtype].items()}
+    torch.testing.assert_close(actual["input"].double(), torch.as_tensor(expected).reshape(drawn.x.shape), **limits)
 
 
 @every_operator

@@ -44,6 +44,18 @@ def test_compiles_into_one_graph(name: str) -> None:
     torch.testing.assert_close(same_grads, grads)
 
 
+@pytest.mark.parametrize("dims", [1, 3])
+@every_pooler
+def test_compiles_and_exports_in_one_and_three_dimensions(name: str, dims: int) -> None:
+    torch._dynamo.reset()
+    module = poolnb.create_pool(name, 2, dims=dims, channels=3, output_size=2)
+    x, more = torch.randn(2, 3, *(4,) * dims), seeded(name, True)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(gradients(module, compiled, x, **more), gradients(module, module, x, **more))
+    module.eval()
+    torch.testing.assert_close(torch.export.export(module, (x,)).module()(x), module(x))
+
+
 @pytest.mark.parametrize("name", ["soft", "stochastic", "tdgs"])
 def test_inductor_gives_the_same_as_eager(name: str) -> None:
     torch._dynamo.reset()
