@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cases import case, cases, examples, laid_out
 from hypothesis import given
 from hypothesis import strategies as st
-from operators import (
-    OPERATORS,
-    TOLERANCE,
-    Operator,
-    case,
-    cases,
-    every_dimension,
-    every_operator,
-    examples,
-    laid_out,
-)
+from operators import OPERATORS, TOLERANCE, Operator, every_dimension, every_operator
 
 from poolnb.geometry import memory_format, resolve
 

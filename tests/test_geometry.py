@@ -7,17 +7,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import LAYOUTS, case, examples, geometries, laid_out
 from hypothesis import given
 from hypothesis import strategies as st
-from operators import (
-    Operator,
-    case,
-    every_dimension,
-    every_operator,
-    examples,
-    geometries,
-    laid_out,
-)
+from operators import Operator, every_dimension, every_operator
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from poolnb.geometry import gather, memory_format, resolve, scatter
@@ -114,7 +107,8 @@ def test_memory_format(tensor: torch.Tensor, expected: torch.memory_format) -> N
     assert memory_format(tensor) == expected
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "transposed", "sliced", "expanded"])
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "shape", [(2, 3, 5, 4), (1, 3, 5, 4), (2, 1, 5, 4), (2, 3, 1, 1), (2, 3, 1, 4), (2, 3, 3, 4, 3)]
 )

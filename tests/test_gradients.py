@@ -9,22 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import case, cases, examples, laid_out
 from hypothesis import given
 from hypothesis import strategies as st
-from operators import (
-    DTYPES,
-    OPERATORS,
-    TOLERANCE,
-    Case,
-    Operator,
-    case,
-    cases,
-    every_dimension,
-    every_operator,
-    examples,
-    laid_out,
-    selected,
-)
+from operators import DTYPES, OPERATORS, TOLERANCE, Case, Operator, every_dimension, every_operator, selected
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from operators import Case, Operator, case, every_dimension, every_operator, selected
+from cases import case
+from operators import Case, Operator, every_dimension, every_operator, selected
 from torch import Tensor
 
 import poolnb

@@ -1,21 +1,20 @@
-"""The sampled operators: their noise, their draws, and what their mean is.
-
-Statistical tests use fixed seeds, so they give the same answer in every run. Their limits are such that a right sampler
-with a seed chosen at random would fail one of them with probability below 1e-6.
-"""
+"""The sampled operators: their seeds, their draws, and what the mean of the draws is."""
 
 from __future__ import annotations
 
 import math
-from itertools import combinations, product
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from cases import case, cases, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from operators import OPERATORS, TOLERANCE, Case, case, cases, every_dimension, examples
+from operators import OPERATORS, TOLERANCE, Case, every_dimension
+from poolers import SAMPLED
+from sampled import SHAPES, deviation, every_sampled, pool, randn
 from scipy import stats
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
@@ -23,88 +22,8 @@ from torch.autograd import gradcheck, gradgradcheck
 import poolnb
 from poolnb import functional as F
 from poolnb import reference
-from poolnb.geometry import resolve
-from poolnb.ops import philox
-from poolnb.reference import sampling as oracle
 
 pytestmark = pytest.mark.usefixtures("kernels")
-
-CPU = torch.device("cpu")
-SAMPLED = ("stochastic", "s3", "tdgs")
-every_sampled = pytest.mark.parametrize("name", SAMPLED)
-_SHAPES = {1: (2, 3, 9), 2: (2, 3, 5, 6), 3: (2, 3, 4, 3, 4)}
-
-
-def pool(name: str, x: Tensor, *args: Any, **own: Any) -> Tensor:
-    dims = x.dim() - 2
-    if name == "tdgs":
-        own.setdefault("temperature", 0.7)
-    return getattr(F, f"{name}_pool{dims}d")(x, *args, **own)
-
-
-def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-# ---- noise -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("counter", "key", "words"),
-    [  # the known answers that the authors of Philox publish with their code, Random123
-        ([0] * 4, [0] * 2, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
-        ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
-        (
-            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
-            [0xA4093822, 0x299F31D0],
-            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
-        ),
-    ],
-)
-def test_philox_gives_the_known_answers(counter: list[int], key: list[int], words: list[int]) -> None:
-    as_tensors = tuple(torch.tensor(c) for c in counter), tuple(torch.tensor(k) for k in key)
-    assert [int(w) for w in philox.philox(*as_tensors)] == words
-    assert list(oracle.philox(tuple(counter), tuple(key))) == words
-
-
-@pytest.mark.parametrize("seed", [0, 1, -1, 2**63 - 1, -(2**63), 0x123456789ABCDEF])
-def test_noise_is_the_oracle_s_at_every_position(seed: int) -> None:
-    key = torch.tensor(seed)
-    single = philox.uniform(key, 11, 5, draw=2, dtype=torch.float64, device=CPU)
-    assert single.tolist() == [oracle.uniform(seed, i // 4, 2, 5, i % 4) for i in range(11)]
-    taps = philox.tap_uniform(key, 6, 3, 5, dtype=torch.float64, device=CPU)
-    assert taps.tolist() == [[oracle.uniform(seed, i, t // 4, 5, t % 4) for i in range(3)] for t in range(6)]
-
-
-def test_noise_does_not_depend_on_how_much_of_it_is_made() -> None:
-    # More positions than are computed at a time.
-    key, n = torch.tensor(3), 4 * philox._CHUNK + 5
-    long = philox.uniform(key, n, 1, dtype=torch.float64, device=CPU)
-    assert torch.equal(philox.uniform(key, 7, 1, dtype=torch.float64, device=CPU), long[:7])
-    assert long[-1] == oracle.uniform(3, (n - 1) // 4, 0, 1, (n - 1) % 4)
-    assert torch.equal(philox.uniform(key, n, 1, dtype=torch.float32, device=CPU).double(), long)
-
-
-def test_noise_lies_strictly_between_0_and_1() -> None:
-    smallest, largest = 0.5 * 2.0**-23, 1 - 0.5 * 2.0**-23
-    for dtype in (torch.float32, torch.float64):
-        words = torch.tensor([0, 0x1FF, 0x80000000, 0xFFFFFFFF])
-        numbers = ((words >> 9).to(dtype) + 0.5) * 2.0**-23  # the formula that ops/philox.py states
-        assert numbers.tolist() == [smallest, smallest, 0.5 + smallest, largest]
-        u = philox.uniform(torch.tensor(0), 100_000, 1, dtype=dtype, device=CPU)
-        assert 0 < u.min() and u.max() < 1
-        gumbel = -(-torch.tensor([smallest, largest], dtype=dtype).log()).log()
-        assert gumbel.isfinite().all()
-
-
-@pytest.mark.parametrize("stream", [philox.STOCHASTIC, philox.TDGS, philox.S3])
-def test_noise_is_uniform_and_independent(stream: int) -> None:
-    u = philox.uniform(torch.tensor(11), 40_000, stream, dtype=torch.float64, device=CPU).numpy()
-    assert stats.kstest(u, "uniform").pvalue > 1e-6
-    for lag in (1, 2, 4, 64):
-        assert abs(np.corrcoef(u[:-lag], u[lag:])[0, 1]) * math.sqrt(len(u)) < 5.5
-    other = philox.uniform(torch.tensor(12), 40_000, stream, dtype=torch.float64, device=CPU).numpy()
-    assert abs(np.corrcoef(u, other)[0, 1]) * math.sqrt(len(u)) < 5.5
 
 
 # ---- seeds -----------------------------------------------------------------------------------------------------------
@@ -113,7 +32,7 @@ def test_noise_is_uniform_and_independent(stream: int) -> None:
 @every_dimension
 @every_sampled
 def test_the_same_noise_in_every_layout_and_dtype(name: str, dims: int) -> None:
-    x = randn(*_SHAPES[dims])
+    x = randn(*SHAPES[dims])
     y = pool(name, x, 2, 1, training=True, seed=5)
     last = x.movedim(1, -1).contiguous().movedim(-1, 1)
     assert torch.equal(pool(name, last, 2, 1, training=True, seed=5), y)
@@ -251,12 +170,6 @@ def test_negative_infinity_is_never_drawn_beside_a_number(name: str) -> None:
 _N = 20_000
 
 
-def deviation(draws: Tensor, mean: Tensor, variance: Tensor) -> float:
-    """The largest deviation of the draws' mean (over the first axis) from what it should be, in standard errors."""
-    error = (variance / len(draws)).sqrt().clamp(min=1e-12)
-    return float(((draws.mean(0) - mean) / error).abs().max())
-
-
 @pytest.mark.parametrize("sign", ["mixed", "negative"])
 def test_stochastic_draws_have_the_evaluation_s_mean(sign: str) -> None:
     x = randn(1, 2, 4, 6, seed=2)
@@ -334,85 +247,6 @@ def test_tdgs_of_zeros_has_equal_weights_and_a_bounded_gradient() -> None:
     assert y.item() == 0 and torch.equal(x.grad, torch.full_like(x, 0.25))
 
 
-# ---- S3Pool ----------------------------------------------------------------------------------------------------------
-
-
-def all_draws(starts: int, outputs: int, stride: int, grid: int) -> list[list[int]]:
-    """Every way to keep ``outputs`` of the starts of one dimension, all equally likely."""
-    share, ways = grid // stride, []
-    for first in range(0, outputs, share):
-        strip = range(first * stride, min(first * stride + grid, starts))
-        ways.append(list(combinations(strip, min(share, outputs - first))))
-    return [[start for part in choice for start in part] for choice in product(*ways)]
-
-
-@pytest.mark.parametrize(
-    ("size", "kernel", "stride", "grid"),
-    [((8, 8), 2, 2, 4), ((8, 4), 3, 2, 2), ((6, 9), 2, 3, 6), ((7, 5), 2, 2, 4), ((6, 4), 1, 2, 6), ((4, 4), 2, 1, 3)],
-)
-def test_the_expectation_is_the_mean_of_all_draws(size: tuple[int, int], kernel: int, stride: int, grid: int) -> None:
-    x = randn(2, 2, *size)
-    y = F.s3_pool2d(x, kernel, stride, grid_size=grid, eval_mode="expectation")
-    # The map with torch's own pooling, from an input that is padded on the far side.
-    padded = torch.nn.functional.pad(x, (0, kernel - 1, 0, kernel - 1), value=-math.inf)
-    full = torch.nn.functional.max_pool2d(padded, kernel, 1)
-    starts = [min(o * stride, n) for o, n in zip(y.shape[2:], size, strict=True)]
-    rows = all_draws(starts[0], y.size(2), stride, grid)
-    columns = all_draws(starts[1], y.size(3), stride, grid)
-    total = sum(full[:, :, r][:, :, :, c] for r in map(torch.tensor, rows) for c in map(torch.tensor, columns))
-    torch.testing.assert_close(y, total / (len(rows) * len(columns)))
-
-
-def test_the_average_is_torch_s_mean_of_the_map() -> None:
-    x = randn(2, 2, 8, 6)
-    padded = torch.nn.functional.pad(x, (0, 1, 0, 1), value=-math.inf)
-    expected = torch.nn.functional.avg_pool2d(torch.nn.functional.max_pool2d(padded, 2, 1), 2)
-    torch.testing.assert_close(F.s3_pool2d(x, 2), expected)
-
-
-def test_average_and_expectation_agree_when_a_strip_is_one_stride() -> None:
-    x = randn(2, 2, 9, 7)
-    for geometry in ({"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}):
-        own = {"grid_size": 2, **geometry}
-        torch.testing.assert_close(F.s3_pool2d(x, **own), F.s3_pool2d(x, **own, eval_mode="expectation"))
-
-
-def test_s3_keeps_sorted_distinct_starts_of_each_strip_equally_often() -> None:
-    # A kernel of 1 on 0, 1, 2, ...: the output is the list of kept positions.
-    x = torch.arange(8.0).expand(1, 1, 8)
-    seen: dict[tuple[float, ...], int] = {}
-    for seed in range(3000):
-        kept = F.s3_pool1d(x, 1, 2, grid_size=4, training=True, seed=seed).flatten().tolist()
-        assert 0 <= kept[0] < kept[1] < 4 <= kept[2] < kept[3] < 8
-        seen[tuple(kept)] = seen.get(tuple(kept), 0) + 1
-    assert len(seen) == 36
-    assert stats.chisquare(list(seen.values())).pvalue > 1e-6
-
-
-def test_s3_draws_have_the_expectation_as_mean() -> None:
-    x = randn(1, 1, 8, 8)
-    mean = F.s3_pool2d(x, 2, eval_mode="expectation")
-    draws = torch.stack([F.s3_pool2d(x, 2, training=True, seed=s) for s in range(3000)])
-    assert deviation(draws, mean, draws.var(0)) < 6  # 16 outputs
-
-
-def test_s3_draws_rows_and_columns_for_all_channels_and_samples() -> None:
-    x = randn(1, 1, 12, 10).expand(3, 2, -1, -1)
-    y = F.s3_pool2d(x, 2, training=True, seed=8)
-    assert torch.equal(y, y[:1, :1].expand_as(y))
-    # Each output is an entry of the stride-1 max map.
-    padded = torch.nn.functional.pad(x, (0, 1, 0, 1), value=-math.inf)
-    assert torch.isin(y, torch.nn.functional.max_pool2d(padded, 2, 1)).all()
-
-
-def test_s3_with_a_grid_of_1_is_max_pooling() -> None:
-    # Stride 1 and strips of 1: nothing to choose.
-    x = randn(2, 3, 7, 6)
-    for training in (True, False):
-        y = F.s3_pool2d(x, 3, 1, 1, grid_size=1, training=training, seed=0)
-        torch.testing.assert_close(y, torch.nn.functional.max_pool2d(x, 3, 1, 1))
-
-
 # ---- symmetries ------------------------------------------------------------------------------------------------------
 
 
@@ -478,7 +312,7 @@ def test_vmap_without_a_seed_follows_its_randomness(name: str) -> None:
 @every_dimension
 @every_sampled
 def test_modules_draw_in_training_mode_only(name: str, dims: int) -> None:
-    x = randn(*_SHAPES[dims], dtype=torch.float32)
+    x = randn(*SHAPES[dims], dtype=torch.float32)
     sizes = tuple((n - 2) // 2 + 1 for n in x.shape[2:])
     module = poolnb.create_pool(name, 2, dims=dims, channels=3, output_size=sizes)
     assert module.training
@@ -560,35 +394,3 @@ def test_cases_of_the_common_tests_hold_both_modes() -> None:
     for name in SAMPLED:
         modes = {case(OPERATORS[name], 1, (1, 1, 4), {"kernel_size": 2}, seed=s).own["training"] for s in range(20)}
         assert modes == {True, False}
-
-
-# ---- devices ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed_device", ["cpu", "cuda", None])
-@every_sampled
-def test_kernels_stay_on_the_input_s_device(name: str, seed_device: str | None) -> None:
-    # Tensors without data on a GPU that need not be there: any operation that mixes devices is an error.
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    op = getattr(poolnb.ops, f"{name}_pool")
-    own = {"s3": ([4, 4], True), "stochastic": (), "tdgs": (1.0, False, True, 0.01)}[name]
-    with FakeTensorMode():
-        x = torch.empty(2, 3, 8, 8, device="cuda")
-        windows = resolve(x.shape[2:], 3, 2, 1)
-        mask = torch.ones(2, 1, 8, 8, dtype=torch.bool, device="cuda")
-        tensors = [torch.empty(3, *windows.output, device="cuda")] if name == "tdgs" else []
-        seed = None if seed_device is None else torch.empty((), dtype=torch.int64, device=seed_device)
-        y = op.forward(windows, x, mask, *tensors, seed, *own)
-        grads = op.backward(windows, True, torch.empty_like(y), x, mask, *tensors, seed, *own)
-        for result in (y, *(grads if isinstance(grads, tuple) else (grads,))):
-            assert result.device.type == "cuda"
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@every_sampled
-def test_the_same_draws_on_cpu_and_gpu(name: str) -> None:
-    x = randn(4, 3, 16, 16, dtype=torch.float32)
-    for seed in (3, torch.tensor(3), torch.tensor(3, device="cuda")):
-        y = pool(name, x.cuda(), 3, 2, 1, training=True, seed=seed).cpu()
-        torch.testing.assert_close(y, pool(name, x, 3, 2, 1, training=True, seed=3))

@@ -7,19 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from cases import case, cases, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from operators import (
-    TOLERANCE,
-    Case,
-    Operator,
-    case,
-    cases,
-    every_dimension,
-    every_operator,
-    examples,
-    selected,
-)
+from operators import TOLERANCE, Case, Operator, every_dimension, every_operator, selected
 from torch import Tensor
 
 import poolnb

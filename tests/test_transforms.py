@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from operators import Case, Operator, case, every_operator
+from cases import case
+from operators import Case, Operator, every_operator
 from torch import Tensor
 
 pytestmark = pytest.mark.usefixtures("kernels")
