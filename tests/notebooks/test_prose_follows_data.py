@@ -17,6 +17,7 @@ from poolnb.lab.provenance import RESULTS, ROOT
 from poolnb.lab.records import read_record
 
 CHAPTER, STUDIES = "foundations/lp", ("means-digits", "sampling-digits")
+TYPED = re.compile(r"± ?\d[\d.]*|\d\.\d+ ?(?:%|per cent|points)")
 QUOTE = re.compile(r"\{glue:text\}`(\w+)(?::[^`]+)?`")
 
 
@@ -31,6 +32,18 @@ def test_every_quoted_number_is_kept_by_a_cell(name):
     chapter = read(name)
     kept = set().union(*(glued(cell) for cell in chapter.code_cells))
     assert set(QUOTE.findall(chapter.prose)) <= kept
+
+
+@pytest.mark.parametrize("name", all_chapters())
+def test_no_measured_number_is_typed(name):
+    """Half-widths, and shares or points with decimals, are quoted from cells; a paragraph may repeat published ones."""
+    typed = [
+        (number, paragraph[:60])
+        for paragraph in read(name).prose.split("\n\n")
+        if "published" not in paragraph.lower()
+        for number in TYPED.findall(re.sub(r"\$[^$]*\$|`[^`]*`", "", paragraph))
+    ]
+    assert not typed
 
 
 @pytest.fixture(scope="module")
