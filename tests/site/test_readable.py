@@ -11,6 +11,8 @@ from poolnb.lab.provenance import ROOT
 
 PAGES = re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text())
 
+STILL = "* { animation: none !important; transition: none !important; }"
+
 # Texts whose colour is too near to what lies behind them: contrast below 4.5, as WCAG 2 defines it for small text.
 FAINT_TEXTS = """() => {
     const parse = colour => { const m = colour.match(/[\\d.]+/g).map(Number); return m.length > 3 ? m : [...m, 1]; };
@@ -38,7 +40,7 @@ FAINT_TEXTS = """() => {
 @pytest.mark.parametrize("name", PAGES)
 def test_page_can_be_read(visit, name):
     page = visit(f"{name}.html", viewport={"width": 390, "height": 844})
-    page.add_style_tag(content="* { transition: none !important; }")
+    page.add_style_tag(content=STILL)
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     page.wait_for_function("!document.querySelector('.math') || window.MathJax?.startup?.promise")
     page.evaluate("() => window.MathJax?.startup?.promise")
@@ -69,7 +71,7 @@ def test_theme_follows_the_reader(visit, scheme):
 
 def test_a_faint_text_is_seen(visit):
     page = visit(f"{PAGES[0]}.html", color_scheme="dark")
-    page.add_style_tag(content="* { transition: none !important; } article h1 { color: #555 !important; }")
+    page.add_style_tag(content=STILL + "article h1 { color: #555 !important; }")
     assert any(found.startswith("Pooling: ") for found in page.evaluate(FAINT_TEXTS))
 
 
