@@ -141,7 +141,14 @@ def channel_parameter(
     return value.to(call.sum_dtype).expand(call.channels)
 
 
-def check_range(name: str, value: Tensor, low: float, high: float, strict: bool = False, endless: bool = False) -> None:
+def check_range(
+    name: str,
+    value: Tensor,
+    low: float = -math.inf,
+    high: float = math.inf,
+    strict: bool = False,
+    endless: bool = False,
+) -> None:
     """Check the entries of a tensor that can be looked at: one on a CPU, outside traces and torch.func transforms."""
     if value.numel() == 0 or type(value) not in (Tensor, torch.nn.Parameter) or not visible(value):
         return
@@ -184,6 +191,7 @@ def tap_weights(name: str, value: Tensor, call: Call, rows: int | None = None) -
     if tuple(value.shape) not in accepted:
         shapes = " or ".join(map(str, accepted))
         raise ValueError(f"{name} must have shape {shapes}, {taps} being the taps of a window, got {_shape(value)}")
+    check_range(name, value)
     full = value.to(call.sum_dtype)
     return full if rows is not None else full.expand(call.channels, taps)
 
@@ -232,6 +240,7 @@ def position_parameter(name: str, value: float | Tensor, call: Call) -> Tensor:
         raise ValueError(
             f"{name} must be 0-d or have shape ({call.channels},) or {shape}, got shape {tuple(value.shape)}"
         )
+    check_range(name, value)
     aligned = value.view(-1, *(1,) * len(call.windows.output)) if value.dim() == 1 else value
     return aligned.to(call.sum_dtype).expand(shape)
 

@@ -196,10 +196,11 @@ def _record_shapes(
         raise TypeError(f"example_input must be a torch.Tensor or a sequence of arguments, got {example_input!r}")
     seen: dict[nn.Module, list[Sizes]] = {m: [] for m in olds}
 
-    def record(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        seen[module].append(tuple(inputs[0].shape))
+    def record(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        x = inputs[0] if inputs else named["input"]
+        seen[module].append(tuple(x.shape))
 
-    hooks = [m.register_forward_pre_hook(record) for m in olds]
+    hooks = [m.register_forward_pre_hook(record, with_kwargs=True) for m in olds]
     modes = {m: m.training for m in model.modules()}
     try:
         model.eval()

@@ -202,6 +202,14 @@ def out_of_range(name: str, *values: float) -> list[tuple[Own, str]]:
     return [({name: t}, name) for t in tensors]
 
 
+def not_finite(name: str, setting: Setting, *shape: int) -> list[tuple[Own, str]]:
+    """Tensors of a right shape whose last entry is no finite number."""
+    tensors = [torch.ones(shape, dtype=setting.dtype) for _ in range(3)]
+    for tensor, value in zip(tensors, (float("nan"), float("inf"), -float("inf")), strict=True):
+        tensor.view(-1)[-1] = value
+    return [({name: t}, name) for t in tensors]
+
+
 def bad_tensor(name: str, setting: Setting, *shapes: tuple[int, ...]) -> list[tuple[Own, str]]:
     """Wrong values for an argument that has to be a tensor; ``shapes`` are a right one and then wrong ones."""
     right, *wrong = shapes
@@ -333,6 +341,7 @@ add(
                 "weight", s, (s.windows.taps,), (s.windows.taps + 1,), (2, s.windows.taps), (s.windows.taps, 1)
             ),
             *[(own, name) for own, name in bad_number("bias", s, float("inf")) if own["bias"] is not None],
+            *not_finite("weight", s, s.windows.taps),
         ],
         averaging=True,
         kinks=True,
@@ -347,6 +356,7 @@ add(
             *bad_tensor("leaves", s, (2, s.windows.taps), (2, s.windows.taps + 1), (3, s.windows.taps), (1, 1)),
             *bad_tensor("gates", s, (1, s.windows.taps), (7, s.windows.taps), (s.windows.taps,)),
             ({"leaves": torch.ones(8, s.windows.taps)}, "leaves"),
+            *not_finite("leaves", s, 2, s.windows.taps),
         ],
     )
 )
@@ -412,6 +422,9 @@ add(
         tensors=("temperature",),
         bad=lambda s: [
             *bad_number("temperature", s, float("inf")),
+            *not_finite("temperature", s),
+            *not_finite("temperature", s, s.channels),
+            *not_finite("temperature", s, s.channels, *s.windows.output),
             *[({n: v}, n) for n in ("tau", "eps") for v in (0, 0.0, -1.0, float("nan"), "1", None, True)],
             *[f for n in ("hard", "normalize", "training") for f in bad_flag(n)],
             *bad_seed(s),

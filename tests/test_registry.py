@@ -183,6 +183,20 @@ def test_a_model_that_is_a_pool_and_one_that_is_no_module() -> None:
         poolnb.replace_pooling("resnet18", "soft")  # type: ignore[arg-type]
 
 
+def test_a_pooler_may_be_called_by_keyword() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = nn.MaxPool2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.pool(input=x)
+
+    model = Named()
+    assert poolnb.replace_pooling(model, "auto", example_input=torch.rand(1, 3, 8, 8)) == 1
+    assert model(torch.rand(2, 3, 8, 8)).shape == (2, 3, 4, 4)
+
+
 def test_inputs_of_two_sizes_are_an_error() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
