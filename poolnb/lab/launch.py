@@ -6,6 +6,7 @@ remote `origin` does, if it is an address that others can read. Without either, 
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 import subprocess
@@ -61,8 +62,10 @@ def configure(config: dict[str, Any], address: str, branch: str) -> dict[str, An
     buttons = {"notebook_interface": "jupyterlab", "binderhub_url": BINDER}
     if urlsplit(address).hostname == "github.com":
         buttons["colab_url"] = COLAB
-    html = config.get("html", {}) | {"use_repository_button": True}
-    return config | {"repository": {"url": address, "branch": branch}, "launch_buttons": buttons, "html": html}
+    made = copy.deepcopy(config) | {"repository": {"url": address, "branch": branch}, "launch_buttons": buttons}
+    made["html"]["use_repository_button"] = True
+    made["sphinx"]["config"]["launch_repository"] = address
+    return made
 
 
 def colab_cell(address: str | None) -> str:
@@ -81,11 +84,12 @@ class ColabCell(SphinxDirective):
     """The directive `colab-cell`: that cell, with the address that the site is built for."""
 
     def run(self) -> list[nodes.Node]:
-        text = colab_cell(self.config.html_theme_options.get("repository_url"))
+        text = colab_cell(self.config.launch_repository)
         return [nodes.literal_block(text, text, language="ipython3")]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
+    app.add_config_value("launch_repository", None, "env", [str])
     app.add_directive("colab-cell", ColabCell)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -34,7 +34,9 @@ def _lines(receipts: list[dict[str, Any]]) -> list[str]:
     if not receipts:
         return ["No chapter has been executed yet."]
     lines = ["| Chapter | Executed | Seconds | On |", "|---|---|--:|---|"]
-    lines += [f"| [](/book/{r['chapter']}) | {r['date']} | {r['seconds']} | {r['device']} |" for r in receipts]
+    for r in receipts:
+        date = r["date"].replace("-", "\u2011")  # hyphens at which no line breaks
+        lines.append(f"| [](/book/{r['chapter']}) | {date} | {r['seconds']} | {r['device']} |")
     used: dict[str, set[str]] = {}
     for r in receipts:
         for package, version in r["versions"].items():

@@ -98,6 +98,7 @@ def test_without_an_address_there_are_no_buttons(site):
     if launch.repository(None):
         pytest.skip("this clone has a public origin, so its site has launch buttons")
     assert [page for page in PAGES if launching(site, page)] == []
+    assert "ADDRESS-OF-THE-REPOSITORY /content" in re.sub("<[^>]+>", "", (site / "book/appendix/run.html").read_text())
 
 
 def test_colab_is_offered_for_github_alone():
