@@ -88,8 +88,8 @@ def step_numbers(text):
 
 
 def seconds(phrase):
-    """The bound in a phrase such as "under a minute on one CPU core"; None if it is no bound."""
-    found = re.fullmatch(r"under (a|\d+) (second|minute)s? on one CPU core", " ".join(phrase.split()))
+    """The bound in a phrase such as "under a minute on one CPU core" (a remark may follow); None if it is no bound."""
+    found = re.fullmatch(r"under (a|\d+) (second|minute)s? on one CPU core(;.*)?", " ".join(phrase.split()))
     if found is None:
         return None
     return (1 if found[1] == "a" else int(found[1])) * (60 if found[2] == "minute" else 1)
