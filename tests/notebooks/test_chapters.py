@@ -60,6 +60,19 @@ def test_a_figure_is_numbered_captioned_described_and_referred_to(name):
         assert re.search(rf"\{{numref}}`(?:[^`]*<)?{label}>?`", chapter.prose), f"the text never refers to {label}"
 
 
+@pytest.mark.parametrize("name", WITH_EXERCISES)
+def test_the_last_paragraph_lists_what_the_chapter_cites(name):
+    *before, last = read(name).prose.strip().split("\n\n")
+    if name == "family":  # it cites through the chapters it leads to
+        return
+    assert last.startswith("**References** of this chapter")
+    cited, listed = (
+        {key.strip() for keys in re.findall(r"\{cite\}`([^`]+)`", text) for key in keys.split(",")}
+        for text in ("\n".join(before), last)
+    )
+    assert cited == listed
+
+
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_steps_are_numbered_without_a_gap(name):
     before = 0
