@@ -24,7 +24,7 @@ from typing import Any
 
 from .config import ConfigError, RunConfig, UserError
 from .records import parse_record, record_path, write_record
-from .sweep import NOTEBOOK, Outcome, Task, carry_out, record_failure
+from .tasks import NOTEBOOK, Outcome, Task, carry_out, record_failure
 
 _ONE_AT_A_TIME = threading.Lock()  # for a worker with several threads: a run owns the process's generators
 

@@ -13,9 +13,12 @@ from .config import RunConfig
 from .training import prepared
 
 TRAINED = ("stochastic", "max", "avg")
+_DIGITS = {"dataset": "digits", "limit": 1280, "epochs": 20}
+_CIFAR10 = {"dataset": "cifar10", "limit": 20_000, "epochs": 10}
 PLAN = [
-    {"dataset": "cifar10", "limit": 20_000, "epochs": 10, "pooler": pooler, "seed": seed}
-    for seed in range(3)
+    {**shared, "pooler": pooler, "seed": seed}
+    for shared, seeds in ((_DIGITS, 5), (_CIFAR10, 3))
+    for seed in range(seeds)
     for pooler in TRAINED
 ]
 # How to test: `weighted` is stochastic pooling's mean under its probabilities, `sampled` one draw from them.

@@ -1,29 +1,21 @@
-"""Sweeps: many runs from one readable file, in processes of this machine; what is done already is not done again."""
+"""Sweeps: many runs from one readable file, here or on a cluster; what is done already is not done again."""
 
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
 import sys
-import threading
 import tomllib
-import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from .config import ConfigError, RunConfig, UserError, check_names
-from .provenance import BOOK
-from .records import Record, RecordError, WriteError, prepare_folder, read_record, record_path, write_record
-
-NOTEBOOK = BOOK / "experiments" / "one-run.ipynb"
-ATTEMPTS = 2  # a run whose process dies is tried once more before it counts as failed
+from .config import ConfigError, RunConfig, check_names
+from .processes import LocalProcesses
+from .records import WriteError, prepare_folder, record_path
+from .tasks import NOTEBOOK, Executor, Outcome, Task, present
 
 
 @dataclass(frozen=True)
@@ -73,31 +65,6 @@ def _expand(spec: Mapping[str, Any]) -> list[RunConfig]:
     return sorted(configs, key=lambda config: config.seed)
 
 
-@dataclass(frozen=True)
-class Task:
-    """One run to be done, by the notebook if there is one, else by the function that the notebook calls."""
-
-    config: RunConfig
-    results: str
-    notebook: str | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a task: no `error`, or a line that says what went wrong; `recorded`, whether a record says it."""
-
-    task: Task
-    error: str | None = None
-    recorded: bool = True
-
-
-class Executor(Protocol):
-    """Something that carries out tasks and tells the outcome of each, in any order."""
-
-    def execute(self, tasks: Sequence[Task]) -> Iterator[Outcome | None]:
-        """Yield one outcome per task; None now and then, while there is nothing to tell."""
-
-
 @dataclass
 class Report:
     """What a sweep has done: how many runs were there before, and the errors of those that failed, by run."""
@@ -137,7 +104,7 @@ def sweep(
     report = Report(len(configs))
     tasks = []
     for config in configs:
-        record = _present(record_path(results, config))
+        record = present(record_path(results, config))
         if record is None or (record.status == "failed" and retry_failed):
             tasks.append(Task(config, str(results), notebook))
         elif record.status == "failed":
@@ -180,17 +147,6 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _present(path: Path) -> Record | None:
-    """The record at `path`, if it is there and whole."""
-    if not path.exists():
-        return None
-    try:
-        return read_record(path)
-    except RecordError as error:
-        warnings.warn(f"done again: {error}", stacklevel=2)
-        return None
-
-
 def _check_options(configs: Iterable[RunConfig]) -> None:
     """Raise `ConfigError` before the first run if a pooler refuses its options."""
     import torch
@@ -201,201 +157,6 @@ def _check_options(configs: Iterable[RunConfig]) -> None:
     with torch.random.fork_rng(devices=[]):
         for config in kinds.values():
             models.build(config)
-
-
-# --- carrying out one task -------------------------------------------------------------------------------------------
-
-
-def carry_out(task: Task) -> Outcome:
-    """Do the run of `task` and write its record; a failed run leaves a record that says why."""
-    try:
-        if task.notebook is None:
-            from .training import run
-
-            run(task.config, task.results, progress=False)
-        else:
-            _run_notebook(task)
-    except OSError as error:  # nothing could be written, a record of the failure neither: the run stays missing
-        return Outcome(task, str(error), recorded=False)
-    except Exception as error:
-        return record_failure(task, _reason(error))
-    return Outcome(task)
-
-
-def _run_notebook(task: Task) -> None:
-    import papermill
-
-    parameters = {**task.config.parameters, "results": task.results}
-    with _quiet():
-        papermill.execute_notebook(task.notebook, None, parameters, progress_bar=False, kernel_name="python3")
-    record = read_record(record_path(task.results, task.config))
-    if record.status != "done":
-        raise UserError(record.error)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No stderr, for child processes too: a kernel warns about its transport, in the middle of the progress bar.
-
-    An error in the notebook does not come this way; it is raised.
-    """
-    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(nowhere)
-
-
-def _reason(error: Exception) -> str:
-    """The error in one line; for an error in a notebook the notebook's own."""
-    kind, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
-    return f"{kind}: {text}".splitlines()[0]
-
-
-def record_failure(task: Task, reason: str, environment: dict[str, Any] | None = None) -> Outcome:
-    """Make sure that `results` has a record of the failed run; the run's own, which says more, is kept.
-
-    `environment` says where the run was tried (default: here).
-    """
-    from . import training
-
-    path = record_path(task.results, task.config)
-    own = _present(path)
-    if own is not None and own.status == "failed" and own.error:
-        return Outcome(task, own.error)
-    config = task.config
-    if environment is None:
-        environment = training.environment(training.resolve_device(config.device))
-    record = Record(config.parameters, config.key, "failed", reason, environment=environment)
-    try:
-        write_record(record, task.results)
-    except OSError as error:
-        return Outcome(task, f"{reason} (not recorded: {error})", recorded=False)
-    return Outcome(task, reason)
-
-
-# --- processes of this machine ---------------------------------------------------------------------------------------
-
-
-class LocalProcesses:
-    """An executor with `workers` processes. Each does one run after the other; one that dies is replaced."""
-
-    def __init__(self, workers: int) -> None:
-        if workers < 1:
-            raise ConfigError(f"workers is {workers}; accepted: a whole number >= 1")
-        self.workers = workers
-
-    def execute(self, tasks: Sequence[Task]) -> Iterator[Outcome | None]:
-        _check_machine([task.config for task in tasks])
-        waiting = deque((task, 1) for task in tasks)
-        threads = max(task.config.threads or 1 for task in tasks)
-        workers = [_Worker(threads) for _ in range(min(self.workers, len(tasks)))]
-        try:
-            while waiting or any(worker.job for worker in workers):
-                for number, worker in enumerate(workers):
-                    if worker.job is None and waiting:
-                        workers[number] = worker = worker.living()
-                        worker.give(*waiting.popleft())
-                busy: dict[Any, _Worker] = {worker.connection: worker for worker in workers if worker.job}
-                ready = multiprocessing.connection.wait(list(busy), timeout=1)
-                yield from (outcome for link in ready if (outcome := busy[link].take(waiting)))
-                if not ready:
-                    yield None
-        finally:
-            for worker in workers:
-                worker.stop()
-
-
-def _check_machine(configs: Iterable[RunConfig]) -> None:
-    """Raise before the first run if this machine lacks a device or data."""
-    from . import data, training
-
-    needs = {(config.device, config.dataset) for config in configs}
-    for device in {device for device, _ in needs}:
-        training.resolve_device(device)
-    for dataset in {dataset for _, dataset in needs}:
-        data.load(dataset)
-
-
-class _Worker:
-    """One process and the parent's end of the pipe to it."""
-
-    def __init__(self, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.threads = threads
-        self.job: tuple[Task, int] | None = None
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs,), daemon=False)
-        with _environment(
-            OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), PYDEVD_DISABLE_FILE_VALIDATION="1"
-        ):
-            self.process.start()
-        theirs.close()
-
-    def living(self) -> _Worker:
-        """This worker, or a new one if its process has ended."""
-        return self if self.process.is_alive() else _Worker(self.threads)
-
-    def give(self, task: Task, attempt: int) -> None:
-        self.job = (task, attempt)
-        try:
-            self.connection.send(task)
-        except OSError:
-            pass  # the process has just died: `take` finds out
-
-    def take(self, waiting: deque[tuple[Task, int]]) -> Outcome | None:
-        """The outcome that the process has sent. If it has died, its task goes back to the queue, or has failed."""
-        assert self.job is not None
-        (task, attempt), self.job = self.job, None
-        try:
-            return self.connection.recv()
-        except (EOFError, OSError):
-            self.process.join()
-        if attempt < ATTEMPTS:
-            waiting.appendleft((task, attempt + 1))
-            return None
-        return record_failure(task, f"its process ended {attempt} times, last with exit code {self.process.exitcode}")
-
-    def stop(self) -> None:
-        self.connection.close()
-        if self.job is not None:
-            self.process.terminate()
-        self.process.join(5)
-        if self.process.exitcode is None:
-            self.process.kill()
-
-
-def _work(connection: multiprocessing.connection.Connection) -> None:
-    """A worker's life: tasks in, outcomes out, until the parent closes the pipe or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    while True:
-        try:
-            task = connection.recv()
-        except (EOFError, OSError):
-            return
-        connection.send(carry_out(task))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 # --- what the user sees meanwhile ------------------------------------------------------------------------------------
@@ -412,7 +173,7 @@ def _bar(report: Report, progress: bool) -> Iterator[Any]:
             """Count the run, and show the best run so far of its data set, by validation accuracy."""
             self.update()
             config = outcome.task.config
-            record = None if outcome.error else _present(record_path(outcome.task.results, config))
+            record = None if outcome.error else present(record_path(outcome.task.results, config))
             chosen = record.summary.get("early_stopped") if record else None
             if chosen:
                 candidate = (chosen["validation_accuracy"], config.pooler)

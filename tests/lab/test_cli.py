@@ -115,10 +115,11 @@ def test_a_full_disk_costs_one_line_and_leaves_nothing(tmp_path):
 
 def test_a_sweep_tells_each_run_and_ends_with_1_if_one_failed(tmp_path, capsys, monkeypatch):
     from poolnb.lab import sweep
+    from poolnb.lab.tasks import carry_out
 
     class Here:
         def __init__(self, workers):
-            self.execute = lambda tasks: map(sweep.carry_out, tasks)
+            self.execute = lambda tasks: map(carry_out, tasks)
 
     monkeypatch.setattr(sweep, "LocalProcesses", Here)
     spec = tmp_path / "two.toml"

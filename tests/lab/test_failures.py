@@ -85,10 +85,11 @@ def test_a_failed_run_on_a_full_disk_says_both(tmp_path, monkeypatch):
 
 def test_a_full_disk_costs_the_command_line_one_line(tmp_path, monkeypatch, capsys):
     from poolnb.lab import sweep
+    from poolnb.lab.tasks import carry_out
 
     class Here:
         def __init__(self, workers):
-            self.execute = lambda tasks: map(sweep.carry_out, tasks)
+            self.execute = lambda tasks: map(carry_out, tasks)
 
     def full(handle):
         raise OSError(28, "No space left on device")

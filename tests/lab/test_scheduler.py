@@ -13,7 +13,7 @@ from poolnb.cli import main
 from poolnb.lab.config import ConfigError
 from poolnb.lab.records import WriteError, load_records
 from poolnb.lab.scheduler import Scheduler, carry_out_there
-from poolnb.lab.sweep import Task
+from poolnb.lab.tasks import Task
 from poolnb.lab.training import run
 
 pytest.importorskip("distributed")

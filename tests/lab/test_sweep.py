@@ -12,8 +12,9 @@ import pytest
 from sweeps import EXPLODING, SMALL, SPEC, alive, children, contents, done, wait_for
 
 from poolnb.lab.config import ConfigError
+from poolnb.lab.processes import LocalProcesses
 from poolnb.lab.records import load_records, record_path
-from poolnb.lab.sweep import LocalProcesses, default_workers, read_sweep
+from poolnb.lab.sweep import default_workers, read_sweep
 from poolnb.lab.training import run
 
 

@@ -1,0 +1,167 @@
+"""What the records of the book say: runs that differ in stated parameters only, their differences, and verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from .config import RunConfig
+from .provenance import RESULTS
+from .records import Record, load_records, records_frame
+from .statistics import Interval, PairedDifference, holm, mean_interval, paired_difference
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+ENOUGH = 3  # with fewer seeds there is no verdict
+HOLDS, FAILS, OPEN, UNTESTED, PARTLY = "holds", "does not hold", "undecided", "not tested", "holds in part"
+
+
+# ---- runs ------------------------------------------------------------------------------------------------------------
+
+
+def select(*folders: str, epochs: int, vary: Sequence[str] = ("pooler", "seed"), **fixed: Any) -> list[Record]:
+    """The runs in these folders of `book/results`, cut to `epochs`, that agree in all parameters but those in `vary`.
+
+    What is neither in `vary` nor in `fixed` has its default. A longer run counts with its first epochs; a run that is
+    in two folders counts once. A folder that is not there yet has no runs.
+    """
+    wanted = RunConfig(epochs=epochs, **fixed)
+    same = [spec.name for spec in fields(RunConfig) if spec.metadata["identity"] and spec.name not in vary]
+    found: dict[str, Record] = {}
+    for folder in folders:
+        for record in load_records(RESULTS / folder) if (RESULTS / folder).is_dir() else ():
+            if record.config.epochs >= epochs:
+                short = record.first(epochs)
+                if all(getattr(short.config, name) == getattr(wanted, name) for name in same):
+                    found.setdefault(short.key, short)
+    return list(found.values())
+
+
+def table(records: Iterable[Record]) -> pandas.DataFrame:
+    """One row per run: its parameters, and what chapters compare, accuracies in percent.
+
+    `last`: test accuracy of the last epoch; `chosen`: of the epoch with the best validation accuracy; `flattered`: of
+    the epoch with the best test accuracy, which is how to fool oneself; `rise`: how far the test loss ends above its
+    lowest value; `train_loss`: of the last epoch.
+    """
+    records = list(records)
+    frame = records_frame(records)
+    if not records:
+        return frame
+    curves = [record.curves for record in records]
+    frame["last"] = 100 * frame["last_test_accuracy"]
+    frame["chosen"] = 100 * frame["early_stopped_test_accuracy"]
+    frame["flattered"] = [100 * max(one["test_accuracy"]) for one in curves]
+    frame["rise"] = [one["test_loss"][-1] - min(one["test_loss"]) for one in curves]
+    frame["train_loss"] = frame["last_train_loss"]
+    return frame
+
+
+def by_seed(frame: pandas.DataFrame, value: str, **chosen: Any) -> dict[int, float]:
+    """The column `value` by seed, of the rows in which every column named in `chosen` has that value."""
+    if frame.empty:
+        return {}
+    for name, wanted in chosen.items():
+        frame = frame[[one == wanted for one in frame[name]]]
+    if frame["seed"].duplicated().any():
+        raise ValueError(f"{chosen}: one seed stands for several runs; choose more parameters")
+    return dict(zip(frame["seed"].astype(int), frame[value].astype(float), strict=True))
+
+
+def gap(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> PairedDifference | None:
+    """The difference paired by seed, or None if no seed has both."""
+    return paired_difference(values, baseline) if values.keys() & baseline.keys() else None
+
+
+def differences(frame: pandas.DataFrame, value: str, by: str = "pooler", baseline: Any = "max") -> dict[Any, Any]:
+    """For every value of the column `by` but the `baseline`: the paired difference to it, and its p after Holm."""
+    if frame.empty:
+        return {}
+    reference = by_seed(frame, value, **{by: baseline})
+    found = {name: gap(by_seed(frame, value, **{by: name}), reference) for name in frame[by].unique()}
+    kept = {name: one for name, one in found.items() if one is not None and name != baseline}
+    corrected = holm([one.p for one in kept.values()])
+    return {name: (one, p) for (name, one), p in zip(kept.items(), corrected, strict=True)}
+
+
+# ---- verdicts --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One number that a claim is judged by: what it is, its interval (None: it was not measured), and the verdict."""
+
+    what: str
+    interval: Interval | None
+    unit: str
+    verdict: str
+
+    @property
+    def value(self) -> str:
+        """The number in words."""
+        if self.interval is not None and self.interval.low == self.interval.high:  # counted, not estimated
+            return f"{self.interval.mean:.3g} {self.unit}".strip() + f", n = {self.interval.n}"
+        return say(self.interval, self.unit)
+
+
+def above(interval: Interval | None, bound: float = 0.0) -> str:
+    """The verdict on "it is more than `bound`"."""
+    if interval is None:
+        return UNTESTED
+    if interval.n < ENOUGH or math.isnan(interval.low):
+        return f"{OPEN}, n too small"
+    return HOLDS if interval.low > bound else FAILS if interval.high < bound else OPEN
+
+
+def below(interval: Interval | None, bound: float = 0.0) -> str:
+    """The verdict on "it is less than `bound`"."""
+    return {HOLDS: FAILS, FAILS: HOLDS}.get(verdict := above(interval, bound), verdict)
+
+
+def overall(findings: Sequence[Finding]) -> str:
+    """The verdict on a claim of which every finding is a part; what was not tested does not count beside the rest."""
+    verdicts = {one.verdict for one in findings if one.verdict != UNTESTED} or {UNTESTED}
+    if len(verdicts) == 1:
+        return verdicts.pop()
+    if FAILS in verdicts:
+        return PARTLY if HOLDS in verdicts else FAILS
+    return next((one for one in (PARTLY, OPEN) if one in verdicts), f"{OPEN}, n too small")
+
+
+# ---- words and figures -----------------------------------------------------------------------------------------------
+
+
+def say(interval: Interval | None, unit: str = "points", digits: int = 2) -> str:
+    """An interval in words: `+0.84 ± 0.32 points, n = 3`."""
+    if interval is None:
+        return "no runs yet"
+    tail = f" {unit}, n = {interval.n}" if unit else f", n = {interval.n}"
+    if interval.n == 1 or math.isnan(interval.low):
+        return f"{interval.mean:+.{digits}f}{tail} (one run, no interval)"
+    return f"{interval.mean:+.{digits}f} ± {interval.half_width:.{digits}f}{tail}"
+
+
+def level(values: Mapping[int, float], unit: str = "%", digits: int = 2) -> str:
+    """Mean and half-width of values by seed: `70.48 ± 2.11 %, n = 3`."""
+    return say(mean_interval(values.values()) if values else None, unit, digits).lstrip("+")
+
+
+def forest(ax: Axes, rows: Mapping[str, Interval], label: str, colours: Mapping[str, str] | None = None) -> None:
+    """Draw one interval per row, top to bottom, about a line at 0. A single run is a hollow point without interval."""
+    from . import plots
+
+    if not rows:
+        _ = ax.text(0.5, 0.5, "no runs yet", ha="center", va="center", transform=ax.transAxes)
+        ax.set_axis_off()
+        return
+    ax.axvline(0, color=plots.FAINT, linewidth=1)
+    for place, (name, one) in enumerate(rows.items()):
+        colour = (colours or {}).get(name, plots.INK)
+        if one.n > 1:
+            ax.plot([one.low, one.high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
+        ax.plot(one.mean, place, marker="o", color=colour, markerfacecolor=colour if one.n > 1 else "white")
+    ax.set(yticks=range(len(rows)), yticklabels=list(rows), xlabel=label, ylim=(len(rows) - 0.5, -0.5))

@@ -1,0 +1,382 @@
+"""The claims of the sources, and what the records and the executed chapters say about each.
+
+`book/experiments/claims.toml` states the claims. One function per claim computes its findings: from the committed
+records, from numbers that an executed chapter has kept, or on the spot where a few lines decide it. Nothing here is a
+result: results are computed each time.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from . import ledger_facts
+from .evidence import (
+    ENOUGH,
+    FAILS,
+    HOLDS,
+    OPEN,
+    Finding,
+    above,
+    below,
+    by_seed,
+    differences,
+    gap,
+    overall,
+    select,
+    table,
+)
+from .measurements import Measurement, load_measurements
+from .provenance import BOOK, RESULTS
+from .statistics import PairedDifference, mean_interval
+
+RECIPE = ("recipe", "comparison")
+SMALL = 25.0  # percent: what we call a small overhead
+COLLAPSE = 10.0  # points of test error: what we call a collapse
+EQUAL = 1.0  # points of accuracy: an improvement below this is none
+Values = dict[int, float]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, who makes it, the page that treats it, the folders of records behind it, and how it is judged."""
+
+    id: str
+    text: str
+    source: str
+    page: str
+    records: list[str]
+    find: Callable[[], list[Finding]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A judged claim."""
+
+    claim: Claim
+    findings: tuple[Finding, ...]
+    verdict: str
+
+
+def _measured(folder: str) -> list[Measurement]:
+    return load_measurements(RESULTS / folder) if (RESULTS / folder).is_dir() else []
+
+
+# ---- C2: larger learning rates ---------------------------------------------------------------------------------------
+
+
+def learning_rates() -> Any:
+    """The runs of the learning rates, one row each."""
+    fixed: dict[str, Any] = {"dataset": "cifar10", "optimizer": "sgd", "momentum": 0.9}
+    return table(select("learning-rates", epochs=8, vary=("pooler", "seed", "learning_rate"), **fixed))
+
+
+def _c2() -> list[Finding]:
+    runs = learning_rates()
+
+    def accuracy(pooler: str, rate: float) -> Values:
+        return by_seed(runs, "last", pooler=pooler, learning_rate=rate)
+
+    def gain(pooler: str, rate: float) -> Values:
+        low, high = accuracy(pooler, 1e-3), accuracy(pooler, rate)
+        return {seed: high[seed] - low[seed] for seed in low.keys() & high.keys()}
+
+    plain = gap(accuracy("soft", 1e-3), accuracy("max", 1e-3))
+    found = [Finding("accuracy, soft - max, at 1e-3", plain, "points", below(plain, EQUAL))]
+    for rate in (1.25e-3, 1.5e-3, 5e-3):
+        more = gap(gain("soft", rate), gain("max", rate))
+        what = f"what {rate:g} adds over 1e-3, soft - max"
+        found.append(Finding(what, more, "points", below(more, EQUAL)))
+    return found
+
+
+# ---- C3: gradient quality --------------------------------------------------------------------------------------------
+
+
+def gradient_quality(
+    dataset: str, pooler: str, stage: int, measure: str = "cosine", size: int = 64, part: str = "all"
+) -> Values:
+    """A measure of gradient quality by seed; `stage` counts from 0."""
+    return {
+        one.parameters["seed"]: one.values["stages"][stage][str(size)][part][measure]
+        for one in _measured("gradients")
+        if (one.parameters["dataset"], one.parameters["pooler"]) == (dataset, pooler)
+    }
+
+
+def _c3() -> list[Finding]:
+    found = []
+    for dataset in ("digits", "cifar10"):
+        for pooler in ("soft", "avg"):
+            stages = [
+                (gradient_quality(dataset, pooler, stage), gradient_quality(dataset, "max", stage))
+                for stage in range(4)
+            ]
+            seeds = set.intersection(*(set(dense) & set(sparse) for dense, sparse in stages))
+            change = {seed: sum(dense[seed] - sparse[seed] for dense, sparse in stages) / 4 for seed in sorted(seeds)}
+            interval = mean_interval(change.values()) if change else None
+            what = f"cosine with the full gradient, {pooler} - max, {dataset}, mean of four stages"
+            found.append(Finding(what, interval, "", above(interval)))
+    return found
+
+
+# ---- C5, C9, C15: the comparison of all ------------------------------------------------------------------------------
+
+
+def comparison(dataset: str, epochs: int = 8) -> Any:
+    """The runs of all poolers at an equal budget, one row each."""
+    return table(select(*RECIPE, epochs=epochs, dataset=dataset))
+
+
+def winner(dataset: str) -> tuple[str, PairedDifference, float] | None:
+    """The pooler that is best on the validation samples, its difference to max in the test, and p after Holm.
+
+    Poolers with fewer than three seeds do not compete. None if max itself is best, or if there is no other.
+    """
+    runs = comparison(dataset)
+    if runs.empty:
+        return None
+    groups = {name: group for name, group in runs.groupby("pooler") if len(group) >= ENOUGH}
+    chances = {name: group["early_stopped_validation_accuracy"].mean() for name, group in groups.items()}
+    best = max(chances, key=chances.__getitem__, default="max")
+    found = differences(runs[runs["pooler"].isin(list(groups))], "chosen")
+    return (best, *found[best]) if best in found else None
+
+
+def _c5() -> list[Finding]:
+    found = []
+    for dataset, title in (("cifar10", "CIFAR-10"), ("mnist", "MNIST")):
+        best = winner(dataset)
+        if best is None:
+            found.append(
+                Finding(f"{title}: no pooler with three seeds is better than max", None, "points", above(None))
+            )
+            continue
+        name, difference, p = best
+        told_apart = above(difference) == HOLDS and p < 0.05
+        what = f"{title}: {name}, best on validation, - max (p = {p:.2g} after Holm)"
+        found.append(Finding(what, difference, "points", "answered" if told_apart else OPEN))
+    return found
+
+
+def overfitting() -> dict[str, PairedDifference | None]:
+    """The rise of the test loss after its lowest value, against max pooling: below 0 is less overfitting."""
+    few = table(select("sampling-digits", epochs=40, dataset="digits", limit=300, learning_rate=3e-3, batch_size=32))
+    long = table(select("recipe", epochs=25, dataset="cifar10"))
+    eight = comparison("cifar10")
+    cases = (
+        ("stochastic, 270 digits, 40 epochs", few, "stochastic"),
+        ("s3, 270 digits, 40 epochs", few, "s3"),
+        ("stochastic, CIFAR-10, 25 epochs", long, "stochastic"),
+        ("s3, CIFAR-10, 8 epochs", eight, "s3"),
+    )
+    return {
+        title: gap(by_seed(runs, "rise", pooler=name), by_seed(runs, "rise", pooler="max"))
+        for title, runs, name in cases
+    }
+
+
+def _c9() -> list[Finding]:
+    return [
+        Finding(f"rise of the test loss, {title}, - max", one, "", below(one)) for title, one in overfitting().items()
+    ]
+
+
+def max_against_average() -> dict[str, PairedDifference | None]:
+    """Test accuracy of the last epoch, max - avg, in every experiment that has both."""
+    few: dict[str, Any] = {"limit": 300, "learning_rate": 3e-3, "batch_size": 32}
+    sgd: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 1e-3}
+    cases = {
+        "CIFAR-10, 25 epochs": select("recipe", epochs=25, dataset="cifar10"),
+        "CIFAR-10, 8 epochs": select(*RECIPE, epochs=8, dataset="cifar10"),
+        "MNIST, 8 epochs": select(*RECIPE, epochs=8, dataset="mnist"),
+        "270 digits, 40 epochs": select("sampling-digits", epochs=40, dataset="digits", **few),
+        "CIFAR-10, SGD, 8 epochs": select("learning-rates", epochs=8, dataset="cifar10", **sgd),
+        "clips, 12 epochs": select("clips", epochs=12, dataset="clips"),
+    }
+    runs = {title: table(records) for title, records in cases.items()}
+    return {
+        title: gap(by_seed(one, "last", pooler="max"), by_seed(one, "last", pooler="avg"))
+        for title, one in runs.items()
+    }
+
+
+def _c15() -> list[Finding]:
+    return [
+        Finding(f"accuracy, max - avg, {title}", one, "points", above(one))
+        for title, one in max_against_average().items()
+    ]
+
+
+# ---- C6, C7, C8: TDGS ------------------------------------------------------------------------------------------------
+
+
+def recipe(dataset: str) -> Any:
+    """The full runs of the recipe, one row each, with dropout as a pooler of its own: `max + dropout`."""
+    runs = table(select("recipe", epochs=25, vary=("pooler", "seed", "dropout"), dataset=dataset))
+    if not runs.empty:
+        runs["pooler"] = [
+            f"{name} + dropout" if drop else name for name, drop in zip(runs["pooler"], runs["dropout"], strict=True)
+        ]
+    return runs
+
+
+def _c6() -> list[Finding]:
+    found = []
+    for dataset, title in (("mnist", "MNIST"), ("cifar10", "CIFAR-10")):
+        one = gap(*(by_seed(recipe(dataset), "last", pooler=name) for name in ("tdgs", "max")))
+        found.append(Finding(f"last epoch, tdgs - max, {title}", one, "points", above(one)))
+    return found
+
+
+INITS = (0.5, 1.0, 1.5, 2.0, 3.0)
+
+
+def initial_temperatures() -> dict[float, Values]:
+    """Test accuracy after eight epochs on CIFAR-10, by initial temperature and seed."""
+    fixed: dict[str, Any] = {"epochs": 8, "dataset": "cifar10", "pooler": "tdgs", "vary": ("seed",)}
+    runs = {init: select("initial-temperature", pooler_options={"init": init}, **fixed) for init in INITS}
+    runs[1.0] = select(*RECIPE, **fixed)
+    return {init: by_seed(table(records), "last") for init, records in runs.items()}
+
+
+def _c7() -> list[Finding]:
+    runs = initial_temperatures()
+
+    def mean_of(inits: tuple[float, ...]) -> Values:
+        seeds = set.intersection(*(set(runs[init]) for init in inits))
+        return {seed: sum(runs[init][seed] for init in inits) / len(inits) for seed in seeds}
+
+    one = gap(mean_of(INITS[:3]), mean_of(INITS[3:]))
+    return [Finding("mean over 0.5, 1, 1.5 less mean over 2, 3", one, "points", above(one))]
+
+
+def learned_temperatures(dataset: str) -> dict[str, Values]:
+    """The mean learned temperature of each pool after 25 epochs, by seed."""
+    records = select("recipe", epochs=25, dataset=dataset, pooler="tdgs", vary=("seed",))
+    names = sorted({name for record in records for name in record.pooling})
+    return {name: {record.config.seed: record.pooling[name]["mean"] for record in records} for name in names}
+
+
+def _c8() -> list[Finding]:
+    found = []
+    for dataset, title in (("cifar10", "CIFAR-10"), ("mnist", "MNIST")):
+        means = learned_temperatures(dataset)
+        if not means:
+            found.append(Finding(f"learned temperatures, {title}", None, "", above(None)))
+        for name, values in means.items():
+            one = mean_interval(values.values())
+            verdict = above(one)
+            what = f"mean temperature of {name.partition('.')[0]}, {title}"
+            found.append(Finding(what, one, "", "answered" if verdict in (HOLDS, FAILS) else verdict))
+    return found
+
+
+# ---- C10, C12, C13, C14 ----------------------------------------------------------------------------------------------
+
+
+def swapped_errors(dataset: str, trained: str, tested: str) -> Values:
+    """Test error in percent, by seed, of networks trained with one pooler and tested with another."""
+    return {
+        one.parameters["seed"]: 100 * one.values["errors"][tested]
+        for one in _measured("test-pooling")
+        if (one.parameters["dataset"], one.parameters["pooler"]) == (dataset, trained)
+    }
+
+
+def _c10() -> list[Finding]:
+    found = []
+    for dataset, title in (("cifar10", "CIFAR-10"), ("digits", "digits")):
+        weighted = swapped_errors(dataset, "stochastic", "weighted")
+        average, largest = (gap(swapped_errors(dataset, "stochastic", way), weighted) for way in ("avg", "max"))
+        found.append(Finding(f"test error, avg - weighted, {title}", average, "points", above(average, COLLAPSE)))
+        found.append(Finding(f"test error, max - weighted, {title}", largest, "points", above(largest)))
+    return found
+
+
+def cost(what: str) -> dict[str, dict[int, float]]:
+    """`milliseconds` or `kept` of a training step in percent of max pooling's, per pooler and repetition."""
+    found = _measured("training-cost")
+    names = found[0].values[what] if found else []
+    return {
+        name: {one.parameters["seed"]: 100 * one.values[what][name] / one.values[what]["max"] for one in found}
+        for name in names
+    }
+
+
+def _c12() -> list[Finding]:
+    found = []
+    for what, title in (("milliseconds", "time"), ("kept", "memory kept for the gradient")):
+        values = cost(what).get("soft", {})
+        one = mean_interval(value - 100 for value in values.values()) if values else None
+        found.append(Finding(f"{title} of a training step, soft over max", one, "%", below(one, SMALL)))
+    return found
+
+
+def _c13() -> list[Finding]:
+    fixed: dict[str, Any] = {"epochs": 30, "pooler": "soft", "vary": ("seed",)}
+    exact = table(select("softmax-gradient", **fixed))
+    alone = table(select("softmax-gradient", pooler_options={"semi_grad": True}, **fixed))
+    found = []
+    for value, unit in (("last", "points"), ("train_loss", "")):
+        one = gap(by_seed(exact, value), by_seed(alone, value))
+        verdict = above(one)
+        title = {"last": "test accuracy", "train_loss": "training loss"}[value]
+        found.append(Finding(f"{title}, exact - published, digits", one, unit, HOLDS if verdict == FAILS else verdict))
+    return found
+
+
+def backbone(kind: str) -> Any:
+    """The runs of a backbone, one row each: `resnet18`, or `clips`, the recipe in three dimensions."""
+    if kind == "clips":
+        return table(select("clips", epochs=12, dataset="clips"))
+    few: dict[str, Any] = {"limit": 2000, "validation": 0.02}
+    return table(select("backbones", epochs=2, dataset="cifar10", model="resnet18", **few))
+
+
+def _c14() -> list[Finding]:
+    found = []
+    for kind, title in (("resnet18", "ResNet-18"), ("clips", "recipe in 3-D, clips")):
+        one = gap(*(by_seed(backbone(kind), "last", pooler=name) for name in ("soft", "max")))
+        found.append(Finding(f"accuracy, soft - max, {title}", one, "points", above(one)))
+    return found
+
+
+# ---- all of them -----------------------------------------------------------------------------------------------------
+
+_FINDERS: dict[str, Callable[[], list[Finding]]] = {
+    "C1": ledger_facts.c1,
+    "C2": _c2,
+    "C3": _c3,
+    "C4": ledger_facts.c4,
+    "C5": _c5,
+    "C6": _c6,
+    "C7": _c7,
+    "C8": _c8,
+    "C9": _c9,
+    "C10": _c10,
+    "C11": ledger_facts.c11,
+    "C12": _c12,
+    "C13": _c13,
+    "C14": _c14,
+    "C15": _c15,
+    "C16": ledger_facts.c16,
+}
+
+
+def claims() -> list[Claim]:
+    """The claims, in order, as `book/experiments/claims.toml` states them."""
+    stated = tomllib.loads((BOOK / "experiments" / "claims.toml").read_text(encoding="utf-8"))
+    return [Claim(name, find=_FINDERS[name], **parts) for name, parts in stated.items()]
+
+
+def judge(claim: Claim) -> Row:
+    findings = tuple(claim.find())
+    return Row(claim, findings, overall(findings))
+
+
+def ledger() -> list[Row]:
+    """Every claim, judged."""
+    return [judge(claim) for claim in claims()]

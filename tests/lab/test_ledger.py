@@ -1,0 +1,66 @@
+"""The ledger: a verdict for every claim, recomputed from the records and compared with the page."""
+
+import html
+
+import nbformat
+import pytest
+
+from poolnb.lab import ledger, ledger_facts, notebooks, pages
+from poolnb.lab.evidence import FAILS, HOLDS, OPEN, PARTLY, UNTESTED
+from poolnb.lab.provenance import BOOK, RESULTS
+
+PAGE = BOOK / "experiments" / "ledger.ipynb"
+VERDICTS = {HOLDS, FAILS, OPEN, f"{OPEN}, n too small", PARTLY, UNTESTED, "answered"}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return ledger.ledger()
+
+
+def test_there_is_a_verdict_for_every_claim(rows):
+    assert [row.claim.id for row in rows] == [f"C{number}" for number in range(1, 17)]
+    for row in rows:
+        assert row.verdict in VERDICTS and row.findings
+        assert all(one.verdict in VERDICTS for one in row.findings)
+        if row.verdict != UNTESTED:
+            assert any(one.interval is not None for one in row.findings)
+
+
+def test_every_claim_names_a_chapter_and_folders_of_records(rows):
+    names = {notebooks.chapter_name(path) for path in notebooks.chapters()}
+    sweeps = {path.stem for path in (BOOK / "experiments" / "sweeps").glob("*.toml")}
+    kinds = {"gradients", "test-pooling", "training-cost"}
+    for row in rows:
+        assert row.claim.page in names
+        assert set(row.claim.records) <= sweeps | kinds | {path.name for path in RESULTS.iterdir()}
+
+
+def test_the_page_says_what_the_records_say(rows):
+    """Every verdict and every number of the page's table, computed anew."""
+    outputs = [
+        output["data"]
+        for cell in nbformat.read(PAGE, as_version=4).cells
+        for output in cell.get("outputs", ())
+        if "text/html" in output.get("data", {})
+    ]
+    assert [data["text/html"] for data in outputs] == [pages.ledger_table(rows)._repr_html_()]
+    shown = html.unescape(outputs[0]["text/html"])
+    for row in rows:
+        assert f"<td>{row.verdict}</td>" in shown
+        for one in row.findings:
+            assert f"{one.what}: {one.value} ({one.verdict})" in shown, row.claim.id
+
+
+def test_kept_values_are_those_of_the_chapter():
+    kept = ledger_facts.kept_by("softmax/softmax")
+    assert kept["photos"] == 7 and 0 < kept["share_untrained"] < 100
+
+
+def test_what_the_answers_say_of_the_gradient_is_decided_by_computing_it():
+    (alone, agree, size) = ledger_facts.c16()
+    assert (alone.verdict, agree.verdict, size.verdict) == (HOLDS, FAILS, HOLDS)
+
+
+def test_the_limits_of_the_parameters_are_reached():
+    assert [one.verdict for one in ledger_facts.c4()] == [HOLDS] * 5
