@@ -1,9 +1,9 @@
 // Arithmetic of the window maths: on one number (a GPU thread, a host loop over threads) or on a pack of lanes (CPU).
 //
 // The same template serves both: a pack is the compiler's vector type, a mask is what its comparisons return. Packs
-// have exp and log of their own, made of operations that vectorise. In units in the last place, exp is within 1.01 of the
-// exact value, log and log1p within 1.7, expm1 within 2.2; results of exp below the smallest normal number may be 0, and
-// arguments of log are normal numbers. tests/native/test_native_math.py measures it.
+// have exp and log of their own, made of operations that vectorise. In units in the last place, exp is within 1.01 of
+// the exact value, log and log1p within 1.7, expm1 within 2.2; results of exp below the smallest normal number may be
+// 0, and arguments of log are normal numbers. tests/native/test_native_math.py measures it.
 #pragma once
 
 #include <cmath>

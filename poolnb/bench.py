@@ -145,6 +145,7 @@ def _inductor(name: str, x: Tensor, own: dict[str, Any], windows: tuple[int, int
     op = getattr(ops, f"{_base(name)}_pool")
     geometry = resolve(x.shape[2:], *windows)
     arguments = _arguments(name, x, own)
+    torch._dynamo.config.recompile_limit = 1000  # one function for every operator
     fused = torch.compile(lambda *a: op.forward(geometry, a[0], None, *a[1:]), dynamic=False)
     try:
         with warnings.catch_warnings():

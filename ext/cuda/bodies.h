@@ -216,7 +216,8 @@ POOLNB_BODY void window_body(const Problem& q, bool last, Left<Op, T>* left, int
 
 // What the window gives to its tap at input position `at`: nothing where the dilation passes it by.
 template <class Op, class S, class T>
-POOLNB_BODY void add_window(const Problem& q, bool last, const Left<Op, T>* left, const Site& s, const int64_t at[3], T* sum) {
+POOLNB_BODY void add_window(const Problem& q, bool last, const Left<Op, T>* left, const Site& s, const int64_t at[3],
+                            T* sum) {
   const Windows& w = q.windows;
   int64_t tap = 0;
   for (int a = 0; a < 3; ++a) {

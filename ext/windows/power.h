@@ -14,7 +14,7 @@ struct PowerMean {
   template <class V>
   struct Window {
     V parameter[1];  // p
-    V unit, share, over_total, entropy, log_root, y;
+    V unit, over_unit, share, over_total, entropy, log_root, y;
     typename Traits<V>::Mask hot;  // careful: the window holds an infinite size
 
     // p ln r, 0 for r = 1 though p be infinite.
@@ -26,9 +26,9 @@ struct PowerMean {
     POOLNB_HD V power(V a, auto valid, V& log_ratio) const {
       using T = typename Traits<V>::Number;
       const V tiny = splat<V>(std::numeric_limits<T>::min());
-      V r = a / unit;
+      V r = careful ? a / unit : a * over_unit;
       if constexpr (careful) r = select(hot, one_where<V>(a == splat<V>(kInf<T>)), r);
-      log_ratio = vlog(vmax(r, tiny));
+      log_ratio = careful ? vlog(vmax(r, tiny)) : vlog_normal(vmax(r, tiny));
       const V e = careful ? vexp(exponent(parameter[0], log_ratio)) : vexp_down(parameter[0] * log_ratio);
       return select(valid, select(r < tiny, splat<V>(0), e), splat<V>(0));
     }
@@ -46,10 +46,11 @@ struct PowerMean {
     using T = typename Traits<V>::Number;
     const V tiny = splat<V>(std::numeric_limits<T>::min()), p = w.parameter[0];
     const int64_t count = taps.count();
-    V unit = tiny, n = splat<V>(0);
+    V unit = tiny, n = splat<V>(0), sum = splat<V>(0);
     w.hot = splat<V>(0) != splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V a = size(taps.x(i), options);
+      sum = sum + a;
       auto larger = a > unit;
       if constexpr (careful) {
         const auto is_hot = (a == splat<V>(kInf<T>)) & taps.valid(i);
@@ -61,6 +62,7 @@ struct PowerMean {
     }
     w.share = gem ? splat<V>(1) / vmax(n, splat<V>(1)) : splat<V>(1);
     w.unit = unit;
+    w.over_unit = splat<V>(1) / unit;
     V total = splat<V>(0), entropy = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       V l;
@@ -78,6 +80,8 @@ struct PowerMean {
     w.entropy = entropy * w.over_total - w.log_root;
     w.y = select(nothing, splat<V>(0), unit * vexp(w.log_root));
     if constexpr (careful) w.y = select(w.hot & (w.y == w.y), splat<V>(kInf<T>), w.y);
+    // What is not finite has to show, and a size whose reciprocal is no normal number.
+    else w.y = w.y + sum * splat<V>(4) * splat<V>(0);
   }
 
   template <bool careful, class V, class Taps>

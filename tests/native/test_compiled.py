@@ -227,3 +227,12 @@ print(peak() - start)
     assert done.returncode == 0, done.stderr
     gradients = 2 if name == "weighted" else 1
     assert float(done.stdout) < 64 * gradients + 16 + 16  # gradients, output, and 16 MiB for all else
+
+
+@every_operator
+def test_offsets_beyond_32_bits(name: str) -> None:
+    far = 2**31 + 8
+    memory = torch.empty(far + 128, dtype=torch.float16)  # 4 GiB that are never touched, but for two pages
+    x = memory.as_strided((2, 2, 8, 4), (32, far, 4, 1))
+    x.copy_(_random(2, 2, 8, 4))
+    _compare(name, x, 2)
