@@ -4,9 +4,10 @@ import re
 from typing import Any
 
 import torch
+import yaml
 
 import poolnb
-from poolnb.lab.provenance import BOOK
+from poolnb.lab.provenance import BOOK, ROOT
 
 TEXT = (BOOK / "intro.md").read_text(encoding="utf-8")
 
@@ -25,3 +26,11 @@ def test_its_table_names_operators_that_exist():
     rows = re.findall(r"^\| (`.*?) \|", TEXT, flags=re.MULTILINE)
     named = set(re.findall(r"`(\w+)`", " ".join(rows)))
     assert {"max", "avg", "soft"} <= named <= set(poolnb.list_pools())
+
+
+def test_how_to_cite_is_said_once_in_two_forms():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    page = (BOOK / "appendix/run.md").read_text(encoding="utf-8")
+    assert "## How to cite" in TEXT and "{ref}`run`" in TEXT[TEXT.index("## How to cite") :]
+    assert citation["authors"][0]["name"] in page
+    assert " ".join(citation["title"].split()) in " ".join(page.replace("*", "").split())

@@ -16,7 +16,16 @@ def published(monkeypatch, keep):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(3, "3"), (0.25, "0.25"), ("max", "'max'"), (np.float64(0.5), "0.5"), (np.int64(7), "7"), (torch.tensor(2), "2")],
+    [
+        (3, "3"),
+        (0.25, "0.25"),
+        (0.1 + 0.2, "0.3"),
+        (1234567.8912, "1234567.9"),
+        ("max", "'max'"),
+        (np.float64(0.5), "0.5"),
+        (np.int64(7), "7"),
+        (torch.tensor(2), "2"),
+    ],
 )
 def test_values_are_plain(monkeypatch, value, text):
     ((data, raw, metadata),) = published(monkeypatch, lambda: glue(share=value))
