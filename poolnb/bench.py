@@ -336,7 +336,8 @@ def _keep(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         new = {_key(row) for row in rows}
         rows = [row for row in json.loads(path.read_text())["rows"] if _key(row) not in new] + rows
     partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    lines = ",\n".join("  " + json.dumps(row) for row in rows)
+    partial.write_text(f'{{\n "machine": {json.dumps(machine)},\n "rows": [\n{lines}\n ]\n}}\n')
     os.replace(partial, path)
     print(f"\nrecord: {path}")
 

@@ -10,7 +10,7 @@ import poolnb
 from poolnb.lab import notebooks
 
 CHAPTERS = all_chapters()
-WITH_EXERCISES = [name for name in CHAPTERS if not name.startswith("experiments/")]
+WITH_EXERCISES = [name for name in CHAPTERS if not name.startswith(("experiments/", "appendix/"))]
 
 # Where a chapter or its section is not called like the operator, and whose oracle it is checked against.
 LABELS = {"avg": "average", "soft": "softmax", "swap": "softmax"}
