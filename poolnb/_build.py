@@ -99,7 +99,8 @@ def _compile(device: str, work: Path, compiler: str) -> dict[str, Any]:
     command = [sys.executable, "-c", call, "--compile-here", device, str(work)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        raise BuildError("\n".join(done.stdout.strip().splitlines()[-_SHOWN:]))
+        said = done.stdout.partition("ninja: build stopped")[0]  # what follows is the traceback of who called ninja
+        raise BuildError("\n".join(said.strip().splitlines()[-_SHOWN:]))
     record = {"compiler": compiler, "torch": torch.__version__, "seconds": round(time.monotonic() - began, 1)}
     return record if device == "cpu" else {**record, "kernels": kernel_report(done.stdout)}
 

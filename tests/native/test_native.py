@@ -29,7 +29,7 @@ def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def _broken_compiler(folder: Path) -> Path:
     script = folder / "broken-c++"
     script.write_text(
-        '#!/bin/sh\ncase "$*" in *--version*|*-dumpversion*|*-v*) exec c++ "$@";; esac\n'
+        '#!/bin/sh\ncase "$1" in --version|-dumpversion|-dumpfullversion|-v) exec c++ "$@";; esac\n'
         "echo 'error: the disk of the compiler is on fire' >&2\nexit 1\n"
     )
     script.chmod(0o755)
@@ -42,9 +42,9 @@ def test_a_failing_compiler_is_quoted_once_and_nothing_else_breaks(
     monkeypatch.setenv("CXX", str(_broken_compiler(empty_cache)))
     with pytest.raises(_build.BuildError, match="the disk of the compiler is on fire"):
         _build.build()
-    with pytest.raises(_build.BuildError, match="not tried again.*on fire") as second:
+    with pytest.raises(_build.BuildError, match="(?s)not tried again.*on fire") as second:
         _build.build()
-    assert len(str(second.value).splitlines()) <= 31
+    assert len(str(second.value).splitlines()) <= 31 and "Traceback" not in str(second.value)
     code = "import torch, poolnb.functional as F; from poolnb import native\n"
     code += "print(native.operators(), F.soft_pool1d(torch.zeros(1, 1, 4), 2).sum().item()); print(native.status())"
     done = _python(code)
