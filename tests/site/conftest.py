@@ -57,6 +57,7 @@ def visit(browser, address):
 
     def open_page(name, wait_until="load", **options):
         context = browser.new_context(**options)
+        context.set_default_timeout(120_000)  # a slow machine is no error of the page
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda m: problems.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
