@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poolnb.geometry import Geometry, IntOrSizes, per_dim, resolve
+from poolnb.geometry import Geometry, IntOrSizes, per_dim, plain_int, resolve
+from poolnb.ops.seed import draw_seed
 from poolnb.ops.taps import visible
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -257,6 +258,7 @@ def strip_sizes(grid_size: IntOrSizes | None, stride: tuple[int, ...]) -> tuple[
 
 def noise_seed(seed: int | Tensor | None, training: bool, call: Call) -> Tensor | None:
     """The seed of a sampled operator as an int64 0-d tensor; ``None`` in evaluation, which draws nothing."""
+    seed = plain_int(seed)
     if isinstance(seed, Tensor):
         if seed.dtype != torch.int64:
             raise TypeError(f"seed must be an int or an int64 tensor, got a tensor of {seed.dtype}")
@@ -272,5 +274,5 @@ def noise_seed(seed: int | Tensor | None, training: bool, call: Call) -> Tensor 
     if not flag("training", training):
         return None
     if seed is None:
-        return torch.randint(2**63 - 1, (), device="cpu")
+        return draw_seed()
     return seed if isinstance(seed, Tensor) else torch.full((), seed, dtype=torch.int64, device="cpu")

@@ -9,9 +9,11 @@ A *tap* is one position of a window. A tap is *valid* when it lies inside the in
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -157,9 +159,14 @@ def _check_global(dims: int, stride: IntOrSizes | None, padding: IntOrSizes, dil
             )
 
 
+def plain_int(value: Any) -> Any:
+    """An integer of another library, such as NumPy's, as Python's own; everything else as it is."""
+    return int(value) if isinstance(value, numbers.Integral) and not isinstance(value, int) else value
+
+
 def per_dim(name: str, value: IntOrSizes, dims: int, least: int) -> tuple[int, ...]:
     """An int or a sequence of ints as one entry per dimension, each at least ``least``."""
-    entries = tuple(value) if isinstance(value, list | tuple) else (value,)
+    entries = tuple(plain_int(v) for v in (value if isinstance(value, list | tuple) else (value,)))
     if not all(isinstance(v, int | torch.SymInt) and not isinstance(v, bool) for v in entries):
         raise TypeError(f"{name} must be an int or a sequence of {dims} ints, got {value!r}")
     if len(entries) not in (1, dims):

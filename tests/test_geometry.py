@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -73,6 +74,11 @@ def test_scatter_is_the_adjoint_of_gather(dims: int, data: st.DataObject) -> Non
 def test_stride_may_be_an_empty_list() -> None:
     # torch's modules and scripted models pass stride=[] for "same as kernel_size".
     assert resolve((6, 6), 2, []) == resolve((6, 6), 2)
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    expected = resolve((8, 8), 3, (2, 1), 1, 1)
+    assert resolve((8, 8), np.int64(3), (np.int32(2), 1), np.uint8(1), 1) == expected
 
 
 def test_empty_windows_are_seen() -> None:

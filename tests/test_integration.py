@@ -65,23 +65,12 @@ def test_inductor_gives_the_same_as_eager(name: str) -> None:
     same, same_grads = gradients(module, compiled, x, **seeded(name, True))
     torch.testing.assert_close(same, y)
     torch.testing.assert_close(same_grads, grads)
-    if name in SAMPLED:  # the compiler may draw seeds in its own way, but torch.manual_seed fixes them
+    if name in SAMPLED:  # the seeds that are drawn are the same too
         torch.manual_seed(1)
-        first, second = compiled(x), compiled(x)
+        first, second = module(x), module(x)
         assert not torch.equal(first, second)
         torch.manual_seed(1)
         assert torch.equal(compiled(x), first) and torch.equal(compiled(x), second)
-
-
-@pytest.mark.parametrize("name", SAMPLED)
-def test_eager_and_compiled_draw_the_same_seeds(name: str) -> None:
-    torch._dynamo.reset()
-    module, x = make(name), batch()
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
-    torch.manual_seed(1)
-    draws = [module(x), module(x)]
-    torch.manual_seed(1)
-    assert all(torch.equal(compiled(x), y) for y in draws)
 
 
 def test_one_graph_serves_every_batch_size() -> None:

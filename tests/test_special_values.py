@@ -15,6 +15,7 @@ from torch import Tensor
 
 import poolnb
 from poolnb import functional as F
+from poolnb import reference
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -300,3 +301,22 @@ def test_parameters_that_are_not_finite_are_refused_as_tensors_too(value: float)
     for name, function in (("beta", poolnb.functional.soft_pool1d), ("r", poolnb.functional.lse_pool1d)):
         with pytest.raises(ValueError, match=f"{name} must be a finite number .*got {value:g}"):
             function(x, 2, **{name: torch.tensor(value)})
+
+
+@pytest.mark.parametrize(
+    "taps, logits, expected",
+    [
+        ([math.inf, 1.0, 2.0], [-math.inf, 0.0, 0.0], 1.5),
+        ([math.inf, math.inf, 2.0], [-math.inf, 0.0, 0.0], math.inf),
+        ([math.nan, -math.inf, -math.inf], [-math.inf, 0.0, 0.0], math.nan),
+        ([math.inf, 1.0, 2.0], [-math.inf] * 3, 0.0),
+        ([-math.inf, 1.0, 2.0], [-math.inf] * 3, -math.inf),
+    ],
+)
+def test_a_logit_of_minus_infinity_takes_its_tap_out(taps: list[float], logits: list[float], expected: float) -> None:
+    x, scores = (torch.tensor([[values]], dtype=torch.float64) for values in (taps, logits))
+    wanted = torch.tensor([[[expected]]], dtype=torch.float64)
+    y = F.weighted_pool1d(x, 3, logits=scores)
+    torch.testing.assert_close(y, wanted, equal_nan=True)
+    oracle = reference.weighted_pool(x.numpy(), 3, logits=scores.numpy())
+    torch.testing.assert_close(torch.as_tensor(oracle), wanted, equal_nan=True)

@@ -65,7 +65,7 @@ struct Weighted {
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       V x = taps.x(i);
       const V e = remember<careful>(w, taps, i, options);
-      if constexpr (careful) x = select(x == cold_score, splat<V>(0), x);
+      if constexpr (careful) x = select(infinite(x) & (e == splat<V>(0)), splat<V>(0), x);
       memo.put(i, e);
       total = total + e;
       sum = sum + e * x;
@@ -73,7 +73,7 @@ struct Weighted {
     const auto nothing = total == splat<V>(0);
     w.over_total = splat<V>(1) / (careful ? select(nothing, splat<V>(1), total) : total);
     w.y = sum * w.over_total;
-    if constexpr (careful) w.y = select(nothing & frozen, cold_score, w.y);
+    if constexpr (careful) w.y = select(nothing & frozen & (w.y == w.y), cold_score, w.y);
   }
 
   template <class V>

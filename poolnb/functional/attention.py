@@ -28,7 +28,7 @@ def _weighted_pool(
     Ilse et al. (2018). The modules LIPPool and AttentionPool compute the logits from the input.
     :math:`\partial y/\partial x_i = w_i` and :math:`\partial y/\partial l_i = w_i (x_i - y)`.
     A tap of -inf or with a logit of -inf carries weight 0, a logit of +inf takes all weight, and a window that holds
-    +inf gives +inf. A window whose logits are all -inf gives 0.
+    +inf gives +inf unless its logit is -inf. A window whose logits are all -inf gives 0.
 
     Args:
         logits: one per input element, in input's shape, or one per position, (N, 1, *spatial), shared by the

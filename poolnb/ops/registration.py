@@ -16,7 +16,7 @@ from torch import Tensor
 
 from poolnb.geometry import Geometry, empty_output, memory_format
 
-_LIBRARY = torch.library.Library("poolnb", "DEF")
+LIBRARY = torch.library.Library("poolnb", "DEF")
 _GEOMETRY = "SymInt[] kernel_size, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt[] output_size"
 _N_GEOMETRY = 5
 
@@ -93,7 +93,7 @@ class PoolOp:
         return windows, (*args[:first], *args[first + _N_GEOMETRY :])
 
     def _define(self, name: str, schema: str) -> Any:
-        _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
         return getattr(torch.ops.poolnb, name).default
 
     def _as_tuple(self, result: Any) -> tuple[Any, ...]:
@@ -170,11 +170,11 @@ class PoolOp:
 
     def _register(self, op: Any, kernel: Any, fake: Any, gradient: Any, save: Any, batched: Sequence[str]) -> None:
         name = op._schema.name.removeprefix("poolnb::")
-        _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
-        torch.library.register_fake(op, fake, lib=_LIBRARY)
-        torch.library.register_autograd(op, gradient, setup_context=save, lib=_LIBRARY)
+        LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
+        torch.library.register_fake(op, fake, lib=LIBRARY)
+        torch.library.register_autograd(op, gradient, setup_context=save, lib=LIBRARY)
         rule = _batching_rule(op, partial(self._call, op), batched)
-        torch.library.register_vmap(op, rule, lib=_LIBRARY)
+        torch.library.register_vmap(op, rule, lib=LIBRARY)
         self._functions[op] = _function(op, gradient, save, rule)
 
 

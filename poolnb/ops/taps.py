@@ -107,10 +107,10 @@ def weighted_mean(weights: Tensor, taps: Tensor, valid: Tensor | None, careful: 
     if not careful:
         return (weights * taps).sum(0)
     cold = taps == -torch.inf
-    y = (weights * taps.masked_fill(cold, 0)).sum(0)
+    y = (weights * taps.masked_fill(cold | ((weights == 0) & taps.isinf()), 0)).sum(0)
     if valid is not None:
         cold = cold & valid
-    return y.masked_fill((weights == 0).all(0) & cold.any(0), -torch.inf)
+    return y.masked_fill((weights == 0).all(0) & cold.any(0) & ~y.isnan(), -torch.inf)
 
 
 def pick(taps: Tensor, chosen: Tensor, careful: bool = True) -> Tensor:
