@@ -63,6 +63,9 @@ def test_lp_is_a_sum_of_absolute_values_or_their_max(dims: int) -> None:
     same(pooled("lp", dims, x, norm_type=float("inf")), largest)
     same(pooled("lp", dims, x, norm_type=1e7), largest, 1e-5)
     same(pooled("lp", dims, x, norm_type=torch.tensor(float("inf"), dtype=torch.float64)), largest)
+    for p in (1e15, 1e30):
+        same(pooled("lp", dims, x, norm_type=p), largest)
+        same(pooled("gem", dims, x.abs() + 0.1, p=p), pooled("max", dims, x.abs() + 0.1))
     count = pooled("lp", dims, torch.ones_like(x), norm_type=1.0)
     same(pooled("lp", dims, x, norm_type=1.0), count * pooled("avg", dims, x.abs()))
 

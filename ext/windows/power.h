@@ -26,7 +26,8 @@ struct PowerMean {
     POOLNB_HD V power(V a, auto valid, V& log_ratio) const {
       using T = typename Traits<V>::Number;
       const V tiny = splat<V>(std::numeric_limits<T>::min());
-      V r = careful ? a / unit : a * over_unit;
+      // The largest size has the ratio 1 to the last bit: a large p would make nothing of less.
+      V r = careful ? a / unit : select(a == unit, splat<V>(1), a * over_unit);
       if constexpr (careful) r = select(hot, one_where<V>(a == splat<V>(kInf<T>)), r);
       log_ratio = careful ? vlog(vmax(r, tiny)) : vlog_normal(vmax(r, tiny));
       const V e = careful ? vexp(exponent(parameter[0], log_ratio)) : vexp_down(parameter[0] * log_ratio);
@@ -80,8 +81,8 @@ struct PowerMean {
     w.entropy = entropy * w.over_total - w.log_root;
     w.y = select(nothing, splat<V>(0), unit * vexp(w.log_root));
     if constexpr (careful) w.y = select(w.hot & (w.y == w.y), splat<V>(kInf<T>), w.y);
-    // What is not finite has to show, and a size whose reciprocal is no normal number.
-    else w.y = w.y + sum * splat<V>(4) * splat<V>(0);
+    // What is not finite has to show, p too, and a size whose reciprocal is no normal number.
+    else w.y = w.y + (sum * splat<V>(4) + p) * splat<V>(0);
   }
 
   template <bool careful, class V, class Taps>
