@@ -42,7 +42,7 @@ def test_philox_gives_the_known_answers(counter: list[int], key: list[int], word
 @pytest.mark.parametrize("seed", [0, 1, -1, 2**63 - 1, -(2**63), 0x123456789ABCDEF])
 def test_noise_is_the_oracle_s_at_every_position(seed: int) -> None:
     key = torch.tensor(seed)
-    single = philox.uniform(key, 11, 5, draw=2, dtype=torch.float64, device=CPU)
+    single = philox.uniform(key, 11, 5, draws=3, dtype=torch.float64, device=CPU)[2]
     assert single.tolist() == [oracle.uniform(seed, i // 4, 2, 5, i % 4) for i in range(11)]
     taps = philox.tap_uniform(key, 6, 3, 5, dtype=torch.float64, device=CPU)
     assert taps.tolist() == [[oracle.uniform(seed, i, t // 4, 5, t % 4) for i in range(3)] for t in range(6)]
@@ -51,10 +51,10 @@ def test_noise_is_the_oracle_s_at_every_position(seed: int) -> None:
 def test_noise_does_not_depend_on_how_much_of_it_is_made() -> None:
     # More positions than are computed at a time.
     key, n = torch.tensor(3), 4 * philox._CHUNK + 5
-    long = philox.uniform(key, n, 1, dtype=torch.float64, device=CPU)
-    assert torch.equal(philox.uniform(key, 7, 1, dtype=torch.float64, device=CPU), long[:7])
+    long = philox.uniform(key, n, 1, dtype=torch.float64, device=CPU)[0]
+    assert torch.equal(philox.uniform(key, 7, 1, dtype=torch.float64, device=CPU)[0], long[:7])
     assert long[-1] == oracle.uniform(3, (n - 1) // 4, 0, 1, (n - 1) % 4)
-    assert torch.equal(philox.uniform(key, n, 1, dtype=torch.float32, device=CPU).double(), long)
+    assert torch.equal(philox.uniform(key, n, 1, dtype=torch.float32, device=CPU)[0].double(), long)
 
 
 def test_noise_lies_strictly_between_0_and_1() -> None:
@@ -71,11 +71,11 @@ def test_noise_lies_strictly_between_0_and_1() -> None:
 
 @pytest.mark.parametrize("stream", [philox.STOCHASTIC, philox.TDGS, philox.S3])
 def test_noise_is_uniform_and_independent(stream: int) -> None:
-    u = philox.uniform(torch.tensor(11), 40_000, stream, dtype=torch.float64, device=CPU).numpy()
+    u = philox.uniform(torch.tensor(11), 40_000, stream, dtype=torch.float64, device=CPU)[0].numpy()
     assert stats.kstest(u, "uniform").pvalue > 1e-6
     for lag in (1, 2, 4, 64):
         assert abs(np.corrcoef(u[:-lag], u[lag:])[0, 1]) * math.sqrt(len(u)) < 5.5
-    other = philox.uniform(torch.tensor(12), 40_000, stream, dtype=torch.float64, device=CPU).numpy()
+    other = philox.uniform(torch.tensor(12), 40_000, stream, dtype=torch.float64, device=CPU)[0].numpy()
     assert abs(np.corrcoef(u, other)[0, 1]) * math.sqrt(len(u)) < 5.5
 
 
@@ -95,7 +95,8 @@ def test_kernels_stay_on_the_input_s_device(name: str, seed_device: str | None) 
         windows = resolve(x.shape[2:], 3, 2, 1)
         mask = torch.ones(2, 1, 8, 8, dtype=torch.bool, device="cuda")
         tensors = [torch.empty(3, *windows.output, device="cuda")] if name == "tdgs" else []
-        seed = None if seed_device is None else torch.empty((), dtype=torch.int64, device=seed_device)
+        drawn = seed_device is not None
+        seed = philox.Seed(torch.empty((), dtype=torch.int64, device=seed_device)) if drawn else None
         y = op.forward(windows, x, mask, *tensors, seed, *own)
         grads = op.backward(windows, True, torch.empty_like(y), x, mask, *tensors, seed, *own)
         for result in (y, *(grads if isinstance(grads, tuple) else (grads,))):

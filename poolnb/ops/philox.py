@@ -8,7 +8,8 @@ follows bit for bit.
 - Counter: ``(low 32 bits of block, high 32 bits of block, draw, stream)``. ``stream`` tells the operators apart:
   ``STOCHASTIC``, ``TDGS`` and ``S3`` below.
 - Position of a window: its row-major index in (N, C, *output), whatever the memory layout.
-- One number per position (:func:`uniform`): ``block = position // 4``, ``draw`` as given, output word ``position % 4``.
+- One number per position (:func:`uniform`): ``block = position // 4``, ``draw`` 0 or as the operator says, output word
+  ``position % 4``.
 - One number per tap of a window (:func:`tap_uniform`): ``block = position``, ``draw = tap // 4``, output word
   ``tap % 4``.
 - From a word to a number: ``((word >> 9) + 0.5) * 2**-23``. All numbers are multiples of 2**-24 from 2**-24 to
@@ -18,6 +19,8 @@ Words are held in int64 tensors: PyTorch has few operations on unsigned integers
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +34,13 @@ _ROUNDS = 10
 _CHUNK = 2**15  # counters at a time on a CPU: the intermediate words stay in its cache
 
 Counter = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class Seed(NamedTuple):
+    """A seed, and which sample of its batch is the first one here: a batch may be worked on in parts."""
+
+    key: Tensor  # int64, 0-d
+    sample: int = 0
 
 
 def philox(counter: Counter, key: tuple[Tensor, Tensor]) -> Counter:
@@ -48,27 +58,29 @@ def philox(counter: Counter, key: tuple[Tensor, Tensor]) -> Counter:
 
 
 def uniform(
-    seed: Tensor, count: int, stream: int, *, draw: int = 0, dtype: torch.dtype, device: torch.device
+    seed: Tensor, count: int, stream: int, *, draws: int = 1, first: int = 0, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """One number in (0, 1) per position 0 ... count - 1: shape (count,), dtype float32 or float64."""
-    draws = torch.full((1, 1), draw, device=device)
-    return _numbers(seed, (count + 3) // 4, draws, stream, dtype, device)[0].T.flatten()[:count]
+    """Numbers in (0, 1) for ``count`` positions from ``first`` on, one per draw: (draws, count), float32 or float64."""
+    blocks = range(first // 4, (first + count + 3) // 4)
+    numbers = _numbers(seed, blocks, draws, stream, dtype, device)
+    return numbers.transpose(1, 2).flatten(1)[:, first % 4 :][:, :count]
 
 
 def tap_uniform(
-    seed: Tensor, taps: int, count: int, stream: int, *, dtype: torch.dtype, device: torch.device
+    seed: Tensor, taps: int, count: int, stream: int, *, first: int = 0, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """One number in (0, 1) per tap of each of ``count`` windows: shape (taps, count), dtype float32 or float64."""
-    draws = torch.arange((taps + 3) // 4, device=device).unsqueeze(1)
-    return _numbers(seed, count, draws, stream, dtype, device).flatten(0, 1)[:taps]
+    """One number in (0, 1) per tap of ``count`` windows from ``first`` on: shape (taps, count), float32 or float64."""
+    blocks = range(first, first + count)
+    return _numbers(seed, blocks, (taps + 3) // 4, stream, dtype, device).flatten(0, 1)[:taps]
 
 
-def _numbers(seed: Tensor, blocks: int, draws: Tensor, stream: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The four numbers of every (draw, block): shape (draws, 4, blocks); ``draws`` has shape (draws, 1)."""
+def _numbers(seed: Tensor, blocks: range, draws: int, stream: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The four numbers of every (draw, block): shape (draws, 4, blocks)."""
     key = seed & _MASK, (seed >> 32) & _MASK
     last = torch.full((), stream, device=device)
-    block = torch.arange(blocks, device=device)
+    block = torch.arange(blocks.start, blocks.stop, device=device)
     chunks = block.split(_CHUNK) if device.type == "cpu" else [block]
-    quads = [philox((b & _MASK, b >> 32, draws, last), key) for b in chunks]
+    draw = torch.arange(draws, device=device).unsqueeze(1)
+    quads = [philox((b & _MASK, b >> 32, draw, last), key) for b in chunks]
     numbers = [((torch.stack(quad, 1) >> 9).to(dtype) + 0.5) * 2.0**-23 for quad in quads]
     return torch.cat(numbers, -1)

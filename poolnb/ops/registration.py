@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, empty_output, memory_format
+from poolnb.ops.parts import batch_parts, part_of
+from poolnb.ops.philox import Seed
+from poolnb.ops.taps import accumulate
 
 LIBRARY = torch.library.Library("poolnb", "DEF")
 _GEOMETRY = "SymInt[] kernel_size, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt[] output_size"
@@ -52,6 +55,7 @@ class PoolOp:
         batched: Sequence[str] = (),
     ) -> None:
         self.batched = ("input", "mask", *batched)
+        self.split = [name in (*self.batched, "seed") for name in ("input", "mask", *tensors, *["seed"] * sampled)]
         self.name, self.forward, self.backward = name, forward, backward
         self.n_tensors, self.sampled = len(tensors), sampled
         self.first = 2 + self.n_tensors + sampled  # where the geometry begins: tensors stand before it
@@ -90,7 +94,8 @@ class PoolOp:
         first = self.first
         kernel, stride, padding, dilation, output = map(tuple, args[first : first + _N_GEOMETRY])
         windows = Geometry(tuple(args[0].shape[2:]), kernel, stride, padding, dilation, output)
-        return windows, (*args[:first], *args[first + _N_GEOMETRY :])
+        seed = [None if args[first - 1] is None else Seed(args[first - 1])] if self.sampled else []
+        return windows, (*args[: first - len(seed)], *seed, *args[first + _N_GEOMETRY :])
 
     def _define(self, name: str, schema: str) -> Any:
         LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
@@ -99,13 +104,47 @@ class PoolOp:
     def _as_tuple(self, result: Any) -> tuple[Any, ...]:
         return result if isinstance(result, tuple) else (result,)
 
+    # ---- large batches, a part at a time -----------------------------------------------------------------------------
+
+    def _part(self, own: Sequence[Any], part: slice) -> list[Any]:
+        """(input, mask, *tensors, [seed,] *attributes) for one part of the batch."""
+        cut = (part_of(a, part, batched) for a, batched in zip(own[: self.first], self.split, strict=True))
+        return [*cut, *own[self.first :]]
+
+    def _forward_in_parts(self, windows: Geometry, own: Sequence[Any]) -> Tensor:
+        x, parts = own[0], batch_parts(own[0], windows)
+        if len(parts) == 1:
+            return _in_layout_of(x, self.forward(windows, *own))
+        output = empty_output(x, windows)
+        for part in parts:
+            output[part] = self.forward(windows, *self._part(own, part))
+        return output
+
+    def _backward_in_parts(
+        self, windows: Geometry, param_grads: bool, grad: Tensor, own: Sequence[Any]
+    ) -> tuple[Tensor, ...]:
+        x, parts = own[0], batch_parts(own[0], windows)
+        if len(parts) == 1:
+            first, *rest = self._as_tuple(self.backward(windows, param_grads, grad, *own))
+            return (_in_layout_of(x, first), *rest)
+        # Sums in place: small results that outlive their part would keep the allocator from using its memory again.
+        tensors = own[2 : 2 + self.n_tensors]
+        sums = (_empty_like(x), *(torch.zeros_like(accumulate(t)) for t in tensors))
+        for part in parts:
+            grads = self._as_tuple(self.backward(windows, param_grads, grad[part], *self._part(own, part)))
+            sums[0][part] = grads[0]
+            if param_grads:
+                for total, g, batched in zip(sums[1:], grads[1:], self.split[2:], strict=False):
+                    part_of(total, part, batched).add_(g)
+        return sums
+
     # ---- the op ------------------------------------------------------------------------------------------------------
 
     def _register_forward(self) -> None:
         def kernel(*args: Any) -> Tensor:
             windows, own = self._split(args)
             with _without_autocast(own[0]):
-                return _in_layout_of(own[0], self.forward(windows, *own))
+                return self._forward_in_parts(windows, own)
 
         def fake(*args: Any) -> Tensor:
             windows, own = self._split(args)
@@ -135,14 +174,13 @@ class PoolOp:
         def kernel(param_grads: bool, grad: Tensor, *args: Any) -> Any:
             windows, own = self._split(args)
             with _without_autocast(own[0]):
-                grads = self._as_tuple(self.backward(windows, param_grads, grad, *own))
+                grads = self._backward_in_parts(windows, param_grads, grad, own)
             params = [_param_grad(g, p, param_grads) for g, p in zip(grads[1:], own[2:], strict=False)]
-            result = (_in_layout_of(own[0], grads[0]), *params)
-            return result if self.n_tensors else result[0]
+            return (grads[0], *params) if self.n_tensors else grads[0]
 
         def fake(param_grads: bool, grad: Tensor, *args: Any) -> Any:
             x, tensors = args[0], args[2 : 2 + self.n_tensors]
-            grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
+            grad_x = _empty_like(x)
             params = [t.new_empty(t.shape if param_grads else 0) for t in tensors]
             return (grad_x, *params) if self.n_tensors else grad_x
 
@@ -192,6 +230,10 @@ def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """Kernels choose their dtypes themselves; autocast would compute their matrix products in a half type."""
     device = x.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+def _empty_like(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
 
 
 def _in_layout_of(x: Tensor, result: Tensor) -> Tensor:

@@ -44,20 +44,23 @@ def _probabilities(shares: Tensor) -> Tensor:
     return shares / total.masked_fill(total == 0, 1)
 
 
-def _draw(shares: Tensor, seed: Tensor, careful: bool) -> Tensor:
+def _draw(shares: Tensor, seed: philox.Seed, careful: bool) -> Tensor:
     """The number of the drawn tap per window; the number of taps where none can be drawn.
 
     Sums are kept in float64: the tap then does not depend on how a device orders the additions.
     """
     where = shares.shape[1:]
-    noise = philox.uniform(seed, where.numel(), philox.STOCHASTIC, dtype=torch.float32, device=shares.device)
+    first = seed.sample * where[1:].numel()
+    noise = philox.uniform(
+        seed.key, where.numel(), philox.STOCHASTIC, first=first, dtype=torch.float32, device=shares.device
+    )
     cumulated = shares.detach().cumsum(0, dtype=torch.float64)
     total = cumulated[-1]
     tap = (cumulated <= noise.view(where) * total).sum(0)
     return tap.masked_fill(~(total > 0), len(shares)) if careful else tap
 
 
-def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, seed: Tensor | None) -> Tensor:
+def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, seed: philox.Seed | None) -> Tensor:
     taps, valid, shares, careful = _open(windows, x, mask)
     if seed is None:
         return weighted_mean(_probabilities(shares), taps, valid, careful)
@@ -65,7 +68,7 @@ def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, seed: Tensor | N
 
 
 def _backward(
-    windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, seed: Tensor | None
+    windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, seed: philox.Seed | None
 ) -> Tensor:
     taps, _, shares, careful = _open(windows, x, mask)
     if seed is None:

@@ -9,6 +9,7 @@ window's valid taps (0 for a window of zeros), or :math:`z = x` without ``normal
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -36,7 +37,7 @@ def _evaluate(
     x: Tensor,
     mask: Tensor | None,
     temperature: Tensor,
-    seed: Tensor | None,
+    seed: philox.Seed | None,
     tau: float,
     hard: bool,
     normalize: bool,
@@ -83,9 +84,12 @@ def _unit(taps: Tensor) -> tuple[Tensor, Tensor]:
     return scaled / norm, size * norm
 
 
-def _gumbel(seed: Tensor, taps: Tensor) -> Tensor:
-    count = taps[0].numel()
-    noise = philox.tap_uniform(seed, len(taps), count, philox.TDGS, dtype=taps.dtype, device=taps.device)
+def _gumbel(seed: philox.Seed, taps: Tensor) -> Tensor:
+    each, samples, *window = taps.shape
+    count = math.prod(window)
+    noise = philox.tap_uniform(
+        seed.key, each, samples * count, philox.TDGS, first=seed.sample * count, dtype=taps.dtype, device=taps.device
+    )
     return -(-noise.log()).log().view(taps.shape)
 
 
@@ -110,7 +114,7 @@ def _backward(
     x: Tensor,
     mask: Tensor | None,
     temperature: Tensor,
-    seed: Tensor | None,
+    seed: philox.Seed | None,
     tau: float,
     *options: Any,
 ) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,35 @@
+"""A large batch is worked on in parts, because the PyTorch kernels hold the taps of all windows that they work on.
+
+Without it a window of 7 x 7 at stride 1 would take a hundred times the input's memory.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poolnb.geometry import Geometry
+from poolnb.ops.philox import Seed
+
+_CPU_BYTES, _GPU_BYTES = 2**23, 2**28  # of taps; a few times as much is in use at once
+
+
+def batch_parts(x: Tensor, windows: Geometry) -> list[slice]:
+    """The batch dimension of (N, C, *size) in slices, as few as the taps' bytes allow; at least one sample each."""
+    size = torch.promote_types(x.dtype, torch.float32).itemsize
+    sample = windows.taps * x.size(1) * math.prod(windows.output) * size
+    step = max(1, (_CPU_BYTES if x.device.type == "cpu" else _GPU_BYTES) // max(1, sample))
+    return [slice(start, start + step) for start in range(0, x.size(0), step)] or [slice(None)]
+
+
+def part_of(arg: Any, part: slice, batched: bool = True) -> Any:
+    """One part of a tensor that has the batch dimension if ``batched``, unless all samples share its one entry there.
+
+    A seed is told where the part begins.
+    """
+    if isinstance(arg, Seed):
+        return arg._replace(sample=part.start)
+    return arg[part] if batched and isinstance(arg, Tensor) and arg.size(0) > 1 else arg
