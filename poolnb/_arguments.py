@@ -105,18 +105,18 @@ def number(
     strict: bool = False,
     accepted: str = "real number",
 ) -> float:
-    """A finite real number in [low, high], or (low, high] with ``strict``."""
+    """A finite real number in [low, high], or (low, high) with ``strict``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a {accepted}, got {value!r}")
     # Comparisons alone, which torch.compile can trace for a dynamic float; NaN fails the first one.
-    if not -math.inf < value < math.inf or value < low or value > high or (strict and value == low):
+    if not -math.inf < value < math.inf or value < low or value > high or (strict and value in (low, high)):
         raise ValueError(f"{name} must be a finite number{_range(low, high, strict)}, got {value!r}")
     return value
 
 
 def _range(low: float, high: float, strict: bool) -> str:
     if high < math.inf:
-        return f" in {'(' if strict else '['}{low:g}, {high:g}]"
+        return f" in ({low:g}, {high:g})" if strict else f" in [{low:g}, {high:g}]"
     if low > -math.inf:
         return f" {'greater than' if strict else 'of at least'} {low:g}"
     return ""

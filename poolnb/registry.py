@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from poolnb import modules
-from poolnb.geometry import IntOrSizes, resolve
+from poolnb.geometry import IntOrSizes, per_dim, resolve
 
 # name -> class name without its dimension
 _POOLS = {
@@ -68,13 +68,17 @@ def create_pool(
         own: the pooler's own options.
 
     Raises:
-        ValueError: an unknown name, a missing ``channels`` or ``output_size`` where the pooler needs it.
-        TypeError: an option that the pooler does not have; the message lists those it has.
+        ValueError: an unknown name, ``channels`` or ``output_size`` missing where the pooler needs it, or below 1.
+        TypeError: an option that the pooler does not have, the message listing those it has; ``channels`` or
+            ``output_size`` of a wrong type.
     """
     cls = pool_class(name, dims)
     accepted = _check_options(name, cls, own)
-    for key, value in (("channels", channels), ("output_size", output_size)):
-        if key in accepted and value is not None:
+    for key, value, entries in (("channels", channels, 1), ("output_size", output_size, dims)):
+        if value is None:
+            continue
+        per_dim(key, value, entries, least=1)  # also where it is not needed
+        if key in accepted:
             own[key] = value
     missing = [n for n in cls.needs(**own) if own.get(n) is None]
     if missing:
@@ -149,7 +153,7 @@ def replace_pooling(
     shapes: dict[nn.Module, Sizes] = {}
     if any(own.get(n) is None for m in olds for n in pool_class(name, _dims_of(m)).needs(**own)):
         shapes = _record_shapes(model, olds, name, example_input)
-    news = {m: _successor(m, name, geometries[m], shapes.get(m), own) for m in olds}
+    news = {m: _successor(m, path, name, geometries[m], shapes.get(m), own) for m, path in olds.items()}
     _move(news.values(), model)
     for path, module in places:
         parent, _, child = path.rpartition(".")
@@ -227,7 +231,7 @@ def _one_shape(path: str, shapes: list[Sizes], dims: int) -> Sizes:
 
 
 def _successor(
-    old: nn.Module, name: str, geometry: dict[str, Any], shape: Sizes | None, own: dict[str, Any]
+    old: nn.Module, path: str, name: str, geometry: dict[str, Any], shape: Sizes | None, own: dict[str, Any]
 ) -> nn.Module:
     dims = _dims_of(old)
     found: dict[str, Any] = {}
@@ -235,7 +239,11 @@ def _successor(
         sizes = {"channels": shape[-dims - 1], "output_size": resolve(shape[-dims:], **geometry).output}
         needed = pool_class(name, dims).needs(**own)
         found = {n: v for n, v in sizes.items() if n in needed and own.get(n) is None}
-    return create_pool(name, dims=dims, **{**geometry, **own, **found}).train(old.training)
+    try:
+        new = create_pool(name, dims=dims, **{**geometry, **own, **found})
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path} ({old}) cannot become {name}: {error}") from error
+    return new.train(old.training)
 
 
 def _move(news: Any, model: nn.Module) -> None:

@@ -253,3 +253,24 @@ def test_torchvision_s_models(architecture: str) -> None:
         # A second swap takes a pooler of ours for another of ours.
         assert poolnb.replace_pooling(model, "soft", types=poolnb.Pool) == count
         assert model(x).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"channels": "x"}, {"channels": 0}, {"output_size": (1, 2, 3)}, {"output_size": 2.5}]
+)
+@pytest.mark.parametrize("name", poolnb.list_pools())
+def test_sizes_are_checked_even_where_they_are_not_needed(name: str, wrong: dict[str, Any]) -> None:
+    (argument,) = wrong
+    with pytest.raises((TypeError, ValueError), match=argument):
+        poolnb.create_pool(name, 2, **{"channels": 3, "output_size": (4, 4), **wrong})
+
+
+def test_python_s_own_errors_name_the_function() -> None:
+    with pytest.raises(TypeError, match=r"^soft_pool2d\(\) missing .*kernel_size"):
+        poolnb.functional.soft_pool2d(torch.zeros(1, 3, 8, 8))
+
+
+def test_an_error_in_replacing_names_the_module() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1))
+    with pytest.raises(ValueError, match=r"^1 \(AdaptiveAvgPool2d.*gated"):
+        poolnb.replace_pooling(model, "gated", nn.AdaptiveAvgPool2d, torch.zeros(1, 3, 8, 8))

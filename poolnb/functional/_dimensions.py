@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor
@@ -43,11 +44,13 @@ def by_dimension(pool: Pool) -> tuple[Pool, Pool, Pool]:
 
 
 def _for(dims: int, pool: Pool) -> Pool:
+    name = f"{pool.__name__.removeprefix('_')}{dims}d"
+    named = _renamed(pool, name)
+
     def bound(*args: Any, **kwargs: Any) -> Tensor:
-        return pool(dims, *args, **kwargs)
+        return named(dims, *args, **kwargs)
 
     text, _, own = inspect.cleandoc(pool.__doc__ or "").partition("\n\nArgs:\n")
-    name = f"{pool.__name__.removeprefix('_')}{dims}d"
     bound.__name__ = bound.__qualname__ = name
     bound.__module__ = pool.__module__
     bound.__doc__ = _DOC.format(text=text, own=own and own + "\n", shape=_SHAPES[dims], dims=dims)
@@ -55,3 +58,10 @@ def _for(dims: int, pool: Pool) -> Pool:
     own_parameters = [p for p in signature.parameters.values() if p.name != "dims"]
     bound.__signature__ = signature.replace(parameters=own_parameters)  # type: ignore[attr-defined]
     return bound
+
+
+def _renamed(pool: Pool, name: str) -> Pool:
+    """The same function under the name that Python's own errors, of a missing argument for example, shall give."""
+    copy = FunctionType(pool.__code__, pool.__globals__, name, pool.__defaults__, pool.__closure__)
+    copy.__kwdefaults__, copy.__qualname__ = pool.__kwdefaults__, name
+    return copy

@@ -54,8 +54,6 @@ class _MixedPool(Pool):
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         shape = parameter_shape(self.dims, granularity, ("layer", "channel", "position"), channels, output_size)
         self.alpha, self.granularity = number("alpha", alpha, low=0, high=1, strict=True), granularity
-        if alpha == 1:
-            raise ValueError("alpha must be a finite number in (0, 1), since it is the sigmoid of lam, got 1")
         self.channels, self.output_size, self.made_for = channels, output_size, shape
         self.lam = torch.nn.Parameter(torch.empty(shape))
         self.reset_parameters()
