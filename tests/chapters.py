@@ -14,6 +14,7 @@ CARD = re.compile(
     r"\*\*Run time:\*\* (?P<time>.+?)\.\n```",
     re.DOTALL,
 )
+QUOTE = re.compile(r"\{glue:text\}`(\w+)(?::[^`]+)?`")  # a value that a cell keeps, in the prose
 IGNORING = {"nbval-ignore-output", "nbval-skip", "nbval-raises-exception", "raises-exception"}
 
 

@@ -10,34 +10,39 @@ from typing import TYPE_CHECKING, Any
 from .config import RunConfig
 from .provenance import RESULTS
 from .records import Record, load_records, records_frame
-from .statistics import Interval, PairedDifference, holm, mean_interval, paired_difference
+from .statistics import ENOUGH, Interval, PairedDifference, corrected, mean_interval, paired_difference
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
 
-ENOUGH = 3  # with fewer seeds there is no verdict
 HOLDS, FAILS, OPEN, UNTESTED, PARTLY = "holds", "does not hold", "undecided", "not tested", "holds in part"
+_ORDER = (HOLDS, FAILS, OPEN, f"{OPEN}, n too small", UNTESTED)
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
+
+
+def records_in(*folders: str) -> list[Record]:
+    """The finished runs in these folders of `book/results`. A folder that is not there yet has no runs."""
+    there = [RESULTS / folder for folder in folders if (RESULTS / folder).is_dir()]
+    return [record for folder in there for record in load_records(folder)]
 
 
 def select(*folders: str, epochs: int, vary: Sequence[str] = ("pooler", "seed"), **fixed: Any) -> list[Record]:
     """The runs in these folders of `book/results`, cut to `epochs`, that agree in all parameters but those in `vary`.
 
     What is neither in `vary` nor in `fixed` has its default. A longer run counts with its first epochs; a run that is
-    in two folders counts once. A folder that is not there yet has no runs.
+    in two folders counts once.
     """
     wanted = RunConfig(epochs=epochs, **fixed)
     same = [spec.name for spec in fields(RunConfig) if spec.metadata["identity"] and spec.name not in vary]
     found: dict[str, Record] = {}
-    for folder in folders:
-        for record in load_records(RESULTS / folder) if (RESULTS / folder).is_dir() else ():
-            if record.config.epochs >= epochs:
-                short = record.first(epochs)
-                if all(getattr(short.config, name) == getattr(wanted, name) for name in same):
-                    found.setdefault(short.key, short)
+    for record in records_in(*folders):
+        if record.config.epochs >= epochs:
+            short = record.first(epochs)
+            if all(getattr(short.config, name) == getattr(wanted, name) for name in same):
+                found.setdefault(short.key, short)
     return list(found.values())
 
 
@@ -78,14 +83,16 @@ def gap(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> PairedDif
 
 
 def differences(frame: pandas.DataFrame, value: str, by: str = "pooler", baseline: Any = "max") -> dict[Any, Any]:
-    """For every value of the column `by` but the `baseline`: the paired difference to it, and its p after Holm."""
+    """For every value of the column `by` but the `baseline`: the paired difference to it, and its p after Holm.
+
+    The p of a difference of too few pairs is NaN; `statistics.corrected` has the rule.
+    """
     if frame.empty:
         return {}
     reference = by_seed(frame, value, **{by: baseline})
     found = {name: gap(by_seed(frame, value, **{by: name}), reference) for name in frame[by].unique()}
     kept = {name: one for name, one in found.items() if one is not None and name != baseline}
-    corrected = holm([one.p for one in kept.values()])
-    return {name: (one, p) for (name, one), p in zip(kept.items(), corrected, strict=True)}
+    return {name: (one, p) for (name, one), p in zip(kept.items(), corrected(list(kept.values())), strict=True)}
 
 
 # ---- verdicts --------------------------------------------------------------------------------------------------------
@@ -93,12 +100,16 @@ def differences(frame: pandas.DataFrame, value: str, by: str = "pooler", baselin
 
 @dataclass(frozen=True)
 class Finding:
-    """One number that a claim is judged by: what it is, its interval (None: it was not measured), and the verdict."""
+    """One number that a claim is judged by: what it is, its interval (None: it was not measured), and the verdict.
+
+    With an `aside`, a few words for it, it is no part of the claim, but stands beside the verdict: a rival explanation.
+    """
 
     what: str
     interval: Interval | None
     unit: str
     verdict: str
+    aside: str = ""
 
     @property
     def value(self) -> str:
@@ -123,13 +134,24 @@ def below(interval: Interval | None, bound: float = 0.0) -> str:
 
 
 def overall(findings: Sequence[Finding]) -> str:
-    """The verdict on a claim of which every finding is a part; what was not tested does not count beside the rest."""
-    verdicts = {one.verdict for one in findings if one.verdict != UNTESTED} or {UNTESTED}
+    """The verdict on a claim of which every finding without an `aside` is a part.
+
+    A claim is all of its parts. So it holds (or is answered) if all do; it does not hold as soon as one part does not,
+    whatever becomes of the undecided ones, and holds in part if another one does hold; and it is undecided otherwise.
+    A part without runs is one with too few, unless no part has any: then the claim is not tested.
+    """
+    verdicts = {one.verdict for one in findings if not one.aside}
     if len(verdicts) == 1:
         return verdicts.pop()
     if FAILS in verdicts:
         return PARTLY if HOLDS in verdicts else FAILS
-    return next((one for one in (PARTLY, OPEN) if one in verdicts), f"{OPEN}, n too small")
+    return OPEN if OPEN in verdicts else f"{OPEN}, n too small"
+
+
+def beside(findings: Sequence[Finding]) -> list[str]:
+    """What stands beside the verdict: the asides, gathered by how each turned out."""
+    kept = {verdict: [one.aside for one in findings if one.aside and one.verdict == verdict] for verdict in _ORDER}
+    return [f"{verdict}: {', '.join(names)}" for verdict, names in kept.items() if names]
 
 
 # ---- words and figures -----------------------------------------------------------------------------------------------
@@ -150,18 +172,23 @@ def level(values: Mapping[int, float], unit: str = "%", digits: int = 2) -> str:
     return say(mean_interval(values.values()) if values else None, unit, digits).lstrip("+")
 
 
-def forest(ax: Axes, rows: Mapping[str, Interval], label: str, colours: Mapping[str, str] | None = None) -> None:
-    """Draw one interval per row, top to bottom, about a line at 0. A single run is a hollow point without interval."""
+def forest(ax: Axes, rows: Mapping[str, Interval | None], label: str, colours: Mapping[str, str] | None = None) -> None:
+    """Draw one interval per row, top to bottom, about a line at 0; of fewer than three pairs a hollow point alone.
+
+    A row that is None, for which there are no runs yet, is left empty.
+    """
     from . import plots
 
-    if not rows:
+    if not any(rows.values()):
         _ = ax.text(0.5, 0.5, "no runs yet", ha="center", va="center", transform=ax.transAxes)
         ax.set_axis_off()
         return
     ax.axvline(0, color=plots.FAINT, linewidth=1)
     for place, (name, one) in enumerate(rows.items()):
+        if one is None:
+            continue
         colour = (colours or {}).get(name, plots.INK)
-        if one.n > 1:
+        if one.n >= ENOUGH:
             ax.plot([one.low, one.high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
-        ax.plot(one.mean, place, marker="o", color=colour, markerfacecolor=colour if one.n > 1 else "white")
+        ax.plot(one.mean, place, marker="o", color=colour, markerfacecolor=colour if one.n >= ENOUGH else "white")
     ax.set(yticks=range(len(rows)), yticklabels=list(rows), xlabel=label, ylim=(len(rows) - 0.5, -0.5))

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import ledger_facts
+from . import ledger_facts, ledger_tdgs
 from .evidence import (
-    ENOUGH,
     FAILS,
     HOLDS,
     OPEN,
     Finding,
     above,
     below,
+    beside,
     by_seed,
     differences,
     gap,
@@ -28,15 +28,14 @@ from .evidence import (
     select,
     table,
 )
+from .ledger_tdgs import RECIPE, TITLES, Values
 from .measurements import Measurement, load_measurements
 from .provenance import BOOK, RESULTS
-from .statistics import PairedDifference, mean_interval
+from .statistics import ENOUGH, PairedDifference, mean_interval
 
-RECIPE = ("recipe", "comparison")
 SMALL = 25.0  # percent: what we call a small overhead
 COLLAPSE = 10.0  # points of test error: what we call a collapse
 EQUAL = 1.0  # points of accuracy: an improvement below this is none
-Values = dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,7 @@ class Row:
     claim: Claim
     findings: tuple[Finding, ...]
     verdict: str
+    beside: tuple[str, ...] = ()
 
 
 def _measured(folder: str) -> list[Measurement]:
@@ -133,21 +133,20 @@ def comparison(dataset: str, epochs: int = 8) -> Any:
 def winner(dataset: str) -> tuple[str, PairedDifference, float] | None:
     """Of the poolers but max, the best on the validation samples, its difference to max in the test, and p after Holm.
 
-    Poolers with fewer than three seeds do not compete. None if there is none.
+    Best is the largest mean difference to max, so that a pooler gains nothing by seeds that are easy for all. Poolers
+    that have too few seeds for a test do not compete. None if there is none.
     """
     runs = comparison(dataset)
-    if runs.empty:
-        return None
-    groups = {name: group for name, group in runs.groupby("pooler") if len(group) >= ENOUGH}
-    chances = {name: group["early_stopped_validation_accuracy"].mean() for name, group in groups.items()}
-    found = differences(runs[runs["pooler"].isin(list(groups))], "chosen")
-    best = max(found, key=chances.__getitem__, default=None)
+    found = differences(runs, "chosen")
+    chances = differences(runs, "early_stopped_validation_accuracy")
+    tested = [name for name, (one, _) in found.items() if one.n >= ENOUGH]
+    best = max(tested, key=lambda name: chances[name][0].mean, default=None)
     return None if best is None else (best, *found[best])
 
 
 def _c5() -> list[Finding]:
     found = []
-    for dataset, title in (("cifar10", "CIFAR-10"), ("mnist", "MNIST")):
+    for dataset, title in TITLES.items():
         best = winner(dataset)
         if best is None:
             found.append(Finding(f"{title}: the best pooler but max, - max", None, "points", above(None)))
@@ -206,70 +205,6 @@ def _c15() -> list[Finding]:
         Finding(f"accuracy, max - avg, {title}", one, "points", above(one))
         for title, one in max_against_average().items()
     ]
-
-
-# ---- C6, C7, C8: TDGS ------------------------------------------------------------------------------------------------
-
-
-def recipe(dataset: str) -> Any:
-    """The full runs of the recipe, one row each, with dropout as a pooler of its own: `max + dropout`."""
-    runs = table(select("recipe", epochs=25, vary=("pooler", "seed", "dropout"), dataset=dataset))
-    if not runs.empty:
-        runs["pooler"] = [
-            f"{name} + dropout" if drop else name for name, drop in zip(runs["pooler"], runs["dropout"], strict=True)
-        ]
-    return runs
-
-
-def _c6() -> list[Finding]:
-    found = []
-    for dataset, title in (("mnist", "MNIST"), ("cifar10", "CIFAR-10")):
-        one = gap(*(by_seed(recipe(dataset), "last", pooler=name) for name in ("tdgs", "max")))
-        found.append(Finding(f"last epoch, tdgs - max, {title}", one, "points", above(one)))
-    return found
-
-
-INITS = (0.5, 1.0, 1.5, 2.0, 3.0)
-
-
-def initial_temperatures() -> dict[float, Values]:
-    """Test accuracy after eight epochs on CIFAR-10, by initial temperature and seed."""
-    fixed: dict[str, Any] = {"epochs": 8, "dataset": "cifar10", "pooler": "tdgs", "vary": ("seed",)}
-    runs = {init: select("initial-temperature", pooler_options={"init": init}, **fixed) for init in INITS}
-    runs[1.0] = select(*RECIPE, **fixed)
-    return {init: by_seed(table(records), "last") for init, records in runs.items()}
-
-
-def _c7() -> list[Finding]:
-    runs = initial_temperatures()
-
-    def mean_of(inits: tuple[float, ...]) -> Values:
-        seeds = set.intersection(*(set(runs[init]) for init in inits))
-        return {seed: sum(runs[init][seed] for init in inits) / len(inits) for seed in seeds}
-
-    one = gap(mean_of(INITS[:3]), mean_of(INITS[3:]))
-    return [Finding("mean over 0.5, 1, 1.5 less mean over 2, 3", one, "points", above(one))]
-
-
-def learned_temperatures(dataset: str) -> dict[str, Values]:
-    """The mean learned temperature of each pool after 25 epochs, by seed."""
-    records = select("recipe", epochs=25, dataset=dataset, pooler="tdgs", vary=("seed",))
-    names = sorted({name for record in records for name in record.pooling})
-    return {name: {record.config.seed: record.pooling[name]["mean"] for record in records} for name in names}
-
-
-def _c8() -> list[Finding]:
-    found = []
-    for dataset, title in (("cifar10", "CIFAR-10"), ("mnist", "MNIST")):
-        means = learned_temperatures(dataset)
-        if not means:
-            found.append(Finding(f"learned temperatures, {title}", None, "", above(None)))
-        for name, values in means.items():
-            one = mean_interval(values.values())
-            verdict = above(one)
-            what = f"mean temperature of {name.partition('.')[0]}, {title}"
-            found.append(Finding(what, one, "", "answered" if verdict in (HOLDS, FAILS) else verdict))
-    return found
 
 
 # ---- C10, C12, C13, C14 ----------------------------------------------------------------------------------------------
@@ -350,9 +285,9 @@ _FINDERS: dict[str, Callable[[], list[Finding]]] = {
     "C3": _c3,
     "C4": ledger_facts.c4,
     "C5": _c5,
-    "C6": _c6,
-    "C7": _c7,
-    "C8": _c8,
+    "C6": ledger_tdgs.c6,
+    "C7": ledger_tdgs.c7,
+    "C8": ledger_tdgs.c8,
     "C9": _c9,
     "C10": _c10,
     "C11": ledger_facts.c11,
@@ -372,7 +307,7 @@ def claims() -> list[Claim]:
 
 def judge(claim: Claim) -> Row:
     findings = tuple(claim.find())
-    return Row(claim, findings, overall(findings))
+    return Row(claim, findings, overall(findings), tuple(beside(findings)))
 
 
 def ledger() -> list[Row]:

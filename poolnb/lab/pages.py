@@ -71,7 +71,8 @@ def _row(row: Row) -> list[Any]:
     chapter = Link(claim.page, f"../{claim.page}.html{anchor}")
     found = [f"{one.what}: {one.value} ({one.verdict})" for one in row.findings]
     records = [f"book/results/{name}" for name in claim.records] or ["computed, or kept by the chapter"]
-    return [[claim.id, claim.text, f"({claim.source})"], found, row.verdict, [chapter, *records]]
+    verdict = [row.verdict, *(f"({one})" for one in row.beside)]
+    return [[claim.id, claim.text, f"({claim.source})"], found, verdict, [chapter, *records]]
 
 
 def accuracies(groups: Mapping[str, Any], columns: Mapping[str, str]) -> Table:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import pandas
 
 
+ENOUGH = 3  # pairs or values; with fewer nothing is tested, and there is no verdict
+
+
 @dataclass(frozen=True)
 class Interval:
     """The mean of `n` values and the interval that covers the true mean at the stated level.
@@ -93,6 +96,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def corrected(differences: Sequence[PairedDifference]) -> list[float]:
+    """The p values of `differences` after Holm, in the same order: the one rule of what counts as a test.
+
+    A difference of fewer than `ENOUGH` pairs is not tested: its p is NaN, and the others are not corrected for it.
+    """
+    return holm([one.p if one.n >= ENOUGH else math.nan for one in differences])
+
+
 def summary_table(
     frame: pandas.DataFrame, value: str = "last_test_accuracy", by: str = "pooler", level: float = 0.95
 ) -> pandas.DataFrame:
@@ -117,7 +128,7 @@ def comparison_table(
 ) -> pandas.DataFrame:
     """One row per group of `by` but the `baseline`: the difference to the baseline, paired by seed.
 
-    Columns: `difference`, `low`, `high`, `n`, `p`, `p_holm` (corrected for the number of rows) and `effect_size` (d_z).
+    Columns: `difference`, `low`, `high`, `n`, `p`, `p_holm` (see `corrected`) and `effect_size` (d_z).
     Raises `ValueError` if there is no group `baseline`, or if a group holds one seed twice.
     """
     import pandas
@@ -127,10 +138,9 @@ def comparison_table(
         raise ValueError(f"baseline is {baseline!r}; accepted: {', '.join(map(str, groups))}")
     reference = groups.pop(baseline)
     found = {name: paired_difference(values, reference, level) for name, values in groups.items()}
-    corrected = holm([one.p for one in found.values()])
     rows = {
         name: (one.mean, one.low, one.high, one.n, one.p, p_holm, one.effect_size)
-        for (name, one), p_holm in zip(found.items(), corrected, strict=True)
+        for (name, one), p_holm in zip(found.items(), corrected(list(found.values())), strict=True)
     }
     columns = ["difference", "low", "high", "n", "p", "p_holm", "effect_size"]
     return pandas.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(by)

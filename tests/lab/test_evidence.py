@@ -7,7 +7,7 @@ import pytest
 
 from poolnb.lab import evidence
 from poolnb.lab.config import RunConfig
-from poolnb.lab.evidence import FAILS, HOLDS, OPEN, PARTLY, UNTESTED, Finding, above, below, overall
+from poolnb.lab.evidence import FAILS, HOLDS, OPEN, PARTLY, UNTESTED, Finding, above, below, beside, overall
 from poolnb.lab.records import Record, summarise, write_record
 from poolnb.lab.statistics import Interval
 
@@ -71,6 +71,18 @@ def test_differences_are_paired_by_seed_and_corrected(results):
     interval, p = found["avg"]
     assert interval.mean == pytest.approx(-5.5) and interval.n == 3 and p == pytest.approx(interval.p)
     assert evidence.gap({1: 1.0}, {2: 1.0}) is None
+
+
+def test_a_difference_of_two_seeds_is_no_test(results):
+    """It has no p, and the p of another pooler is not corrected for it."""
+    for seed in range(2):
+        write_record(made_up(replace(BASE, pooler="soft", seed=seed), 0.9 + seed / 50), results / "short")
+    found = evidence.differences(evidence.table(evidence.select("short", epochs=2, dataset="mnist")), "last")
+    assert found["soft"][0].n == 2 and math.isnan(found["soft"][1])
+    assert found["avg"][1] == found["avg"][0].p
+
+
+def test_without_runs_there_are_no_differences():
     assert evidence.differences(evidence.table([]), "last") == {}
 
 
@@ -105,18 +117,28 @@ def test_a_bound_moves_the_verdict():
     ("verdicts", "expected"),
     [
         ([HOLDS, HOLDS], HOLDS),
-        ([HOLDS, UNTESTED], HOLDS),
+        ([HOLDS, UNTESTED], f"{OPEN}, n too small"),
+        ([FAILS, UNTESTED], FAILS),
         ([UNTESTED], UNTESTED),
         ([HOLDS, FAILS], PARTLY),
         ([HOLDS, FAILS, OPEN], PARTLY),
         ([FAILS, OPEN], FAILS),
         ([HOLDS, OPEN], OPEN),
         ([HOLDS, f"{OPEN}, n too small"], f"{OPEN}, n too small"),
-        (["answered", UNTESTED], "answered"),
+        ([OPEN, UNTESTED, f"{OPEN}, n too small"], OPEN),
+        (["answered", UNTESTED], f"{OPEN}, n too small"),
+        (["answered", "answered"], "answered"),
     ],
 )
 def test_the_verdict_on_a_claim_is_that_of_its_parts(verdicts, expected):
     assert overall([Finding("", None, "", one) for one in verdicts]) == expected
+
+
+def test_an_aside_is_no_part_of_the_claim():
+    findings = [Finding("", None, "", HOLDS), *(Finding("", None, "", FAILS, f"against {name}") for name in "ab")]
+    findings.append(Finding("", None, "", HOLDS, "against c"))
+    assert overall(findings) == HOLDS
+    assert beside(findings) == ["holds: against c", "does not hold: against a, against b"]
 
 
 def test_numbers_in_words():

@@ -1,11 +1,14 @@
 """The ledger: a verdict for every claim, recomputed from the records and compared with the page."""
 
 import html
+from dataclasses import replace
 
+import made_up
 import nbformat
 import pytest
 
 from poolnb.lab import ledger, ledger_facts, notebooks, pages
+from poolnb.lab.config import RunConfig
 from poolnb.lab.evidence import FAILS, HOLDS, OPEN, PARTLY, UNTESTED
 from poolnb.lab.provenance import BOOK, RESULTS
 
@@ -47,9 +50,27 @@ def test_the_page_says_what_the_records_say(rows):
     assert [data["text/html"] for data in outputs] == [pages.ledger_table(rows)._repr_html_()]
     shown = html.unescape(outputs[0]["text/html"])
     for row in rows:
-        assert f"<td>{row.verdict}</td>" in shown
+        assert "<td>" + "<br>".join([row.verdict, *(f"({one})" for one in row.beside)]) + "</td>" in shown
         for one in row.findings:
             assert f"{one.what}: {one.value} ({one.verdict})" in shown, row.claim.id
+
+
+def test_the_winner_is_chosen_by_pairs_and_needs_enough_of_them(tmp_path, monkeypatch):
+    """`lp` has the best run, but two seeds; `gem` lacks a seed on which all are worse; `lse` is better pair by pair."""
+    made_up.read_from(monkeypatch, tmp_path)
+    run = RunConfig(dataset="mnist", epochs=8)
+    right = {
+        "max": [0.9, 0.9, 0.9, 0.5],
+        "lp": [0.99, 0.99],
+        "gem": [0.91, 0.91, 0.91],
+        "lse": [0.92, 0.92, 0.92, 0.52],
+    }
+    for pooler, values in right.items():
+        for seed, value in enumerate(values):
+            made_up.write(tmp_path, "comparison", [replace(run, pooler=pooler, seed=seed)], right=value)
+    name, difference, _ = ledger.winner("mnist")
+    assert name == "lse" and difference.n == 4 and difference.mean == pytest.approx(2)
+    assert ledger.winner("cifar10") is None
 
 
 def test_kept_values_are_those_of_the_chapter():

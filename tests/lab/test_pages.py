@@ -36,4 +36,4 @@ def test_a_chapter_ends_with_the_verdict_of_the_ledger(name):
 
     (row,) = pages.verdicts(name).rows
     judged = next(one for one in ledger() if one.claim.id == name)
-    assert row[0][0] == name and row[2] == judged.verdict and len(row[1]) == len(judged.findings)
+    assert row[0][0] == name and row[2] == [judged.verdict] and len(row[1]) == len(judged.findings)

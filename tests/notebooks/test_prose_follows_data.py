@@ -10,7 +10,7 @@ from copy import deepcopy
 
 import nbformat
 import pytest
-from chapters import all_chapters, read
+from chapters import QUOTE, all_chapters, read
 from nbformat.v4 import new_notebook
 
 from poolnb.lab.provenance import RESULTS, ROOT
@@ -18,7 +18,6 @@ from poolnb.lab.records import read_record
 
 CHAPTER, STUDIES = "foundations/lp", ("means-digits", "sampling-digits")
 TYPED = re.compile(r"± ?\d[\d.]*|\d\.\d+ ?(?:%|per cent|points)")
-QUOTE = re.compile(r"\{glue:text\}`(\w+)(?::[^`]+)?`")
 
 
 def glued(cell):
