@@ -5,27 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from poolnb.geometry import Geometry, scatter
-from poolnb.ops.mixed import Extremes, blend, difference, extremes, taps_slope
+from poolnb.geometry import Geometry
+from poolnb.ops.filters import respond, respond_backward
+from poolnb.ops.mixed import mixed_pool
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, channelwise, finite, per_channel_sum
+from poolnb.ops.taps import accumulate, channelwise, per_channel_sum
 
 
-def _evaluate(
-    windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor
-) -> tuple[Extremes, Tensor, Tensor]:
-    """Max and mean, the weights shaped like taps, and alpha."""
-    e = extremes(windows, x, mask, weight, bias)
-    per_tap = weight.t().reshape(windows.taps, 1, weight.size(0), *(1,) * windows.dims)
-    products = per_tap * e.taps
-    if e.careful:  # a weight of 0 is nothing even of an infinite tap
-        products = products.masked_fill((per_tap == 0) & e.taps.isinf(), 0)
-    return e, per_tap, torch.sigmoid(products.sum(0) + channelwise(bias, windows))
+def _share(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.sigmoid(respond(windows, x, mask, weight) + channelwise(bias, windows))
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
-    e, _, alpha = _evaluate(windows, x, mask, weight, bias)
-    return blend(alpha, e.largest, e.mean, e.careful)
+    x = accumulate(x)
+    return mixed_pool(x, mask, windows, _share(windows, x, mask, weight, bias))
 
 
 def _backward(
@@ -37,17 +30,11 @@ def _backward(
     weight: Tensor,
     bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    e, per_tap, alpha = _evaluate(windows, x, mask, weight, bias)
-    grad = accumulate(grad)
-    grad_gate = grad * difference(e.largest, e.mean, e.careful) * alpha * (1 - alpha)
-    slope = grad_gate * per_tap
-    if e.valid is not None:
-        slope = slope * e.valid.to(slope.dtype)
-    grad_x = scatter(grad * taps_slope(alpha, e) + slope, windows)
-    if not param_grads:
-        return grad_x, weight, bias
-    products = grad_gate * finite(e.taps, e.careful)
-    grad_weight = products.transpose(1, 2).flatten(2).sum(2).t()
+    x = accumulate(x)
+    alpha = _share(windows, x, mask, weight, bias)
+    grad_x, grad_alpha = mixed_pool.gradient(accumulate(grad), x, mask, windows, alpha)
+    grad_gate = grad_alpha * alpha * (1 - alpha)
+    grad_x, grad_weight = respond_backward(windows, grad_gate, x, mask, weight, grad_x)
     return grad_x, grad_weight, per_channel_sum(grad_gate)
 
 

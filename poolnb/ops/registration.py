@@ -78,6 +78,14 @@ class PoolOp:
         geometry = (w.kernel, w.stride, w.padding, w.dilation, w.output)
         return self._call(self.op, input, mask, *own[:n], *geometry, *own[n:])
 
+    def gradient(self, grad: Tensor, input: Tensor, mask: Tensor | None, windows: Geometry, *own: Any) -> Any:
+        """The gradients of ``input`` and of the operator's tensors, for an operator that is made of this one."""
+        if torch._C._are_functorch_transforms_active():  # that backward is being differentiated: see `second` below
+            return self.backward(windows, True, grad, input, mask, *own)
+        w, n = windows, self.first - 2
+        geometry = (w.kernel, w.stride, w.padding, w.dilation, w.output)
+        return self.backward_op(True, grad, input, mask, *own[:n], *geometry, *own[n:])
+
     def _call(self, op: Any, *args: Any) -> Any:
         # torch.func cannot see through an op's registered gradient; the same rules as a Function serve it.
         transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()

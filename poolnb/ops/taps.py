@@ -60,8 +60,13 @@ def tame(*tensors: Tensor) -> bool:
     """
     if not visible(*tensors):
         return False
-    ranges = [torch.aminmax(t.detach()) for t in tensors if t.numel()]
+    ranges = [torch.aminmax(_in_memory_order(t.detach())) for t in tensors if t.numel()]
     return all(-_TAME < float(low) and float(high) < _TAME for low, high in ranges)
+
+
+def _in_memory_order(x: Tensor) -> Tensor:
+    """A view that is contiguous where ``x`` is dense: a full reduction would copy another layout first."""
+    return x.permute(sorted(range(x.dim()), key=x.stride, reverse=True))
 
 
 def finite(taps: Tensor, careful: bool = True) -> Tensor:

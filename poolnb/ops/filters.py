@@ -1,0 +1,82 @@
+"""Linear filters over windows: the sum of weight times tap, one weight per tap and channel.
+
+Where nothing is infinite they go tap by tap over views of the input, and never hold all taps. The rest is written over
+taps, where a weight of 0 makes nothing even of an infinite one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from poolnb.geometry import Geometry, scatter
+from poolnb.ops.taps import accumulate, channelwise, finite, open_windows, per_channel_sum, tame
+
+
+def respond(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:
+    """The filters' responses (N, C, *output), in the dtype of sums. ``weight`` is (C, taps)."""
+    if not tame(x, weight):
+        taps, _ = open_windows(x, mask, windows)
+        per_tap = _per_tap(windows, weight)
+        return (per_tap * taps).masked_fill((per_tap == 0) & taps.isinf(), 0).sum(0)
+    padded = _padded(windows, x, mask)
+    views = zip(_per_channel(windows, weight), _tap_views(windows, padded), strict=True)
+    first, tap = next(views)
+    response = first * tap
+    for own, tap in views:
+        response.addcmul_(own, tap)
+    return response
+
+
+def respond_backward(
+    windows: Geometry, grad: Tensor, x: Tensor, mask: Tensor | None, weight: Tensor, grad_x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``grad_x`` with what :func:`respond` passes back to ``x`` added, perhaps in place, and the weight's gradient.
+
+    ``grad`` and ``grad_x``, which holds what comes to ``x`` by another way, are in the dtype of sums.
+    """
+    if not tame(x, weight, grad):
+        taps, valid = open_windows(x, mask, windows)
+        slope = grad * _per_tap(windows, weight)
+        if valid is not None:
+            slope = slope * valid.to(slope.dtype)
+        return grad_x + scatter(slope, windows), (grad * finite(taps)).transpose(1, 2).flatten(2).sum(2).t()
+    padded, grad_padded, sums = _padded(windows, x, mask), _padded(windows, grad_x, None), []
+    views = zip(_tap_views(windows, padded), _tap_views(windows, grad_padded), strict=True)
+    for own, (tap, grad_tap) in zip(_per_channel(windows, weight), views, strict=True):
+        grad_tap.addcmul_(own, grad)
+        sums.append(per_channel_sum(grad * tap))
+    for dim, (before, size) in enumerate(zip(windows.padding, windows.size, strict=True), 2):
+        grad_padded = grad_padded.narrow(dim, before, size)
+    return grad_padded if mask is None else grad_padded.masked_fill(~mask, 0), torch.stack(sums, 1)
+
+
+def _padded(windows: Geometry, x: Tensor, mask: Tensor | None) -> Tensor:
+    """``x`` with zeros where it is masked and as far around it as windows reach."""
+    x = accumulate(x)
+    if mask is not None:
+        x = x.masked_fill(~mask, 0)
+    sizes = zip(windows.padding, windows.reach, windows.size, strict=True)
+    margins = [(before, max(0, reach - size - before)) for before, reach, size in sizes]
+    return x if not any(map(any, margins)) else F.pad(x, [m for pair in reversed(margins) for m in pair])
+
+
+def _tap_views(windows: Geometry, padded: Tensor) -> Iterator[Tensor]:
+    """Tap after tap, row-major, that tap of all windows: (N, C, *output)."""
+    for tap in product(*map(range, windows.kernel)):
+        steps = zip(tap, windows.dilation, windows.output, windows.stride, strict=True)
+        where: list[Any] = [slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, o, s in steps]
+        yield padded[(..., *where)]
+
+
+def _per_channel(windows: Geometry, weight: Tensor) -> list[Tensor]:
+    return [channelwise(own, windows) for own in weight.unbind(1)]
+
+
+def _per_tap(windows: Geometry, weight: Tensor) -> Tensor:
+    return weight.t().reshape(windows.taps, 1, len(weight), *(1,) * windows.dims)
