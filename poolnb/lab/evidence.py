@@ -8,19 +8,27 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from .config import RunConfig
-from .provenance import RESULTS
+from .provenance import BOOK, RESULTS, note_use
 from .records import Record, load_records, records_frame
 from .statistics import ENOUGH, Interval, PairedDifference, corrected, mean_interval, paired_difference
+from .sweep import read_sweep
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
 
+SWEEPS = BOOK / "experiments" / "sweeps"
 HOLDS, FAILS, OPEN, UNTESTED, PARTLY = "holds", "does not hold", "undecided", "not tested", "holds in part"
 _ORDER = (HOLDS, FAILS, OPEN, f"{OPEN}, n too small", UNTESTED)
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
+
+
+def planned(sweep: str) -> list[RunConfig]:
+    """The runs that the file `sweep` of `book/experiments/sweeps` plans."""
+    note_use(SWEEPS)
+    return list(read_sweep(SWEEPS / f"{sweep}.toml").configs)
 
 
 def records_in(*folders: str) -> list[Record]:
@@ -71,7 +79,7 @@ def by_seed(frame: pandas.DataFrame, value: str, **chosen: Any) -> dict[int, flo
     if frame.empty:
         return {}
     for name, wanted in chosen.items():
-        frame = frame[[one == wanted for one in frame[name]]]
+        frame = frame.loc[[one == wanted for one in frame[name]]]
     if frame["seed"].duplicated().any():
         raise ValueError(f"{chosen}: one seed stands for several runs; choose more parameters")
     return dict(zip(frame["seed"].astype(int), frame[value].astype(float), strict=True))

@@ -6,20 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from .config import RunConfig
-from .evidence import records_in
+from .evidence import planned, records_in
 from .ledger_tdgs import TITLES, recipe_name
 from .pages import where
-from .provenance import BOOK, note_use
 from .records import Record
-from .sweep import read_sweep
 
-SWEEPS = BOOK / "experiments" / "sweeps"
-
-
-def planned(name: str) -> list[RunConfig]:
-    """The runs of the sweep file `name`."""
-    note_use(SWEEPS)
-    return list(read_sweep(SWEEPS / f"{name}.toml").configs)
+__all__ = ["Progress", "planned", "progress"]
 
 
 @dataclass(frozen=True)

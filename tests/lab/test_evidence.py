@@ -90,6 +90,7 @@ def test_one_seed_for_two_runs_is_refused(results):
     frame = evidence.table(evidence.select("long", epochs=4, dataset="mnist", vary=("seed", "dropout"), pooler="max"))
     with pytest.raises(ValueError, match="one seed stands for several runs"):
         evidence.by_seed(frame, "last", pooler="max")
+    assert evidence.by_seed(frame, "last", pooler="lip", dropout=0.5) == {}
     assert evidence.by_seed(frame, "last", dropout=0.5) == pytest.approx({0: 2.5, 1: 2.5, 2: 2.5})
 
 

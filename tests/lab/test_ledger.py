@@ -68,9 +68,28 @@ def test_the_winner_is_chosen_by_pairs_and_needs_enough_of_them(tmp_path, monkey
     for pooler, values in right.items():
         for seed, value in enumerate(values):
             made_up.write(tmp_path, "comparison", [replace(run, pooler=pooler, seed=seed)], right=value)
-    name, difference, _ = ledger.winner("mnist")
-    assert name == "lse" and difference.n == 4 and difference.mean == pytest.approx(2)
+    name, difference, p, count = ledger.winner("mnist")
+    assert (
+        (name, count) == ("lse", 2)
+        and p == pytest.approx(0, abs=1e-9)
+        and difference.n == 4
+        and difference.mean == pytest.approx(2)
+    )
     assert ledger.winner("cifar10") is None
+
+
+@pytest.mark.parametrize(("left_out", "verdict"), [((), "answered"), (("lip",), OPEN)])
+def test_the_question_who_wins_waits_for_every_pooler(tmp_path, monkeypatch, left_out, verdict):
+    made_up.read_from(monkeypatch, tmp_path)
+    run = RunConfig(dataset="mnist", epochs=8, pooler="max")
+    for seed in range(3):
+        made_up.write(tmp_path, "comparison", [replace(run, seed=seed)], right=0.95)
+        for place, pooler in enumerate(sorted(ledger.others() - set(left_out))):
+            right = 0.9 - place / 100 + (seed * place % 3) / 1e4
+            made_up.write(tmp_path, "comparison", [replace(run, pooler=pooler, seed=seed)], right=right)
+    (claim,) = (one for one in ledger.claims() if one.id == "C5")
+    found = ledger.judge(claim).findings[1]
+    assert found.verdict == verdict and f"best of {14 - len(left_out)} of 14 others" in found.what
 
 
 def test_kept_values_are_those_of_the_chapter():
