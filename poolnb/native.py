@@ -27,6 +27,7 @@ _PACKAGE = Path(__file__).parent
 _SOURCES = _PACKAGE.parent / "ext"
 _LIBRARIES = {"cpu": "poolnb_native.so", "cuda": "poolnb_native_cuda.so"}
 _MODES = ("0", "1", "require")
+_MADE_OF = {"gated": "mixed"}  # operators without kernels of their own that call those of another
 FLAGS = [
     "-O3",
     "-ffp-contract=off",
@@ -151,8 +152,11 @@ def operators() -> tuple[str, ...]:
 
 
 def names(device: str = "cpu") -> tuple[str, ...]:
-    """Names of the operators in a device's library."""
-    return tuple(_handles[device].poolnb_operators().decode().split()) if device in _handles else ()
+    """Names of the operators that a device's library serves."""
+    if device not in _handles:
+        return ()
+    own = _handles[device].poolnb_operators().decode().split()
+    return (*own, *(made for made, base in _MADE_OF.items() if base in own))
 
 
 @contextlib.contextmanager

@@ -42,9 +42,8 @@ def pytest_collection_modifyitems(config, items):
     """An operator without compiled kernels is tested once."""
     from poolnb import native
 
-    compiled = set(native.operators())
+    compiled = native.operators()
     if compiled:
-        compiled |= {"gated"} if "mixed" in compiled else set()  # made of mixed pooling
         idle = [item for item in items if _compiled_operator(item) not in (None, *compiled)]
         config.hook.pytest_deselected(items=idle)
         items[:] = [item for item in items if item not in set(idle)]
