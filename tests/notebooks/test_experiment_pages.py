@@ -105,4 +105,4 @@ def test_the_comparison_says_who_competes(page):
 
 def test_the_complete_comparison_lacks_nothing(page):
     text = page("comparison", dict.fromkeys(SWEEPS, bool))
-    assert "of 14 of the 14 other poolers" in text and "Missing: none" in text
+    assert "of all 14 other poolers" in text and "Missing: none" in text
