@@ -147,16 +147,14 @@ def available(device: str = "cpu") -> bool:
 
 
 def operators() -> tuple[str, ...]:
-    """Names of the operators whose compiled CPU kernels are active, such as ``soft``."""
-    return names() if _active else ()
+    """Names of the operators that run compiled CPU kernels, their own or, as gated does, another one's."""
+    own = names() if _active else ()
+    return (*own, *(made for made, base in _MADE_OF.items() if base in own))
 
 
 def names(device: str = "cpu") -> tuple[str, ...]:
-    """Names of the operators that a device's library serves."""
-    if device not in _handles:
-        return ()
-    own = _handles[device].poolnb_operators().decode().split()
-    return (*own, *(made for made, base in _MADE_OF.items() if base in own))
+    """Names of the operators in a device's library."""
+    return tuple(_handles[device].poolnb_operators().decode().split()) if device in _handles else ()
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ def test_an_operator_without_compiled_kernels_is_tested_once() -> None:
     options = ["--collect-only", "-q", "-p", "no:cacheprovider", "--rootdir", str(Path(__file__).parents[1])]
     command = [sys.executable, "-m", "pytest", *options, "-k", "with_the_kernels_that_it_has", __file__]
     listed = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout
-    compiled = native.names() or OPERATORS
+    compiled = native.operators() or OPERATORS
     for name in OPERATORS:
         sets = [s for s in ("pytorch", "compiled") if f"[{s}-{name}]" in listed or f"[{name}-{s}]" in listed]
         assert sets == (["pytorch", "compiled"] if name in compiled else ["pytorch"]), listed
