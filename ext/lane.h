@@ -46,6 +46,35 @@ POOLNB_HD double vexpm1(double x) { return expm1(x); }
 POOLNB_HD float vlog1p(float x) { return log1pf(x); }
 POOLNB_HD double vlog1p(double x) { return log1p(x); }
 
+
+// log2(x) = whole + part, for positive normal numbers: a difference of two such logs keeps its digits, however large the
+// logs are.
+template <class V>
+struct Log2 { V whole, part; };
+template <class T>
+POOLNB_HD Log2<T> scalar_log2(T x) {
+  int whole;
+  const T m = std::frexp(x, &whole);
+  return {T(whole), std::log2(m)};
+}
+POOLNB_HD Log2<float> vlog2(float x) { return scalar_log2(x); }
+POOLNB_HD Log2<double> vlog2(double x) { return scalar_log2(x); }
+// 2^x, and 2^(x + y) that rounds no large sum; for results that are normal numbers.
+POOLNB_HD float vexp2(float x) { return exp2f(x); }
+POOLNB_HD double vexp2(double x) { return exp2(x); }
+template <class T>
+POOLNB_HD T scalar_exp2(T x, T y) {
+  const T whole = rint(x + y);
+  return ldexp(exp2((x - whole) + y), int(whole));
+}
+POOLNB_HD float vexp2(float x, float y) { return scalar_exp2(x, y); }
+POOLNB_HD double vexp2(double x, double y) { return scalar_exp2(x, y); }
+// 1 / x and 1 / sqrt(x), the last place left to chance. Where a result is no normal number it may be NaN.
+POOLNB_HD float quick_reciprocal(float x) { return 1 / x; }
+POOLNB_HD double quick_reciprocal(double x) { return 1 / x; }
+POOLNB_HD float quick_rsqrt(float x) { return 1 / sqrtf(x); }
+POOLNB_HD double quick_rsqrt(double x) { return 1 / sqrt(x); }
+
 template <class T>
 constexpr T kInf = std::numeric_limits<T>::infinity();
 template <class T>
@@ -255,6 +284,79 @@ POOLNB_HD PackD vsqrt(PackD x) {
 #endif
 }
 
+// log2(x), the whole part read off as in `vlog_normal`.
+POOLNB_HD Log2<PackF> vlog2(PackF x) {
+  const BitsF bits = reinterpret_cast<BitsF>(x) - 0x3f3504f3u;
+  const MaskF e = reinterpret_cast<MaskF>(bits) >> 23;
+  const PackF f = reinterpret_cast<PackF>((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+  PackF q = vfma(f, 0.12926425f, -0.2089338f);
+  q = vfma(q, f, 0.21521226f);
+  q = vfma(q, f, -0.23867568f);
+  q = vfma(q, f, 0.2879391f);
+  q = vfma(q, f, -0.36071625f);
+  q = vfma(q, f, 0.48091027f);
+  q = vfma(q, f, -0.7213472f);
+  q = vfma(q, f, 1.442695f);
+  return {__builtin_convertvector(e, PackF), q * f};
+}
+POOLNB_HD Log2<PackD> vlog2(PackD x) {
+  const BitsD bits = reinterpret_cast<BitsD>(x) - 0x3fe6a09e667f3bcdull;
+  const MaskD e = reinterpret_cast<MaskD>(bits) >> 52;
+  const PackD m = reinterpret_cast<PackD>((bits & 0x000fffffffffffffull) + 0x3fe6a09e667f3bcdull);
+  return {__builtin_convertvector(e, PackD), vlog_normal(m) * 1.4426950408889634};
+}
+
+// 2^r 2^n, |r| <= 1/2, n the whole number that `shifted` holds in its last bits.
+POOLNB_HD PackF exp2_parts(PackF r, PackF shifted) {
+  PackF q = vfma(r, 0.00015453163f, 0.0013390863f);
+  q = vfma(q, r, 0.009618083f);
+  q = vfma(q, r, 0.05550357f);
+  q = vfma(q, r, 0.2402265f);
+  q = vfma(q, r, 0.6931472f);
+  const BitsF bits = reinterpret_cast<BitsF>(vfma(q, r, 1.0f)) + (reinterpret_cast<BitsF>(shifted) << 23);
+  return reinterpret_cast<PackF>(bits);
+}
+POOLNB_HD PackD exp2_parts(PackD r, PackD shifted) {
+  const PackD near = vexp_down(r * 0.69314718055994531);
+  return reinterpret_cast<PackD>(reinterpret_cast<BitsD>(near) + (reinterpret_cast<BitsD>(shifted) << 52));
+}
+template <class V>
+constexpr typename Traits<V>::Number kShift = sizeof(V{}[0]) == 4 ? 12582912.0 : 6755399441055744.0;
+template <class V>
+POOLNB_HD V pack_exp2(V x) {
+  const V shifted = x + kShift<V>;
+  return exp2_parts(x - (shifted - kShift<V>), shifted);
+}
+template <class V>
+POOLNB_HD V pack_exp2(V x, V y) {
+  const V shifted = (x + y) + kShift<V>;
+  return exp2_parts((x - (shifted - kShift<V>)) + y, shifted);
+}
+POOLNB_HD PackF vexp2(PackF x) { return pack_exp2(x); }
+POOLNB_HD PackD vexp2(PackD x) { return pack_exp2(x); }
+POOLNB_HD PackF vexp2(PackF x, PackF y) { return pack_exp2(x, y); }
+POOLNB_HD PackD vexp2(PackD x, PackD y) { return pack_exp2(x, y); }
+
+// From the processor's estimate of 14 bits by one step of Newton's.
+POOLNB_HD PackF quick_reciprocal(PackF x) {
+#if POOLNB_BYTES == 64
+  const PackF y = reinterpret_cast<PackF>(_mm512_rcp14_ps(reinterpret_cast<__m512>(x)));
+  return vfma(y, vfma(-x, y, PackF{} + 1.0f), y);
+#else
+  return 1.0f / x;
+#endif
+}
+POOLNB_HD PackD quick_reciprocal(PackD x) { return 1.0 / x; }
+POOLNB_HD PackF quick_rsqrt(PackF x) {
+#if POOLNB_BYTES == 64
+  const PackF y = reinterpret_cast<PackF>(_mm512_rsqrt14_ps(reinterpret_cast<__m512>(x)));
+  return vfma(y * 0.5f, vfma(-x * y, y, PackF{} + 1.0f), y);
+#else
+  return 1.0f / vsqrt(x);
+#endif
+}
+POOLNB_HD PackD quick_rsqrt(PackD x) { return 1.0 / vsqrt(x); }
+
 // expm1(x) = 2^n expm1(r) + (2^n - 1), for x from -87 (-708) to 88 (709); below, -1.
 POOLNB_HD PackF vexpm1(PackF x) {
   x = select(x < -87.0f, PackF{} - 87.0f, x);
@@ -355,11 +457,28 @@ template <class V>
 POOLNB_HD V splat(typename Traits<V>::Number x) { return V{} + x; }
 // The larger one; a NaN in `b` is lost, a NaN in `a` kept.
 template <class V>
-POOLNB_HD V vmax(V a, V b) { return select(a < b, b, a); }
+POOLNB_HD V vmax(V a, V b) {
+#if defined(POOLNB_PACKS) && POOLNB_BYTES == 64
+  if constexpr (std::is_same_v<V, PackF>)
+    return reinterpret_cast<PackF>(_mm512_max_ps(reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(a)));
+#endif
+  return select(a < b, b, a);
+}
 template <class V>
-POOLNB_HD V vmin(V a, V b) { return select(b < a, b, a); }
-template <class V>
-POOLNB_HD V vabs(V x) { return select(x < splat<V>(0), -x, x); }
+POOLNB_HD V vmin(V a, V b) {
+#if defined(POOLNB_PACKS) && POOLNB_BYTES == 64
+  if constexpr (std::is_same_v<V, PackF>)
+    return reinterpret_cast<PackF>(_mm512_min_ps(reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(a)));
+#endif
+  return select(b < a, b, a);
+}
+// Without the sign, that of -0 too.
+POOLNB_HD float vabs(float x) { return fabsf(x); }
+POOLNB_HD double vabs(double x) { return fabs(x); }
+#if defined(POOLNB_PACKS)
+POOLNB_HD PackF vabs(PackF x) { return reinterpret_cast<PackF>(reinterpret_cast<BitsF>(x) & 0x7fffffffu); }
+POOLNB_HD PackD vabs(PackD x) { return reinterpret_cast<PackD>(reinterpret_cast<BitsD>(x) & 0x7fffffffffffffffull); }
+#endif
 template <class V>
 POOLNB_HD auto infinite_or_nan(V x) { return (x - x) != (x - x); }
 template <class V>

@@ -7,50 +7,43 @@ namespace poolnb {
 
 enum class Stream : uint32_t { stochastic = 1, tdgs = 2 };
 
-// The high and low words of the product by a constant.
-POOLNB_HD void multiply(uint32_t x, uint32_t by, uint32_t& high, uint32_t& low) {
-  const uint64_t product = uint64_t(x) * by;
-  high = uint32_t(product >> 32);
-  low = uint32_t(product);
-}
-
+// The product of two words.
+POOLNB_HD uint64_t multiply(uint64_t x, uint32_t by) { return (x & 0xffffffffull) * by; }
 #if defined(POOLNB_PACKS)
-POOLNB_HD void multiply(BitsF x, uint32_t by, BitsF& high, BitsF& low) {
+POOLNB_HD BitsD multiply(BitsD x, uint32_t by) {
 #if POOLNB_BYTES == 64
-  const __m512i a = reinterpret_cast<__m512i>(x), b = _mm512_set1_epi64(by);
-  const __m512i even = _mm512_mul_epu32(a, b), odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), b);
-  high = reinterpret_cast<BitsF>(_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_CDAB));
-  low = x * by;
+  return reinterpret_cast<BitsD>(_mm512_mul_epu32(reinterpret_cast<__m512i>(x), _mm512_set1_epi64(by)));
+#elif POOLNB_BYTES == 32
+  return reinterpret_cast<BitsD>(_mm256_mul_epu32(reinterpret_cast<__m256i>(x), _mm256_set1_epi64x(by)));
 #else
-#if POOLNB_BYTES == 32
-  const __m256i a = reinterpret_cast<__m256i>(x), b = _mm256_set1_epi64x(by);
-  const BitsD even = reinterpret_cast<BitsD>(_mm256_mul_epu32(a, b));
-  const BitsD odd = reinterpret_cast<BitsD>(_mm256_mul_epu32(_mm256_srli_epi64(a, 32), b));
-#else
-  const BitsD pairs = reinterpret_cast<BitsD>(x);
-  const BitsD even = (pairs & 0xffffffffull) * uint64_t(by), odd = (pairs >> 32) * uint64_t(by);
-#endif
-  high = reinterpret_cast<BitsF>((even >> 32) | (odd & 0xffffffff00000000ull));
-  low = reinterpret_cast<BitsF>((even & 0xffffffffull) | (odd << 32));
+  return (x & 0xffffffffull) * uint64_t(by);
 #endif
 }
 #endif
 
-// The four output words, in place of the counter (block, draw, stream). `Words` is uint32_t or a pack of them.
-template <class Words>
-POOLNB_HD void philox(Words c[4], uint64_t seed) {
-  uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
-  POOLNB_UNROLL for (int round = 0; round < 10; ++round) {
-    Words high0, low0, high1, low1;
-    multiply(c[0], 0xD2511F53u, high0, low0);
-    multiply(c[2], 0xCD9E8D57u, high1, low1);
-    c[0] = high1 ^ c[1] ^ k0;
-    c[1] = low1;
-    c[2] = high0 ^ c[3] ^ k1;
-    c[3] = low0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
+// The keys of the ten rounds.
+struct PhiloxKeys {
+  uint64_t low[10], high[10];
+  explicit POOLNB_HD PhiloxKeys(uint64_t seed) {
+    for (uint32_t round = 0; round < 10; ++round) {
+      low[round] = uint32_t(seed) + round * 0x9E3779B9u;
+      high[round] = uint32_t(seed >> 32) + round * 0xBB67AE85u;
+    }
   }
+};
+
+// The four output words of n counters (block, draw, stream), in their place: the low halves of uint64_t, or of packs of
+// them. The high halves are not looked at. Counters take their rounds together, so that none waits for another.
+template <int n, class Words>
+POOLNB_HD void philox(Words c[][4], const PhiloxKeys& keys) {
+  POOLNB_UNROLL for (int round = 0; round < 10; ++round)
+    POOLNB_UNROLL for (int i = 0; i < n; ++i) {
+      const Words p0 = multiply(c[i][0], 0xD2511F53u), p1 = multiply(c[i][2], 0xCD9E8D57u);
+      c[i][0] = (p1 >> 32) ^ c[i][1] ^ keys.low[round];
+      c[i][1] = p1;
+      c[i][2] = (p0 >> 32) ^ c[i][3] ^ keys.high[round];
+      c[i][3] = p0;
+    }
 }
 
 // A multiple of 2^-24 strictly between 0 and 1: exact in every type.
@@ -59,9 +52,9 @@ POOLNB_HD T uniform(uint32_t word) { return (T(word >> 9) + T(0.5)) * T(1.192092
 
 template <class T>
 POOLNB_HD T one_number(uint64_t seed, uint64_t block, uint32_t draw, Stream stream, int word) {
-  uint32_t c[4] = {uint32_t(block), uint32_t(block >> 32), draw, uint32_t(stream)};
-  philox(c, seed);
-  return uniform<T>(word == 0 ? c[0] : word == 1 ? c[1] : word == 2 ? c[2] : c[3]);
+  uint64_t c[1][4] = {{block, block >> 32, draw, uint64_t(stream)}};
+  philox<1>(c, PhiloxKeys(seed));
+  return uniform<T>(uint32_t(word == 0 ? c[0][0] : word == 1 ? c[0][1] : word == 2 ? c[0][2] : c[0][3]));
 }
 // The number of a window, and of a window's tap.
 template <class T>
@@ -73,7 +66,8 @@ POOLNB_HD T tap_uniform(uint64_t seed, uint64_t position, int64_t tap, Stream st
   return one_number<T>(seed, position, uint32_t(tap / 4), stream, int(tap % 4));
 }
 
+// Gumbel noise is the log of this: what multiplies a weight where the noise is added to its log.
 template <class V>
-POOLNB_HD V gumbel(V uniform) { return -vlog_normal(-vlog_normal(uniform)); }
+POOLNB_HD V gumbel_factor(V uniform) { return quick_reciprocal(-vlog_normal(uniform)); }
 
 }  // namespace poolnb

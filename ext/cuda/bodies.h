@@ -75,7 +75,7 @@ struct GlobalTaps {
   POOLNB_BODY uint64_t seed() const { return q.options.seed_at ? uint64_t(*q.options.seed_at) : q.options.seed; }
   POOLNB_BODY T noise(int64_t i) const {
     if constexpr (Op::noise == 1) return window_uniform<T>(seed(), position, Op::stream);
-    else if constexpr (Op::noise == 2) return gumbel(tap_uniform<T>(seed(), position, i, Op::stream));
+    else if constexpr (Op::noise == 2) return gumbel_factor(tap_uniform<T>(seed(), position, i, Op::stream));
     else return T(0);
   }
 };

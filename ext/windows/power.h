@@ -1,6 +1,7 @@
 // Power means: y = (sum c a_i^p)^(1/p) of sizes a_i >= 0. GeM: a = max(x, eps), c = 1/n; Lp: a = |x|, c = 1.
 // With m the largest size, r = a / m, S = sum c r^p: y = m S^(1/p), dy/da_i = c r_i^p y / (S a_i), and
 // dy/dp = y/p (sum c r^p ln r / S - ln(S) / p). Nothing over- or underflows, because r <= 1.
+// Without care, r^p is 2^(p (log2 a - log2 m)): logs do not wait for the largest size, and m need not be exact.
 #pragma once
 
 #include "../taps.h"
@@ -14,81 +15,137 @@ struct PowerMean {
   template <class V>
   struct Window {
     V parameter[1];  // p
-    V unit, over_unit, share, over_total, entropy, log_root, y;
-    typename Traits<V>::Mask hot;  // careful: the window holds an infinite size
+    V peak;          // log2 m; careful: m
+    V share, over_p, over_total, entropy, y;
+    V log_root;                      // careful: ln S / p
+    typename Traits<V>::Mask hot;    // careful: the window holds an infinite size
+
+    // r^p without care; `exponent` becomes its log2.
+    POOLNB_HD V power(V a, auto valid, V& exponent) const {
+      using T = typename Traits<V>::Number;
+      const auto l = vlog2(a);
+      exponent = vmax(((l.whole - peak) + l.part) * parameter[0], splat<V>(kLowest<T>));
+      V e = vexp2(exponent);
+      if constexpr (!gem) e = select(a < splat<V>(std::numeric_limits<T>::min()), splat<V>(0), e);
+      return select(valid, e, splat<V>(0));
+    }
 
     // p ln r, 0 for r = 1 though p be infinite.
-    static POOLNB_HD V exponent(V p, V log_ratio) {
+    static POOLNB_HD V scaled(V p, V log_ratio) {
       return select(log_ratio == splat<V>(0), splat<V>(0), p * log_ratio);
     }
-    // r^p, and ln r.
-    template <bool careful>
-    POOLNB_HD V power(V a, auto valid, V& log_ratio) const {
+    // r^p and ln r, with care.
+    POOLNB_HD V careful_power(V a, auto valid, V& log_ratio) const {
       using T = typename Traits<V>::Number;
       const V tiny = splat<V>(std::numeric_limits<T>::min());
-      // The largest size has the ratio 1 to the last bit: a large p would make nothing of less.
-      V r = careful ? a / unit : select(a == unit, splat<V>(1), a * over_unit);
-      if constexpr (careful) r = select(hot, one_where<V>(a == splat<V>(kInf<T>)), r);
-      log_ratio = careful ? vlog(vmax(r, tiny)) : vlog_normal(vmax(r, tiny));
-      const V e = careful ? vexp(exponent(parameter[0], log_ratio)) : vexp_down(parameter[0] * log_ratio);
-      return select(valid, select(r < tiny, splat<V>(0), e), splat<V>(0));
+      const V r = select(hot, one_where<V>(a == splat<V>(kInf<T>)), a / peak);
+      log_ratio = vlog(vmax(r, tiny));
+      return select(valid, select(r < tiny, splat<V>(0), vexp(scaled(parameter[0], log_ratio))), splat<V>(0));
     }
   };
+
+  // The smallest exponent of 2 that gives a normal number.
+  template <class T>
+  static constexpr T kLowest = std::numeric_limits<T>::min_exponent - 1;
 
   template <class V>
   static POOLNB_HD V size(V x, const Options& options) {
     using T = typename Traits<V>::Number;
     if constexpr (!gem) return vabs(x);
-    else return select(x < splat<V>(T(options.value[0])), splat<V>(T(options.value[0])), x);
+    else return vmax(x, splat<V>(T(options.value[0])));
   }
+
+  template <class V>
+  static POOLNB_HD V share_of(V n) { return gem ? splat<V>(1) / vmax(n, splat<V>(1)) : splat<V>(1); }
 
   template <bool careful, class V, class Taps, class Memo>
   static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+    if constexpr (careful) look_with_care(w, taps, options, memo);
+    else look_quickly(w, taps, options, memo);
+  }
+
+  template <class V, class Taps, class Memo>
+  static POOLNB_HD void look_quickly(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
     using T = typename Traits<V>::Number;
-    const V tiny = splat<V>(std::numeric_limits<T>::min()), p = w.parameter[0];
+    const V lowest = splat<V>(kLowest<T>), p = w.parameter[0];
     const int64_t count = taps.count();
-    V unit = tiny, n = splat<V>(0), sum = splat<V>(0);
+    V n = splat<V>(0), sum = splat<V>(0);
+    w.peak = lowest;
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+      const V a = size(taps.x(i), options);
+      const auto l = vlog2(a);
+      sum = sum + a;
+      w.peak = vmax(w.peak, select(taps.valid(i), l.whole + l.part, lowest));
+      n = n + one_where<V>(taps.valid(i));
+    }
+    w.share = share_of(n);
+    V total = splat<V>(0), entropy = splat<V>(0);
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+      V exponent;
+      const V e = w.power(size(taps.x(i), options), taps.valid(i), exponent);
+      memo.put(i, e);
+      total = total + e;
+      if constexpr (Memo::backward) entropy = entropy + e * exponent;
+    }
+    // Sizes are 0 all.
+    const auto nothing = (total == splat<V>(0)) & (sum == splat<V>(0));
+    total = total * w.share;
+    const auto l = vlog2(total);
+    const V log_total = l.whole + l.part;
+    w.over_p = quick_reciprocal(p);
+    w.over_total = quick_reciprocal(total);
+    w.entropy = (entropy * w.share * w.over_total - log_total) * w.over_p * splat<V>(T(0.69314718055994531));
+    const V root = log_total * w.over_p;
+    w.y = vexp2(w.peak, root);
+    w.y = select(vabs(w.peak + root) < splat<V>(-1 - kLowest<T>), w.y, splat<V>(std::numeric_limits<T>::quiet_NaN()));
+    // What is not finite has to show, p too, and sizes that are no normal numbers.
+    w.y = w.y + (sum * splat<V>(4) + p) * splat<V>(gem && options.value[0] < std::numeric_limits<T>::min() ? kInf<T> : 0);
+    if constexpr (!gem) {
+      w.y = select(nothing, splat<V>(0), w.y);
+      w.over_total = select(nothing, splat<V>(0), w.over_total);
+      w.entropy = select(nothing, splat<V>(0), w.entropy);
+    }
+  }
+
+  template <class V, class Taps, class Memo>
+  static POOLNB_HD void look_with_care(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+    using T = typename Traits<V>::Number;
+    const V inf = splat<V>(kInf<T>), p = w.parameter[0];
+    const int64_t count = taps.count();
+    V unit = splat<V>(std::numeric_limits<T>::min()), n = splat<V>(0);
     w.hot = splat<V>(0) != splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V a = size(taps.x(i), options);
-      sum = sum + a;
-      auto larger = a > unit;
-      if constexpr (careful) {
-        const auto is_hot = (a == splat<V>(kInf<T>)) & taps.valid(i);
-        w.hot = w.hot | is_hot;
-        larger = (larger | (a != a)) & (a != splat<V>(kInf<T>));
-      }
-      unit = select(larger & taps.valid(i), a, unit);
+      w.hot = w.hot | ((a == inf) & taps.valid(i));
+      unit = select(((a > unit) | (a != a)) & (a != inf) & taps.valid(i), a, unit);
       n = n + one_where<V>(taps.valid(i));
     }
-    w.share = gem ? splat<V>(1) / vmax(n, splat<V>(1)) : splat<V>(1);
-    w.unit = unit;
-    w.over_unit = splat<V>(1) / unit;
+    w.share = share_of(n);
+    w.peak = unit;
     V total = splat<V>(0), entropy = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       V l;
-      const V e = w.template power<careful>(size(taps.x(i), options), taps.valid(i), l);
+      const V e = w.careful_power(size(taps.x(i), options), taps.valid(i), l);
       memo.put(i, e);
       total = total + e;
       entropy = entropy + e * l;
     }
     total = total * w.share;
-    entropy = entropy * w.share;
-    auto nothing = total == splat<V>(0);
+    const auto nothing = total == splat<V>(0);
     total = select(nothing, splat<V>(1), total);
+    w.over_p = splat<V>(1) / p;
     w.log_root = vlog(total) / p;
     w.over_total = splat<V>(1) / total;
-    w.entropy = entropy * w.over_total - w.log_root;
+    w.entropy = entropy * w.share * w.over_total - w.log_root;
     w.y = select(nothing, splat<V>(0), unit * vexp(w.log_root));
-    if constexpr (careful) w.y = select(w.hot & (w.y == w.y), splat<V>(kInf<T>), w.y);
-    // What is not finite has to show, p too, and a size whose reciprocal is no normal number.
-    else w.y = w.y + (sum * splat<V>(4) + p) * splat<V>(0);
+    w.y = select(w.hot & (w.y == w.y), inf, w.y);
   }
 
   template <bool careful, class V, class Taps>
   static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
     V log_ratio;
-    return w.template power<careful>(size(taps.x(i), options), taps.valid(i), log_ratio);
+    const V a = size(taps.x(i), options);
+    return careful ? w.careful_power(a, taps.valid(i), log_ratio) : w.power(a, taps.valid(i), log_ratio);
   }
 
   template <class V>
@@ -97,14 +154,16 @@ struct PowerMean {
   template <bool careful, class V>
   static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options& options, V*, V&) {
     using T = typename Traits<V>::Number;
-    const V a = size(x, options);
-    V d = e * w.share * w.over_total * (w.y / a);
+    const V a = size(x, options), part = e * (w.share * w.over_total);
+    V d;
     if constexpr (careful) {
       // An infinite result is shared by the infinite taps: r / rho with r = 1.
-      const V limit = vexp(w.exponent(splat<V>(1) - w.parameter[0], w.log_root)) * w.share * e;
-      d = select(w.hot, limit, d);
+      const V limit = vexp(w.scaled(splat<V>(1) - w.parameter[0], w.log_root)) * w.share * e;
+      d = select(w.hot, limit, part * (w.y / a));
+      d = select(e == splat<V>(0), splat<V>(0), d);
+    } else {
+      d = part * w.y * quick_reciprocal(gem ? a : vmax(a, splat<V>(std::numeric_limits<T>::min())));
     }
-    d = select(e == splat<V>(0), splat<V>(0), d);
     d = gem ? select(x < splat<V>(T(options.value[0])), splat<V>(0), d) : select(x < splat<V>(0), -d, d);
     if constexpr (careful) d = select(w.hot | (w.y == w.y), d, w.y);
     return d;
@@ -113,7 +172,7 @@ struct PowerMean {
   template <bool careful, class V>
   static POOLNB_HD void finish(const Window<V>& w, V* own) {
     const V y = careful ? select(infinite(w.y), splat<V>(0), w.y) : w.y;
-    own[0] = y / w.parameter[0] * w.entropy;
+    own[0] = y * w.over_p * w.entropy;
   }
 };
 

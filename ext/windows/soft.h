@@ -12,14 +12,15 @@ struct Soft {
   template <class V>
   struct Window {
     V parameter[1];  // beta
-    V peak, over_total, y;
+    V scale, peak, over_total, y;
     typename Traits<V>::Mask hot;  // careful: the window holds +inf
 
+    // Without care, to the base 2.
     template <bool careful>
     POOLNB_HD V logit(V x, auto valid) const {
       using T = typename Traits<V>::Number;
       if constexpr (!careful) {
-        return select(valid, parameter[0] * x, splat<V>(-kInf<T>));
+        return select(valid, scale * x, splat<V>(-kInf<T>));
       } else {
         const auto is_hot = x == splat<V>(kInf<T>);
         const auto cold = x == splat<V>(-kInf<T>);
@@ -35,8 +36,10 @@ struct Soft {
     // exp(logit - peak), not yet normalised.
     template <bool careful>
     POOLNB_HD V weight(V x, auto valid) const {
-      if constexpr (!careful) return vexp_down(logit<false>(x, valid) - peak);
-      else return vexp(logit<true>(x, valid) - peak);
+      using T = typename Traits<V>::Number;
+      if constexpr (careful) return vexp(logit<true>(x, valid) - peak);
+      const V lowest = splat<V>(T(std::numeric_limits<T>::min_exponent - 1));
+      return select(valid, vexp2(vmax(logit<false>(x, valid) - peak, lowest)), splat<V>(0));
     }
   };
 
@@ -44,6 +47,7 @@ struct Soft {
   static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options&, Memo& memo) {
     using T = typename Traits<V>::Number;
     const int64_t n = taps.count();
+    w.scale = w.parameter[0] * splat<V>(T(1.4426950408889634));
     if constexpr (careful) {
       w.hot = splat<V>(0) != splat<V>(0);
       POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) w.hot = w.hot | ((taps.x(i) == splat<V>(kInf<T>)) & taps.valid(i));
@@ -51,7 +55,7 @@ struct Soft {
     V peak = splat<V>(-kInf<T>);
     POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) {
       const V l = w.template logit<careful>(taps.x(i), taps.valid(i));
-      peak = select(l > peak, l, peak);
+      peak = vmax(peak, l);
     }
     w.peak = careful ? select(peak == splat<V>(-kInf<T>), splat<V>(0), peak) : peak;
     V total = splat<V>(0), sum = splat<V>(0);
@@ -73,7 +77,7 @@ struct Soft {
       w.y = sum * w.over_total;
       w.y = select((total == splat<V>(0)) & frozen, splat<V>(-kInf<T>), w.y);
     } else {
-      w.over_total = splat<V>(1) / total;
+      w.over_total = quick_reciprocal(total);
       w.y = sum * w.over_total;
     }
   }

@@ -3,6 +3,7 @@
 // with the gradient of q in its place; without one, q = softmax(z / t) and y = sum q_i x_i.
 // dy/dx_i = s_i + (q_i (z_i - m) - z_i v) / (t tau), m and v mean and variance of z under q, s what weighs the taps;
 // the term z_i v only with the norm. dy/dT = -|x| v / (t t tau).
+// The noise comes as its exp: for tau = 1 it multiplies the weights, and no log is needed.
 #pragma once
 
 #include "../philox.h"
@@ -14,54 +15,127 @@ struct Tdgs {
   static constexpr int inputs = 1, parameters = 1, noise = 2;
   static constexpr Stream stream = Stream::tdgs;
 
+  static POOLNB_HD bool is_hard(const Options& options) { return options.draws && options.value[1] != 0; }
+  static POOLNB_HD bool is_tempered(const Options& options) { return options.draws && options.value[0] != 1; }
+
   template <class V>
   struct Window {
     V parameter[1];  // T
-    V t, over_t, over_size, over_norm, norm, peak, over_total, mean, spread, number, y;
+    V over_t, over_norm, norm, peak, over_total, mean, spread, number, y;
+    V scale;                       // of a tap's logit, base 2
+    V t, over_size;                // careful
     typename Traits<V>::Mask hot;  // careful: the window holds +inf
 
     template <bool careful>
     POOLNB_HD V z(V x) const {
-      if constexpr (careful) x = select(infinite(x), splat<V>(0), x);
-      return x * over_size * over_norm;
+      if constexpr (careful) return select(infinite(x), splat<V>(0), x) * over_size * over_norm;
+      else return x * over_norm;
     }
-    template <bool careful>
-    POOLNB_HD V score(V x, V noise, auto valid, const Options& options) const {
+    // Base 2, without care; with noise only if it has to be tempered.
+    POOLNB_HD V score(V x, V factor, const Options& options) const {
       using T = typename Traits<V>::Number;
-      V s = z<careful>(x) * over_t;
-      if (options.draws) s = (s + noise) * splat<V>(T(1 / options.value[0]));
-      if constexpr (careful) {
-        s = select(s > splat<V>(kLargest<T>), splat<V>(kLargest<T>), s);
-        s = select(s < splat<V>(-kLargest<T>), splat<V>(-kLargest<T>), s);
-        s = select(x == splat<V>(-kInf<T>), x, s);
-        s = select(hot & (x < splat<V>(kInf<T>)), splat<V>(-kInf<T>), s);
+      V s = x * scale;
+      if (is_tempered(options)) {
+        const auto l = vlog2(factor);
+        s = s + (l.whole + l.part) * splat<V>(T(1 / options.value[0]));
       }
+      return s;
+    }
+    POOLNB_HD V weight(V x, V factor, auto valid, const Options& options) const {
+      using T = typename Traits<V>::Number;
+      const V lowest = splat<V>(T(std::numeric_limits<T>::min_exponent - 1));
+      V e = vexp2(vmax(score(x, factor, options) - peak, lowest));
+      if (options.draws && !is_tempered(options)) e = e * factor;
+      return select(valid, e, splat<V>(0));
+    }
+    POOLNB_HD V careful_score(V x, V factor, auto valid, const Options& options) const {
+      using T = typename Traits<V>::Number;
+      V s = z<true>(x) * over_t;
+      if (options.draws) s = (s + vlog(factor)) * splat<V>(T(1 / options.value[0]));
+      s = select(s > splat<V>(kLargest<T>), splat<V>(kLargest<T>), s);
+      s = select(s < splat<V>(-kLargest<T>), splat<V>(-kLargest<T>), s);
+      s = select(x == splat<V>(-kInf<T>), x, s);
+      s = select(hot & (x < splat<V>(kInf<T>)), splat<V>(-kInf<T>), s);
       return select(valid, s, splat<V>(-kInf<T>));
     }
   };
 
+  template <class V, class Taps>
+  static POOLNB_HD V factor(const Taps& taps, int64_t i, const Options& options) {
+    return options.draws ? taps.noise(i) : splat<V>(1);
+  }
+
   template <bool careful, class V, class Taps, class Memo>
   static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+    if constexpr (careful) look_with_care(w, taps, options, memo);
+    else look_quickly(w, taps, options, memo);
+  }
+
+  template <class V, class Taps, class Memo>
+  static POOLNB_HD void look_quickly(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+    using T = typename Traits<V>::Number;
+    const int64_t count = taps.count();
+    const V t = vmax(w.parameter[0], splat<V>(0)) + splat<V>(T(options.value[3]));
+    w.over_t = quick_reciprocal(t);
+    V size = splat<V>(0), square = splat<V>(0);
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+      const V x = taps.x(i);
+      size = size + vabs(x);
+      square = square + x * x;
+    }
+    // What is not finite has to show, and what a square lost.
+    V show = (size + t) * splat<V>(0);
+    w.over_norm = w.norm = splat<V>(1);
+    if (options.value[2] != 0) {
+      constexpr T small = std::numeric_limits<T>::min() / (std::numeric_limits<T>::epsilon() * std::numeric_limits<T>::epsilon());
+      const auto nothing = size == splat<V>(0);
+      show = select((square < splat<V>(small)) & !nothing, splat<V>(kInf<T>), show);
+      square = select(nothing, splat<V>(1), square);
+      w.over_norm = quick_rsqrt(square);
+      w.norm = square * w.over_norm;
+    }
+    const T tau = options.draws ? T(options.value[0]) : T(1);
+    w.scale = w.over_norm * w.over_t * splat<V>(T(1.4426950408889634) / tau);
+    w.peak = splat<V>(-kInf<T>);
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+      const V s = w.score(taps.x(i), factor<V>(taps, i, options), options);
+      w.peak = vmax(w.peak, select(taps.valid(i), s, splat<V>(-kInf<T>)));
+    }
+    V largest = splat<V>(0), chosen = splat<V>(0), total = splat<V>(0), mean = splat<V>(0);
+    w.number = splat<V>(T(count));
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+      const V x = taps.x(i), e = w.weight(x, factor<V>(taps, i, options), taps.valid(i), options);
+      const auto larger = e > largest;
+      largest = select(larger, e, largest);
+      w.number = select(larger, splat<V>(T(i)), w.number);
+      chosen = select(larger, x, chosen);
+      memo.put(i, e);
+      total = total + e;
+      mean = mean + e * x;
+    }
+    w.over_total = quick_reciprocal(total);
+    w.y = (is_hard(options) ? chosen : mean * w.over_total) + (show + w.over_total * splat<V>(0));
+    w.mean = mean * w.over_total * w.over_norm;
+    if constexpr (Memo::backward) find_spread<false>(w, taps, options, memo);
+  }
+
+  template <class V, class Taps, class Memo>
+  static POOLNB_HD void look_with_care(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
     const V cold_score = splat<V>(-kInf<T>);
     const V raw = w.parameter[0];
     w.t = select(raw < splat<V>(0), splat<V>(0), raw) + splat<V>(T(options.value[3]));
     w.over_t = splat<V>(1) / w.t;
-    V sum = splat<V>(0), size = splat<V>(0), least = splat<V>(kInf<T>);
+    V size = splat<V>(0), least = splat<V>(kInf<T>);
     w.hot = splat<V>(0) != splat<V>(0);
     auto frozen = w.hot;
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
-      const V x = taps.x(i);
-      V a = vabs(x);
-      if constexpr (careful) {
-        w.hot = w.hot | (x == splat<V>(kInf<T>));
-        frozen = frozen | (x == cold_score);
-        least = select((x < least) | (x != x), x, least);
-        a = select(infinite(x), splat<V>(0), a);
-      }
+      const V x = taps.x(i), a = select(infinite(x), splat<V>(0), vabs(x));
+      w.hot = w.hot | (x == splat<V>(kInf<T>));
+      frozen = frozen | (x == cold_score);
+      least = select((x < least) | (x != x), x, least);
       size = select((a > size) | (a != a), a, size);
-      sum = sum + x;
     }
     w.over_size = w.over_norm = w.norm = splat<V>(1);
     if (options.value[2] != 0) {
@@ -71,82 +145,61 @@ struct Tdgs {
       w.over_size = splat<V>(1) / size;
       V square = splat<V>(0);
       POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
-        V x = taps.x(i);
-        if constexpr (careful) x = select(infinite(x), splat<V>(0), x);
-        const V scaled = x * w.over_size;
+        const V x = taps.x(i), scaled = select(infinite(x), splat<V>(0), x) * w.over_size;
         square = square + scaled * scaled;
       }
       const V norm = vsqrt(select(square == splat<V>(0), splat<V>(1), square));
       w.over_norm = splat<V>(1) / norm;
       w.norm = size * norm;
     }
-    const bool hard = options.draws && options.value[1] != 0;
-    const auto noise = [&](int64_t i) { return options.draws ? taps.noise(i) : splat<V>(0); };
     V peak = cold_score, number = splat<V>(T(count)), chosen = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
-      const V x = taps.x(i);
-      const V s = w.template score<careful>(x, noise(i), taps.valid(i), options);
-      auto larger = s > peak;
-      if constexpr (careful) larger = larger | (s != s);
+      const V x = taps.x(i), s = w.careful_score(x, factor<V>(taps, i, options), taps.valid(i), options);
+      const auto larger = (s > peak) | (s != s);
       peak = select(larger, s, peak);
       number = select(larger, splat<V>(T(i)), number);
       chosen = select(larger, x, chosen);
-      memo.put(i, s);
     }
-    if constexpr (careful) {
-      // No draw where all scores are -inf or one is NaN.
-      number = select(peak == peak, number, splat<V>(T(count)));
-      chosen = select(number == splat<V>(T(count)), least, chosen);
-      peak = select(peak == cold_score, splat<V>(0), peak);
-    }
+    // No draw where all scores are -inf or one is NaN.
+    number = select(peak == peak, number, splat<V>(T(count)));
+    chosen = select(number == splat<V>(T(count)), least, chosen);
     w.number = number;
-    w.peak = peak;
-    constexpr bool forward = !Memo::backward;
-    if (forward && hard) {
-      w.y = careful ? select(w.t == w.t, chosen, w.t) : chosen + (sum + w.t) * splat<V>(0);
-      return;
-    }
+    w.peak = select(peak == cold_score, splat<V>(0), peak);
     V total = splat<V>(0), moment = splat<V>(0), mean = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
-      V x = taps.x(i);
-      V s;
-      if constexpr (Memo::keeps) s = memo.get(i);
-      else s = w.template score<careful>(x, noise(i), taps.valid(i), options);
-      const V e = careful ? vexp(s - peak) : vexp_down(s - peak);
+      const V x = taps.x(i), e = remember<true>(w, taps, i, options);
       memo.put(i, e);
       total = total + e;
-      mean = mean + e * w.template z<careful>(x);
-      if constexpr (careful) x = select(x == cold_score, splat<V>(0), x);
-      moment = moment + e * x;
+      mean = mean + e * w.template z<true>(x);
+      moment = moment + e * select(x == cold_score, splat<V>(0), x);
     }
     const auto nothing = total == splat<V>(0);
-    w.over_total = splat<V>(1) / (careful ? select(nothing, splat<V>(1), total) : total);
+    w.over_total = splat<V>(1) / select(nothing, splat<V>(1), total);
     w.mean = mean * w.over_total;
-    w.y = moment * w.over_total;
-    if constexpr (careful) {
-      w.y = select(nothing & frozen, cold_score, w.y);
-      if (hard) w.y = select(w.t == w.t, chosen, w.t);
-    } else {
-      w.y = (hard ? chosen : w.y) + (sum + w.t + w.over_total) * splat<V>(0);
+    w.y = select(nothing & frozen, cold_score, moment * w.over_total);
+    if (is_hard(options)) w.y = select(w.t == w.t, chosen, w.t);
+    if constexpr (Memo::backward) find_spread<true>(w, taps, options, memo);
+  }
+
+  template <bool careful, class V, class Taps, class Memo>
+  static POOLNB_HD void find_spread(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+    const int64_t count = taps.count();
+    V spread = splat<V>(0);
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+      const V centred = w.template z<careful>(taps.x(i)) - w.mean;
+      V e;
+      if constexpr (Memo::keeps) e = memo.get(i);
+      else e = remember<careful>(w, taps, i, options);
+      spread = spread + e * centred * centred;
     }
-    if constexpr (!forward) {
-      V spread = splat<V>(0);
-      POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
-        const V z = w.template z<careful>(taps.x(i)), centred = z - w.mean;
-        V e;
-        if constexpr (Memo::keeps) e = memo.get(i);
-        else e = remember<careful>(w, taps, i, options);
-        spread = spread + e * centred * centred;
-      }
-      w.spread = spread * w.over_total;
-    }
+    w.spread = spread * w.over_total;
   }
 
   template <bool careful, class V, class Taps>
   static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
-    const V noise = options.draws ? taps.noise(i) : splat<V>(0);
-    const V s = w.template score<careful>(taps.x(i), noise, taps.valid(i), options) - w.peak;
-    return careful ? vexp(s) : vexp_down(s);
+    const V x = taps.x(i), noise = factor<V>(taps, i, options);
+    if constexpr (careful) return vexp(w.careful_score(x, noise, taps.valid(i), options) - w.peak);
+    else return w.weight(x, noise, taps.valid(i), options);
   }
 
   template <class V>
@@ -159,8 +212,7 @@ struct Tdgs {
     const V over_width = options.draws ? w.over_t * splat<V>(T(1 / options.value[0])) : w.over_t;
     V turned = q * (z - w.mean);
     if (options.value[2] != 0) turned = turned - z * w.spread;
-    const bool hard = options.draws && options.value[1] != 0;
-    const V direct = hard ? one_where<V>(w.number == splat<V>(T(i))) : q;
+    const V direct = is_hard(options) ? one_where<V>(w.number == splat<V>(T(i))) : q;
     if (i == 0) {
       const V norm = options.value[2] != 0 ? w.norm : splat<V>(1);
       const V down = norm * w.spread * over_width * w.over_t;

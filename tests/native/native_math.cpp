@@ -97,6 +97,31 @@ void all() {
           [&](T x) { return normal(x) && x > 0 && x < std::numeric_limits<T>::infinity(); });
   both<V>("log1p", [](V x) { return vlog1p(x); }, [](T x) { return std::log1p(Wide(x)); },
           [&](T x) { return normal(x) && x > T(-0.999) && x < std::numeric_limits<T>::infinity(); });
+  const T most = std::numeric_limits<T>::max_exponent - 1, least = std::numeric_limits<T>::min_exponent - 1;
+  const auto exact_exp2 = [](T x) { return std::exp2(Wide(x)); };
+  const auto in_range = [&](T x) { return normal(x) && x >= least && x <= most; };
+  both<V>("exp2", [](V x) { return vexp2(x); }, exact_exp2, in_range);
+  both<V>("exp2_of_a_sum", [](V x) { return vexp2(x, splat<V>(T(0.7))); },
+          [](T x) { return std::exp2(Wide(x) + Wide(T(0.7))); }, [&](T x) { return in_range(x) && x < most - 1; });
+  // Around log2 = 0 the bound is that of 1: so 1 is added.
+  const auto exact_log2 = [](T x) {
+    const Wide l = std::log2(Wide(x));
+    return l + (l < 0 ? -1 : 1);
+  };
+  const auto away_from_1 = [](V x) {
+    const auto l = vlog2(x);
+    const V y = l.whole + l.part;
+    return y + select(y < splat<V>(0), splat<V>(-1), splat<V>(1));
+  };
+  both<V>("log2", away_from_1, exact_log2,
+          [&](T x) { return normal(x) && x > 0 && x < std::numeric_limits<T>::infinity(); });
+  const auto inner = [](T x) {
+    const T a = std::fabs(x);
+    return a > 4 * std::numeric_limits<T>::min() && a < std::numeric_limits<T>::max() / 8;
+  };
+  both<V>("reciprocal", [](V x) { return quick_reciprocal(x); }, [](T x) { return 1 / Wide(x); }, inner);
+  both<V>("rsqrt", [](V x) { return quick_rsqrt(x); }, [](T x) { return 1 / std::sqrt(Wide(x)); },
+          [&](T x) { return inner(x) && x > 0; });
 }
 
 }  // namespace

@@ -1,0 +1,57 @@
+// The taps of a pack of windows, as the window maths sees them (../taps.h), and its memo.
+#pragma once
+
+#include "../taps.h"
+#include "lines.h"
+
+namespace poolnb {
+
+// One pack of windows: K taps (0: `n`); `masked`: some of them may not be valid.
+template <class V, int K, bool masked>
+struct PackTaps {
+  using T = typename Traits<V>::Number;
+  const int64_t *offset, *offset_valid;
+  const T *from, *from_second, *from_valid, *from_noise;
+  int64_t n, noise_step;
+
+  POOLNB_HD int64_t count() const { return K ? K : n; }
+  POOLNB_HD auto valid(int64_t i) const {
+    if constexpr (masked) return load<V>(from_valid + offset_valid[i]) != splat<V>(0);
+    else return Always{};
+  }
+  POOLNB_HD V x(int64_t i) const { return select(valid(i), load<V>(from + offset[i]), splat<V>(0)); }
+  POOLNB_HD V second(int64_t i) const { return select(valid(i), load<V>(from_second + offset[i]), splat<V>(0)); }
+  POOLNB_HD V noise(int64_t i) const { return load<V>(from_noise + i * noise_step); }
+};
+
+// Four taps that are in registers already.
+template <class V>
+struct HeldTaps {
+  using T = typename Traits<V>::Number;
+  V value[4], value_second[4];
+  const T* from_noise;
+  int64_t noise_step;
+
+  POOLNB_HD int64_t count() const { return 4; }
+  POOLNB_HD Always valid(int64_t) const { return {}; }
+  POOLNB_HD V x(int64_t i) const { return value[i]; }
+  POOLNB_HD V second(int64_t i) const { return value_second[i]; }
+  POOLNB_HD V noise(int64_t i) const { return load<V>(from_noise + i * noise_step); }
+};
+
+template <class V, int K>
+struct Memo {
+  static constexpr bool keeps = true, backward = true;
+  V kept[K];
+  POOLNB_HD void put(int64_t i, V v) { kept[i] = v; }
+  POOLNB_HD V get(int64_t i) const { return kept[i]; }
+};
+template <class V>
+struct Memo<V, 0> {
+  static constexpr bool keeps = true, backward = true;
+  V* kept;
+  POOLNB_HD void put(int64_t i, V v) { kept[i] = v; }
+  POOLNB_HD V get(int64_t i) const { return kept[i]; }
+};
+
+}  // namespace poolnb

@@ -1,0 +1,264 @@
+// One unit of work, as one thread sees it: its blocks of the input and the output, its parameters, its random numbers.
+// Who works on it derives from it: see windows.h and pairs.h.
+#pragma once
+
+#include "noise.h"
+#include "pack.h"
+#include "plan.h"
+
+namespace poolnb {
+
+template <class Op, class T>
+class Unit {
+ protected:
+  using V = Pack<T>;
+  using Window = typename Op::template Window<V>;
+  static constexpr int64_t lanes = Plan<T>::lanes;
+
+  explicit Unit(const Plan<T>& plan) : p_(plan), q_(plan.q), w_(plan.w), masked_(!plan.inside || plan.q.mask.data) {
+    const int64_t taps = w_.taps();
+    for (int64_t d = 0; d < w_.kernel[0]; ++d)
+      for (int64_t h = 0; h < w_.kernel[1]; ++h)
+        for (int64_t w = 0; w < w_.kernel[2]; ++w) {
+          const int64_t at[3] = {d * w_.dilation[0], h * w_.dilation[1], w * w_.dilation[2]};
+          read_.push_back(p_.read.at(at[0], at[1], at[2]));
+          valid_.push_back(masked_ ? p_.in.at(at[0], at[1], at[2]) : 0);
+          sum_.push_back(p_.sum.at(at[0], at[1], at[2]));
+        }
+    for (int i = 0; i < Op::inputs; ++i) {
+      x_block_[i] = Buffer<T>(p_.direct_in ? 0 : p_.in.size);
+      sum_block_[i] = Buffer<T>(!p_.backward || p_.direct_sum ? 0 : p_.in.size);
+    }
+    y_block_ = Buffer<T>(p_.direct_out ? 0 : p_.out.size);
+    valid_block_ = Buffer<T>(masked_ ? p_.in.size : lanes);
+    valid_block_.fill(1);
+    if (!p_.channels) active_ = Buffer<T>(p_.out.size);
+    for (int i = 0; i < Op::parameters; ++i) {
+      parameter_[i] = Buffer<T>(q_.channelwise[i] ? round_up(p_.chunk, lanes) : p_.out.size);
+      parameter_sum_[i] = Buffer<T>(!p_.backward ? 0 : q_.channelwise[i] ? round_up(p_.chunk, lanes) : p_.out.size);
+    }
+    counted_ = Buffer<T>(p_.backward && p_.halo && q_.want_parameters ? p_.out.size : 0);
+    memo_ = Buffer<T>(p_.backward ? taps * lanes : 0);
+    noise_block_ = Buffer<T>(Op::noise == 2 ? taps * p_.out.size : Op::noise * p_.out.size);
+  }
+
+  void start(int64_t unit) {
+    const int64_t band = unit / (q_.batch * p_.chunks), rest = unit % (q_.batch * p_.chunks);
+    n_ = rest / p_.chunks;
+    c_ = rest % p_.chunks * p_.chunk;
+    count_ = std::min(p_.chunk, q_.channels - c_);
+    if (band != band_) start_band(band);
+    const Box box = input_box();
+    for (int i = 0; i < Op::inputs && !p_.direct_in && !p_.pairs; ++i)
+      read_block(x_block_[i].data(), p_.in, box, q_.input[i], n_, c_, count_);
+    if (q_.mask.data) read_block(valid_block_.data(), p_.in, box, q_.mask, n_, c_, count_);
+    for (int i = 0; i < Op::parameters; ++i) {
+      parameter_sum_[i].zero();
+      if (q_.channelwise[i]) {
+        const View& v = q_.parameter[i];
+        with_type(v.dtype, v.data, [&](auto* from) {
+          read_line(parameter_[i].data(), 1, from + v.offset(n_, c_, 0, 0, 0), v.stride[1], count_);
+        });
+      } else {
+        read_block(parameter_[i].data(), p_.out, window_box(0), q_.parameter[i], n_, c_, count_);
+      }
+    }
+    if (Op::noise && q_.options.draws) draw();
+    // Rows of windows, and the packs of each; along windows everything is one row.
+    packs_ = p_.channels ? (count_ + lanes - 1) / lanes
+                         : (p_.out.at(windows_[0] - 1, windows_[1] - 1, windows_[2] - 1) + lanes) / lanes;
+  }
+
+  // The random numbers of the unit's windows: made in the order of their positions, then laid out.
+  void draw() {
+    const int64_t plane = w_.output[0] * w_.output[1] * w_.output[2], row = w_.output[2];
+    const int64_t begin = (first_[0] * w_.output[1] + first_[1]) * row;
+    const int64_t n = windows_[0] * windows_[1] * row, draws = Op::noise == 2 ? w_.taps() : 1;
+    const PhiloxKeys keys(q_.options.seed);
+    if (p_.channels && (Op::noise == 2 || plane % 4 == 0)) return draw_across(begin, n, keys);
+    // The block itself, where rows of windows follow each other in it without a gap.
+    const bool direct = !p_.channels && (windows_[0] * windows_[1] == 1 || p_.out.step[1] == row) &&
+                        (windows_[0] == 1 || p_.out.step[0] == windows_[1] * row);
+    if (!direct && drawn_.size() < draws * count_ * n) drawn_ = Buffer<T>(draws * count_ * n);
+    const int64_t together = n == plane ? count_ : 1;  // channels whose windows follow each other
+    for (int64_t k = 0; k < count_; k += together) {
+      const uint64_t position = (n_ * q_.channels + c_ + k) * plane + begin;
+      T* to = direct ? noise_block_.data() : drawn_.data() + k * n;
+      const int64_t step = direct ? p_.out.size : count_ * n;  // between taps
+      if constexpr (Op::noise == 1) draw_windows(to, position, together * n, keys, Op::stream);
+      if constexpr (Op::noise == 2) draw_taps(to, step, draws, position, together * n, keys, Op::stream);
+    }
+    if (direct) return;
+    View v;
+    v.dtype = dtype_of<T>;
+    const int64_t stride[5] = {0, n, windows_[1] * row, row, 1};
+    std::copy_n(stride, 5, v.stride);
+    Box box;
+    for (int a = 0; a < 3; ++a) box.first[a] = 0, box.extent[a] = box.size[a] = windows_[a];
+    for (int64_t i = 0; i < draws; ++i) {
+      v.data = drawn_.data() + i * count_ * n;
+      read_block(noise_block_.data() + i * p_.out.size, p_.out, box, v, 0, 0, count_);
+    }
+  }
+
+  // One lane per channel, windows `begin` .. `begin + n - 1`: noise is made where it is used.
+  void draw_across(int64_t begin, int64_t n, const PhiloxKeys& keys) {
+    const int64_t plane = w_.output[0] * w_.output[1] * w_.output[2], width = p_.out.step[2];
+    for (int64_t l = 0; l < count_; l += lanes) {
+      const uint64_t first = (n_ * q_.channels + c_ + l) * plane + begin;
+      T* to = noise_block_.data() + l;
+      if constexpr (Op::noise == 1) draw_windows_across(to, width, first, n, plane, keys, Op::stream);
+      if constexpr (Op::noise == 2)
+        draw_taps_across(to, width, p_.out.size, w_.taps(), first, n, plane, keys, Op::stream);
+    }
+  }
+
+  // Which windows; which taps are valid, in every image and channel.
+  void start_band(int64_t band) {
+    band_ = band;
+    for (int a = 0; a < 3; ++a) first_[a] = 0, windows_[a] = w_.output[a];
+    own_ = band * p_.band;
+    first_[p_.axis] = std::max<int64_t>(0, own_ - p_.halo);
+    windows_[p_.axis] = std::min(own_ + p_.band, w_.output[p_.axis]) - first_[p_.axis];
+    y_block_.zero();
+    counted_.zero();
+    if (!p_.channels) {
+      active_.zero();
+      each_window([&](int64_t d, int64_t h, int64_t w) { active_.data()[p_.out.at(d, h, w)] = 1; });
+    }
+    if (!masked_) return;
+    const Box box = input_box();
+    valid_block_.fill(1);
+    const int64_t width = p_.channels ? p_.in.step[2] : 1;
+    for (int64_t d = 0; d < box.extent[0]; ++d)
+      for (int64_t h = 0; h < box.extent[1]; ++h)
+        for (int64_t w = 0; w < box.extent[2]; ++w) {
+          if (in_input(box, 0, d) && in_input(box, 1, h) && in_input(box, 2, w)) continue;
+          std::fill_n(valid_block_.data() + p_.in.at(d, h, w), width, T(0));
+        }
+    find_plain();
+  }
+
+  static bool in_input(const Box& box, int a, int64_t at) {
+    return box.first[a] + at >= 0 && box.first[a] + at < box.size[a];
+  }
+
+  // Packs without a tap that is not valid; along channels, one entry per window.
+  void find_plain() {
+    plain_.clear();
+    const T* valid = valid_block_.data();
+    const auto all = [&](int64_t at, int64_t n) {
+      for (const int64_t tap : valid_)
+        for (int64_t i = 0; i < n; ++i)
+          if (valid[at + tap + i] == 0) return false;
+      return true;
+    };
+    if (p_.channels) {
+      each_window([&](int64_t d, int64_t h, int64_t w) { plain_.push_back(all(place(p_.in, d, h, w), 1)); });
+    } else {
+      const int64_t end = p_.out.at(windows_[0] - 1, windows_[1] - 1, windows_[2] - 1);
+      for (int64_t at = 0; at <= end; at += lanes) plain_.push_back(all(at, lanes));
+    }
+  }
+
+  template <class Each>
+  void each_window(const Each& each) const {
+    for (int64_t d = 0; d < windows_[0]; ++d)
+      for (int64_t h = 0; h < windows_[1]; ++h)
+        for (int64_t w = 0; w < windows_[2]; ++w) each(d, h, w);
+  }
+
+  // Where a window of the block starts.
+  int64_t place(const Layout& l, int64_t d, int64_t h, int64_t w) const {
+    return l.at(d * w_.stride[0], h * w_.stride[1], w * w_.stride[2]);
+  }
+
+  Box input_box() const {
+    Box box;
+    for (int a = 0; a < 3; ++a) {
+      box.first[a] = w_.first(a, first_[a]);
+      box.extent[a] = w_.stride[a] * (windows_[a] - 1) + w_.span(a);
+      box.size[a] = w_.size[a];
+    }
+    return box;
+  }
+
+  // The block's windows from number `skip` of the bands' axis on.
+  Box window_box(int64_t skip) const {
+    Box box;
+    for (int a = 0; a < 3; ++a) {
+      box.first[a] = first_[a] + (a == p_.axis ? skip : 0);
+      box.extent[a] = windows_[a] - (a == p_.axis ? skip : 0);
+      box.size[a] = w_.output[a];
+    }
+    return box;
+  }
+
+  // The tensor's memory at the block's first position or window.
+  T* tensor(const View& v) const {
+    const bool input = v.data != q_.output.data && v.data != q_.grad.data;
+    const int64_t s[3] = {input ? w_.stride[0] : 1, input ? w_.stride[1] : 1, input ? w_.stride[2] : 1};
+    return static_cast<T*>(v.data) + v.offset(n_, c_, first_[0] * s[0], first_[1] * s[1], first_[2] * s[2]);
+  }
+
+  // ---- a pack of windows ------------------------------------------------------------------------------------------
+
+  // Where one pack of windows lies in the blocks, and its number in `plain_` and `active_`.
+  struct Place {
+    int64_t number, x, valid, sum, y, lane;
+  };
+
+  POOLNB_HD void read_parameters(Window& w, const Place& at) const {
+    for (int i = 0; i < Op::parameters; ++i) {
+      const T* from = parameter_[i].data();
+      if (!q_.channelwise[i]) w.parameter[i] = load<V>(from + out_place(at));
+      else w.parameter[i] = p_.channels ? load<V>(from + at.lane) : splat<V>(from[0]);
+    }
+  }
+
+  const T* noise(const Place& at) const { return Op::noise ? noise_block_.data() + out_place(at) : nullptr; }
+
+  // Lanes that hold a window, not the end of a row.
+  POOLNB_HD typename Traits<V>::Mask is_active(int64_t number) const {
+    if (p_.channels) return splat<V>(0) == splat<V>(0);
+    return load<V>(active_.data() + number * lanes) != splat<V>(0);
+  }
+
+  int64_t out_place(const Place& at) const { return p_.channels ? at.number * p_.out.step[2] + at.lane : at.x; }
+
+  // ---- what goes back ---------------------------------------------------------------------------------------------
+
+  void write_parameters(T* partial) {
+    const int64_t rows = q_.batch * p_.bands, row = band_ * q_.batch + n_;
+    const int64_t skip = own_ - first_[p_.axis];
+    for (int i = 0; i < Op::parameters; ++i) {
+      const T* sums = parameter_sum_[i].data();
+      if (!q_.channelwise[i]) {
+        const Box box = window_box(skip);
+        write_block(sums + skip * p_.out.step[p_.axis], p_.out, box, q_.grad_parameter[i], n_, c_, count_);
+        continue;
+      }
+      T* to = partial + (i * rows + row) * q_.channels + c_;
+      if (p_.channels) {
+        std::copy(sums, sums + count_, to);
+      } else {
+        *to = 0;
+        for (int64_t k = 0; k < lanes; ++k) *to += sums[k];
+      }
+    }
+  }
+
+  const Plan<T>& p_;
+  const Problem& q_;
+  const Windows& w_;
+  const bool masked_;                        // some tap may not be valid
+  std::vector<int64_t> read_, valid_, sum_;  // taps, from a window's place in the input, in `valid_block_`, in sums
+  Buffer<T> x_block_[kMaxInputs], sum_block_[kMaxInputs], y_block_, valid_block_, active_, counted_, memo_;
+  Buffer<T> noise_block_, drawn_;
+  Buffer<T> parameter_[kMaxParameters], parameter_sum_[kMaxParameters];
+  std::vector<char> plain_;
+  int64_t band_ = -1, own_ = 0, first_[3] = {0, 0, 0}, windows_[3] = {1, 1, 1};  // own_: first window that counts here
+  int64_t n_ = 0, c_ = 0, count_ = 0, packs_ = 0;
+};
+
+}  // namespace poolnb

@@ -1,0 +1,216 @@
+// Any windows: packs of them from the blocks of a unit, or from the tensor where it lies ready.
+//
+// Backward gathers: a unit owns the rows of the input's gradient where its windows start, and evaluates every window
+// that reaches them, those of the band before (the halo) included. Gradients of parameters are one partial per unit.
+#pragma once
+
+#include <array>
+
+#include "unit.h"
+
+namespace poolnb {
+
+template <class Op, class T>
+class AnyWindows : Unit<Op, T> {
+  using Base = Unit<Op, T>;
+  using typename Base::V, typename Base::Window, typename Base::Place;
+  using Base::lanes, Base::p_, Base::q_, Base::w_, Base::masked_, Base::read_, Base::valid_, Base::sum_,
+      Base::x_block_, Base::sum_block_, Base::y_block_, Base::valid_block_, Base::counted_, Base::memo_,
+      Base::parameter_sum_, Base::plain_, Base::band_, Base::own_, Base::first_, Base::windows_, Base::n_,
+      Base::c_, Base::count_, Base::packs_, Base::start, Base::tensor, Base::place, Base::window_box,
+      Base::read_parameters, Base::noise, Base::is_active, Base::out_place, Base::write_parameters;
+
+ public:
+  explicit AnyWindows(const Plan<T>& plan) : Base(plan) {}
+
+  void forward(int64_t unit) {
+    start(unit);
+    T* y = p_.direct_out ? tensor(q_.output) : y_block_.data();
+    fixed_taps([&](auto taps) { forward_windows<taps.value>(y); });
+    if (!p_.direct_out) write_block(y, p_.out, window_box(0), q_.output, n_, c_, count_);
+  }
+
+  // `partial` has one number per parameter, (band, image) and channel.
+  void backward(int64_t unit, T* partial) {
+    start(unit);
+    if (!p_.direct_sum && !p_.covered)
+      for (int i = 0; i < Op::inputs; ++i) sum_block_[i].zero();
+    if (!p_.direct_out) read_block(y_block_.data(), p_.out, window_box(0), q_.grad, n_, c_, count_);
+    const T* g = p_.direct_out ? tensor(q_.grad) : y_block_.data();
+    const bool covered = p_.covered;
+    fixed_taps([&](auto taps) {
+      if constexpr (taps.value == 4) covered ? backward_windows<4, true>(g) : backward_windows<4, false>(g);
+      else backward_windows<taps.value, false>(g);
+    });
+    for (int i = 0; i < Op::inputs && !p_.direct_sum; ++i)
+      if (q_.grad_input[i].data) write_sum(i);
+    if (q_.want_parameters) write_parameters(partial);
+  }
+
+ private:
+  // call(number of taps), as a constant where that is compiled apart, else 0.
+  template <class Call>
+  void fixed_taps(const Call& call) const {
+    if constexpr (Plan<T>::fixed) {
+      if (w_.taps() == 4) return call(std::integral_constant<int, 4>{});
+      if (w_.taps() == 9) return call(std::integral_constant<int, 9>{});
+    }
+    call(std::integral_constant<int, 0>{});
+  }
+
+  // ---- a pack of windows ------------------------------------------------------------------------------------------
+
+  template <class Each>
+  POOLNB_HD void each_pack(const Each& each) const {
+    if (!p_.channels) {
+      for (int64_t b = 0; b < packs_; ++b) each(Place{b, b * lanes, b * lanes, b * lanes, b * lanes, 0});
+      return;
+    }
+    int64_t number = 0;
+    for (int64_t d = 0; d < windows_[0]; ++d)
+      for (int64_t h = 0; h < windows_[1]; ++h) {
+        int64_t x = place(p_.read, d, h, 0), valid = place(p_.in, d, h, 0), sum = place(p_.sum, d, h, 0);
+        int64_t y = p_.write.at(d, h, 0);
+        for (int64_t w = 0; w < windows_[2]; ++w, ++number) {
+          for (int64_t l = 0; l < packs_ * lanes; l += lanes) each(Place{number, x + l, valid + l, sum + l, y + l, l});
+          x += p_.read.step[2] * w_.stride[2];
+          valid += p_.in.step[2] * w_.stride[2];
+          sum += p_.sum.step[2] * w_.stride[2];
+          y += p_.write.step[2];
+        }
+      }
+  }
+
+  // Look at a pack of windows in the cheapest way that is right, then `then(taps, active)`. A result that is not finite
+  // has seen an infinity, a NaN, an overflow or an empty window: false, to look again with care.
+  template <int K, class M, class Then>
+  POOLNB_HD bool look(Window& w, const T* const* x, const Place& at, M& memo, const Then& then) {
+    const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
+    if (!masked_ || (!q_.mask.data && plain_[at.number])) {
+      const T* from = x[0] + at.x;
+      const PackTaps<V, K, false> taps{read_.data(), nullptr, from, second, nullptr, noise(at), w_.taps(), p_.out.size};
+      Op::template look<false>(w, taps, q_.options, memo);
+      if (any(infinite_or_nan(Op::value(w)))) return false;
+      then(taps, Always{});
+    } else {
+      const auto taps = masked_taps<K>(x, at);
+      Op::template look<false>(w, taps, q_.options, memo);
+      const auto active = is_active(at.number);
+      if (any(infinite_or_nan(Op::value(w)) & active)) return false;
+      then(taps, active);
+    }
+    return true;
+  }
+
+  template <int K>
+  PackTaps<V, K, true> masked_taps(const T* const* x, const Place& at) const {
+    const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
+    const T* valid = valid_block_.data() + (masked_ ? at.valid : 0);
+    return {read_.data(), valid_.data(), x[0] + at.x, second, valid, noise(at), w_.taps(), p_.out.size};
+  }
+
+  // ---- forward ----------------------------------------------------------------------------------------------------
+
+  template <int K>
+  __attribute__((noinline)) void forward_windows(T* y) {
+    NoMemo none;
+    const auto x = inputs();
+    each_pack([&](const Place& at) {
+      Window w;
+      read_parameters(w, at);
+      if (!look<K>(w, x.data(), at, none, [](const auto&, auto) {})) look_with_care(w, x.data(), at, none);
+      store<V>(y + at.y, Op::value(w));
+    });
+  }
+
+  template <class M>
+  __attribute__((noinline)) void look_with_care(Window& w, const T* const* x, const Place& at, M& memo) const {
+    Op::template look<true>(w, masked_taps<0>(x, at), q_.options, memo);
+  }
+
+  std::array<const T*, kMaxInputs> inputs() const {
+    std::array<const T*, kMaxInputs> x{};
+    for (int i = 0; i < Op::inputs; ++i) x[i] = p_.direct_in ? tensor(q_.input[i]) : x_block_[i].data();
+    return x;
+  }
+
+  // ---- backward ---------------------------------------------------------------------------------------------------
+
+  // The incoming gradient of windows that count for parameters: not the halo's.
+  const T* counted(const T* g) {
+    const int64_t skip = own_ - first_[p_.axis];
+    if (!skip || !q_.want_parameters) return g;
+    const int64_t at = skip * p_.out.step[p_.axis];
+    read_block(counted_.data() + at, p_.out, window_box(skip), q_.grad, n_, c_, count_);
+    return counted_.data();
+  }
+
+  template <int K, bool covered>
+  __attribute__((noinline)) void backward_windows(const T* g) {
+    Memo<V, K> memo;
+    if constexpr (K == 0) memo.kept = reinterpret_cast<V*>(memo_.data());
+    const auto x = inputs();
+    T* to[kMaxInputs];
+    for (int i = 0; i < Op::inputs; ++i) to[i] = p_.direct_sum ? tensor(q_.grad_input[i]) : sum_block_[i].data();
+    const T* g_counted = counted(g);
+    each_pack([&](const Place& at) {
+      Window w;
+      read_parameters(w, at);
+      const V gy = load<V>(g + at.y), gp = g_counted == g ? gy : load<V>(g_counted + out_place(at));
+      const bool done = look<K>(w, x.data(), at, memo, [&](const auto& taps, auto active) {
+        add_slopes<false, covered>(w, taps, memo, at, active, gy, gp, to);
+      });
+      if (!done) backward_with_care(w, x.data(), at, gy, gp, to);
+    });
+  }
+
+  __attribute__((noinline)) void backward_with_care(Window& w, const T* const* x, const Place& at, V gy, V gp,
+                                                    T* const* to) {
+    Memo<V, 0> memo{reinterpret_cast<V*>(memo_.data())};
+    look_with_care(w, x, at, memo);
+    if (p_.covered) add_slopes<true, true>(w, masked_taps<0>(x, at), memo, at, is_active(at.number), gy, gp, to);
+    else add_slopes<true, false>(w, masked_taps<0>(x, at), memo, at, is_active(at.number), gy, gp, to);
+  }
+
+  template <bool careful, bool covered, class Taps, class M, class Active>
+  POOLNB_HD void add_slopes(const Window& w, const Taps& taps, const M& memo, const Place& at, Active active, V gy,
+                            V gp, T* const* to) {
+    V own[Op::parameters + 1];
+    for (int i = 0; i <= Op::parameters; ++i) own[i] = splat<V>(0);
+    const int64_t n = taps.count();
+    POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) {
+      const V second = Op::inputs > 1 ? taps.second(i) : splat<V>(0);
+      V d_second = splat<V>(0);
+      const V dx = Op::template slope<careful>(w, taps.x(i), second, memo.get(i), i, q_.options, own, d_second);
+      add_to<covered>(to[0] + at.sum + sum_[i], select(taps.valid(i) & active, gy * dx, splat<V>(0)));
+      if (Op::inputs > 1)
+        add_to<covered>(to[1] + at.sum + sum_[i], select(taps.valid(i) & active, gy * d_second, splat<V>(0)));
+    }
+    if (!q_.want_parameters) return;
+    Op::template finish<careful>(w, own);
+    for (int i = 0; i < Op::parameters; ++i) {
+      T* sum = parameter_sum_[i].data() + (!q_.channelwise[i] ? out_place(at) : p_.channels ? at.lane : 0);
+      store<V>(sum, load<V>(sum) + select(active, gp * own[i], splat<V>(0)));
+    }
+  }
+
+  template <bool only>
+  static POOLNB_HD void add_to(T* sum, V part) { store<V>(sum, only ? part : load<V>(sum) + part); }
+
+  // The rows that this unit owns: from its first window to the next band's, and what no window covers.
+  void write_sum(int i) {
+    const int a = p_.axis;
+    Box box;
+    for (int b = 0; b < 3; ++b) {
+      box.first[b] = w_.first(b, b == a ? own_ : 0);
+      box.extent[b] = w_.size[b] - box.first[b];
+      box.size[b] = w_.size[b];
+    }
+    if (band_ + 1 < p_.bands) box.extent[a] = p_.band * w_.stride[a];
+    const int64_t skip = (own_ - first_[a]) * w_.stride[a];
+    const int64_t at[3] = {a == 0 ? skip : 0, a == 1 ? skip : 0, 0};
+    write_block(sum_block_[i].data() + p_.in.at(at[0], at[1], at[2]), p_.in, box, q_.grad_input[i], n_, c_, count_);
+  }
+};
+
+}  // namespace poolnb
