@@ -21,7 +21,12 @@ from .training import Job, _optimizer, prepared
 
 TURNS = 15
 POOLERS = [name for name in poolnb.list_pools() if name != "swap"]  # swap is soft under another name
-PLAN = [{"dataset": "cifar10", "batch_size": 64, "turns": TURNS, "seed": seed} for seed in range(5)]
+THREADS = (1, 2)
+PLAN = [
+    {"dataset": "cifar10", "batch_size": 64, "turns": TURNS, "threads": threads, "seed": seed}
+    for threads in THREADS
+    for seed in range(5)
+]
 
 
 def measure(parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -37,7 +42,7 @@ def measure(parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]
             steps[pooler], kept[pooler], hashes = _Step(job), _bytes_kept(job), job.hashes
     times: dict[str, list[float]] = {pooler: [] for pooler in POOLERS}
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(parameters["threads"])
     for turn in range(parameters["turns"] + 2):  # the first two warm up
         for pooler in POOLERS:
             start = time.perf_counter()

@@ -151,7 +151,11 @@ def test_sampling_in_the_test_draws():
 
 def test_the_cost_of_a_step_is_measured_for_every_pooler(monkeypatch):
     monkeypatch.setattr(training_cost, "POOLERS", ["max", "soft"])
-    values, _ = training_cost.measure({"dataset": "digits", "batch_size": 64, "turns": 3, "seed": 0})
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    parameters = {"dataset": "digits", "batch_size": 64, "turns": 3, "threads": 2, "seed": 0}
+    values, _ = training_cost.measure(parameters)
+    assert asked[-2:] == [2, torch.get_num_threads()]
     assert set(values["milliseconds"]) == set(values["kept"]) == {"max", "soft"}
     assert all(0 < value < 10_000 for value in values["milliseconds"].values())
     # The three maps before the pools (float32), at the least, are kept whatever the pooler.
