@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poolnb import functional, native
+from poolnb.ops.philox import Seed
 
 Run = Callable[[], Any]
 
@@ -161,7 +162,7 @@ def _arguments(name: str, x: Tensor, own: dict[str, Any]) -> list[Any]:
     """The op's own arguments after input and mask, from those of the function."""
     c = x.size(1)
     dtype = torch.promote_types(x.dtype, torch.float32)
-    seed = torch.tensor(own["seed"]) if "seed" in own else None
+    seed = Seed(torch.tensor(own["seed"])) if "seed" in own else None
     return {
         "soft": lambda: [torch.ones(c, dtype=dtype, device=x.device), False],
         "auto": lambda: [own["beta"], False],
