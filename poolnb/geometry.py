@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -218,46 +218,54 @@ def gather(x: Tensor, geometry: Geometry, fill: float | bool = 0) -> Tensor:
     if geometry.single:
         return x.flatten(2).movedim(2, 0).reshape(geometry.taps, x.size(0), x.size(1), *(1,) * n)
     channels_last = memory_format(x) != torch.contiguous_format
-    for dim in range(n):
-        x = _unfold(x, geometry, dim, fill)
+    x = pad(x, geometry, fill)
+    for dim in range(n):  # each appends one axis, with the taps of that dimension
+        x = x.unfold(2 + dim, geometry.span[dim], geometry.stride[dim])[..., :: geometry.dilation[dim]]
     x = x.permute(*range(2 + n, 2 + 2 * n), *range(2 + n))
     if channels_last:
         return x.movedim(n + 1, -1).flatten(0, n - 1).movedim(-1, 2)
     return x.flatten(0, n - 1)
 
 
-def _unfold(x: Tensor, geometry: Geometry, dim: int, fill: float | bool) -> Tensor:
-    """Append one axis with the taps of spatial dimension ``dim``."""
-    left, axis = geometry.padding[dim], 2 + dim
-    right = geometry.reach[dim] - geometry.size[dim] - left
-    if left or right > 0:
-        below = [0, 0] * (x.dim() - 1 - axis)
-        x = F.pad(x, [*below, left, max(right, 0)], value=fill)
-    step = geometry.dilation[dim]
-    return x.unfold(axis, geometry.span[dim], geometry.stride[dim])[..., ::step]
-
-
 def scatter(g: Tensor, geometry: Geometry) -> Tensor:
     """The adjoint of :func:`gather`: add (taps, N, C, *output) back to (N, C, *size)."""
-    n, (batch, channels) = geometry.dims, g.shape[1:3]
+    batch, channels = g.shape[1:3]
     if geometry.single:
         return g.flatten(3).squeeze(3).movedim(0, 2).reshape(batch, channels, *geometry.size)
     extent = [p + max(s, r - p) for p, s, r in zip(geometry.padding, geometry.size, geometry.reach, strict=True)]
     shape, layout = (batch, channels, *extent), memory_format(g[0])
     padded = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=layout).zero_()
-    for tap, offsets in enumerate(product(*map(range, geometry.kernel))):
-        target = padded
-        for dim in range(n):
-            start, step = offsets[dim] * geometry.dilation[dim], geometry.stride[dim]
-            stop = start + (geometry.output[dim] - 1) * step + 1
-            target = target[(slice(None),) * (2 + dim) + (slice(start, stop, step),)]
+    for tap, target in enumerate(tap_views(padded, geometry)):
         if geometry.disjoint:
             target.copy_(g[tap])
         else:
             target.add_(g[tap])
-    for dim in range(n):
+    return crop(padded, geometry)
+
+
+def pad(x: Tensor, geometry: Geometry, fill: float | bool = 0) -> Tensor:
+    """(N, C, *size) with ``fill`` around it, as far as windows reach; ``x`` itself where they stay inside."""
+    sizes = zip(geometry.padding, geometry.reach, geometry.size, strict=True)
+    margins = [(before, max(0, reach - size - before)) for before, reach, size in sizes]
+    return F.pad(x, [m for pair in reversed(margins) for m in pair], value=fill) if any(map(any, margins)) else x
+
+
+def crop(padded: Tensor, geometry: Geometry) -> Tensor:
+    """The inverse of :func:`pad`, as a view."""
+    for dim in range(geometry.dims):
         padded = padded.narrow(2 + dim, geometry.padding[dim], geometry.size[dim])
     return padded
+
+
+def tap_views(padded: Tensor, geometry: Geometry) -> Iterator[Tensor]:
+    """Views (N, C, *output) of what :func:`pad` gives: one tap of all windows after the other, row-major."""
+    for tap in product(*map(range, geometry.kernel)):
+        view = padded
+        for dim in range(geometry.dims):
+            start, step = tap[dim] * geometry.dilation[dim], geometry.stride[dim]
+            stop = start + (geometry.output[dim] - 1) * step + 1
+            view = view[(slice(None),) * (2 + dim) + (slice(start, stop, step),)]
+        yield view
 
 
 def valid_taps(mask: Tensor | None, geometry: Geometry, device: torch.device) -> Tensor | None:

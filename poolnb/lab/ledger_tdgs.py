@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from .config import RunConfig
+from .data import DATASETS
 from .evidence import FAILS, HOLDS, UNTESTED, Finding, above, by_seed, gap, select, table
 from .records import Record
 from .statistics import mean_interval
 
 RECIPE = ("recipe", "comparison")
-TITLES = {"cifar10": "CIFAR-10", "mnist": "MNIST"}
+TITLES = {name: DATASETS[name].title for name in ("cifar10", "mnist")}
 CLAIMED = {"cifar10": 3.0, "mnist": 0.5}  # points that the slides state "on average"
 INITS = (0.5, 1.0, 1.5, 2.0, 3.0)
 Values = dict[int, float]

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from .config import RunConfig
+from .data import DATASETS
 from .evidence import planned, records_in
-from .ledger_tdgs import TITLES, recipe_name
+from .ledger_tdgs import recipe_name
 from .pages import where
 from .records import Record
 
@@ -35,7 +36,7 @@ class Progress:
         for dataset in dict.fromkeys(config.dataset for config in self.plan):
             wanted, lacking = ([c for c in runs if c.dataset == dataset] for runs in (self.plan, self.missing))
             names = "all" if len(lacking) == len(wanted) else ", ".join(_groups(wanted, lacking))
-            parts += [f"{TITLES.get(dataset, dataset)}: {names}"] if lacking else []
+            parts += [f"{DATASETS[dataset].title}: {names}"] if lacking else []
         return "; ".join(parts) or "none"
 
 

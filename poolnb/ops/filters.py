@@ -6,15 +6,10 @@ taps, where a weight of 0 makes nothing even of an infinite one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import product
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from poolnb.geometry import Geometry, scatter
+from poolnb.geometry import Geometry, crop, pad, scatter, tap_views
 from poolnb.ops.taps import accumulate, channelwise, finite, open_windows, per_channel_sum, tame
 
 
@@ -24,8 +19,7 @@ def respond(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor) -
         taps, _ = open_windows(x, mask, windows)
         per_tap = _per_tap(windows, weight)
         return (per_tap * taps).masked_fill((per_tap == 0) & taps.isinf(), 0).sum(0)
-    padded = _padded(windows, x, mask)
-    views = zip(_per_channel(windows, weight), _tap_views(windows, padded), strict=True)
+    views = zip(_per_channel(windows, weight), tap_views(_padded(windows, x, mask), windows), strict=True)
     first, tap = next(views)
     response = first * tap
     for own, tap in views:
@@ -46,32 +40,17 @@ def respond_backward(
         if valid is not None:
             slope = slope * valid.to(slope.dtype)
         return grad_x + scatter(slope, windows), (grad * finite(taps)).transpose(1, 2).flatten(2).sum(2).t()
-    padded, grad_padded, sums = _padded(windows, x, mask), _padded(windows, grad_x, None), []
-    views = zip(_tap_views(windows, padded), _tap_views(windows, grad_padded), strict=True)
+    grad_padded, sums = pad(grad_x, windows), []
+    views = zip(tap_views(_padded(windows, x, mask), windows), tap_views(grad_padded, windows), strict=True)
     for own, (tap, grad_tap) in zip(_per_channel(windows, weight), views, strict=True):
         grad_tap.addcmul_(own, grad)
         sums.append(per_channel_sum(grad * tap))
-    for dim, (before, size) in enumerate(zip(windows.padding, windows.size, strict=True), 2):
-        grad_padded = grad_padded.narrow(dim, before, size)
-    return grad_padded if mask is None else grad_padded.masked_fill(~mask, 0), torch.stack(sums, 1)
+    grad_x = crop(grad_padded, windows)
+    return grad_x if mask is None else grad_x.masked_fill(~mask, 0), torch.stack(sums, 1)
 
 
 def _padded(windows: Geometry, x: Tensor, mask: Tensor | None) -> Tensor:
-    """``x`` with zeros where it is masked and as far around it as windows reach."""
-    x = accumulate(x)
-    if mask is not None:
-        x = x.masked_fill(~mask, 0)
-    sizes = zip(windows.padding, windows.reach, windows.size, strict=True)
-    margins = [(before, max(0, reach - size - before)) for before, reach, size in sizes]
-    return x if not any(map(any, margins)) else F.pad(x, [m for pair in reversed(margins) for m in pair])
-
-
-def _tap_views(windows: Geometry, padded: Tensor) -> Iterator[Tensor]:
-    """Tap after tap, row-major, that tap of all windows: (N, C, *output)."""
-    for tap in product(*map(range, windows.kernel)):
-        steps = zip(tap, windows.dilation, windows.output, windows.stride, strict=True)
-        where: list[Any] = [slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, o, s in steps]
-        yield padded[(..., *where)]
+    return pad(accumulate(x if mask is None else x.masked_fill(~mask, 0)), windows)
 
 
 def _per_channel(windows: Geometry, weight: Tensor) -> list[Tensor]:

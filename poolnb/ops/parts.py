@@ -1,6 +1,6 @@
 """A large batch is worked on in parts, because the PyTorch kernels hold the taps of all windows that they work on.
 
-Without it a window of 7 x 7 at stride 1 would take a hundred times the input's memory.
+Those of windows of 7 x 7 at stride 1, for example, are 49 times the input.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class PoolOp:
         batched: Sequence[str] = (),
     ) -> None:
         self.batched = ("input", "mask", *batched)
-        self.split = [name in (*self.batched, "seed") for name in ("input", "mask", *tensors, *["seed"] * sampled)]
+        self.may_be_cut = [name in (*self.batched, "seed") for name in ("input", "mask", *tensors, *["seed"] * sampled)]
         self.name, self.forward, self.backward = name, forward, backward
         self.n_tensors, self.sampled = len(tensors), sampled
         self.first = 2 + self.n_tensors + sampled  # where the geometry begins: tensors stand before it
@@ -75,16 +75,14 @@ class PoolOp:
         if torch.onnx.is_in_onnx_export():  # ONNX has no operator of ours: let the trace see the PyTorch kernel
             self._refuse_onnx_draw(own[:n])
             return _in_layout_of(input, self.forward(w, input, mask, *own))
-        geometry = (w.kernel, w.stride, w.padding, w.dilation, w.output)
-        return self._call(self.op, input, mask, *own[:n], *geometry, *own[n:])
+        return self._call(self.op, input, mask, *own[:n], *_flat(w), *own[n:])
 
     def gradient(self, grad: Tensor, input: Tensor, mask: Tensor | None, windows: Geometry, *own: Any) -> Any:
         """The gradients of ``input`` and of the operator's tensors, for an operator that is made of this one."""
         if torch._C._are_functorch_transforms_active():  # that backward is being differentiated: see `second` below
             return self.backward(windows, True, grad, input, mask, *own)
-        w, n = windows, self.first - 2
-        geometry = (w.kernel, w.stride, w.padding, w.dilation, w.output)
-        return self.backward_op(True, grad, input, mask, *own[:n], *geometry, *own[n:])
+        n = self.first - 2
+        return self.backward_op(True, grad, input, mask, *own[:n], *_flat(windows), *own[n:])
 
     def _call(self, op: Any, *args: Any) -> Any:
         # torch.func cannot see through an op's registered gradient; the same rules as a Function serve it.
@@ -116,7 +114,7 @@ class PoolOp:
 
     def _part(self, own: Sequence[Any], part: slice) -> list[Any]:
         """(input, mask, *tensors, [seed,] *attributes) for one part of the batch."""
-        cut = (part_of(a, part, batched) for a, batched in zip(own[: self.first], self.split, strict=True))
+        cut = (part_of(a, part, batched) for a, batched in zip(own[: self.first], self.may_be_cut, strict=True))
         return [*cut, *own[self.first :]]
 
     def _forward_in_parts(self, windows: Geometry, own: Sequence[Any]) -> Tensor:
@@ -142,7 +140,7 @@ class PoolOp:
             grads = self._as_tuple(self.backward(windows, param_grads, grad[part], *self._part(own, part)))
             sums[0][part] = grads[0]
             if param_grads:
-                for total, g, batched in zip(sums[1:], grads[1:], self.split[2:], strict=False):
+                for total, g, batched in zip(sums[1:], grads[1:], self.may_be_cut[2:], strict=False):
                     part_of(total, part, batched).add_(g)
         return sums
 
@@ -222,6 +220,11 @@ class PoolOp:
         rule = _batching_rule(op, partial(self._call, op), batched)
         torch.library.register_vmap(op, rule, lib=LIBRARY)
         self._functions[op] = _function(op, gradient, save, rule)
+
+
+def _flat(w: Geometry) -> tuple[tuple[int, ...], ...]:
+    """The windows as the ops take them; the size is the input's."""
+    return w.kernel, w.stride, w.padding, w.dilation, w.output
 
 
 def _function(op: Any, gradient: Any, save: Any, rule: Any) -> type[torch.autograd.Function]:
