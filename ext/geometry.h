@@ -56,6 +56,11 @@ struct View {
   }
 };
 
+// The CPU sums the gradient of a parameter that all images share over groups of so many images; their number depends on
+// the batch alone, and so do results.
+inline int64_t images_of_a_group(int64_t batch) { return batch > 16 ? (batch + 15) / 16 : 1; }
+inline bool shared_by_images(const View& parameter) { return parameter.data && parameter.stride[0] == 0; }
+
 constexpr int kMaxInputs = 2, kMaxParameters = 2;
 
 // An operator's own numbers, in the schema's order, and the seed of those that draw.

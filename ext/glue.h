@@ -319,7 +319,10 @@ void backward_kernel(StableIValue* stack, uint64_t, uint64_t) {
     const bool second = i < s.inputs - 1;
     const int parameter = i - (s.inputs - 1);
     const bool reduced = Backend::reduces && !second && q.channelwise[parameter];
-    own.emplace_back(call.tensors[i], second ? sizes(call.input) : output_size(call), reduced, call.last, want);
+    Sizes full = second ? sizes(call.input) : output_size(call);
+    if (Backend::reduces && !second && shared_by_images(q.parameter[parameter]))
+      full[0] = (q.batch + images_of_a_group(q.batch) - 1) / images_of_a_group(q.batch);
+    own.emplace_back(call.tensors[i], full, reduced, call.last, want);
     if (!want) continue;
     if (second && gaps) own.back().zero();
     (second ? q.grad_input[1] : q.grad_parameter[parameter]) = own.back().target();

@@ -12,6 +12,7 @@ import math
 import numbers
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -105,7 +106,28 @@ def resolve(
         TypeError: an argument is not an int or a sequence of ints (``ceil_mode``: not a bool).
         ValueError: a wrong number of entries, an entry out of range, or an input too small for one window.
     """
-    size, dims = tuple(size), len(size)
+    arguments = (tuple(size), kernel_size, stride, padding, dilation, ceil_mode)
+    if torch.compiler.is_compiling() or not all(map(_is_plain, arguments)):
+        return _resolve(*arguments)
+    return _remembered(*arguments)  # a network asks the same few questions in every step
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether equal values of the same type mean the same: not so for (1.0,) and (1,), nor for a traced size."""
+    if type(value) is tuple:
+        return all(type(v) is int for v in value)
+    return value is None or type(value) in (int, bool)
+
+
+def _resolve(
+    size: tuple[int, ...],
+    kernel_size: IntOrSizes | None,
+    stride: IntOrSizes | None,
+    padding: IntOrSizes,
+    dilation: IntOrSizes,
+    ceil_mode: bool,
+) -> Geometry:
+    dims = len(size)
     checked = check_sizes(dims, kernel_size, stride, padding, dilation, ceil_mode)
     if checked is None:
         ones, zeros = (1,) * dims, (0,) * dims
@@ -118,6 +140,9 @@ def resolve(
             f"dilation={dilations}; the output size would be {output}, and every entry must be at least 1"
         )
     return Geometry(size, kernel, strides, pads, dilations, output)
+
+
+_remembered = lru_cache(maxsize=1024, typed=True)(_resolve)
 
 
 def check_sizes(

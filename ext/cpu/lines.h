@@ -130,22 +130,50 @@ POOLNB_HD void weave(const V even, const V odd, V& a, V& b, std::index_sequence<
   b = __builtin_shufflevector(even, odd, (i % 2 * n + i / 2 + n / 2)...);
 }
 
-template <class T, class S>
-inline void read_pairs(T* even, T* odd, const S* from, int64_t n) {
-  using V = Pack<T>;
-  constexpr int64_t lanes = Traits<V>::lanes;
-  if constexpr (std::is_same_v<T, S>) {
-    if (n >= lanes) {
-      for (int64_t i = 0; i < n; i += lanes) {
-        const int64_t at = i + lanes <= n ? i : n - lanes;
-        V e, o;
-        unweave(load<V>(from + 2 * at), load<V>(from + 2 * at + lanes), e, o, std::make_index_sequence<lanes>());
-        store<V>(even + at, e);
-        store<V>(odd + at, o);
-      }
-      return;
+template <class T, int64_t lanes>
+struct Vector {
+  typedef T type __attribute__((vector_size(lanes * sizeof(T))));
+};
+
+// Lines shorter than `lanes` go with fewer at once.
+template <int64_t lanes, class T>
+inline void read_pairs_by(T* even, T* odd, const T* from, int64_t n) {
+  if constexpr (lanes == 1) {
+    if (n) *even = from[0], *odd = from[1];
+  } else {
+    if (n < lanes) return read_pairs_by<lanes / 2>(even, odd, from, n);
+    for (int64_t i = 0; i < n; i += lanes) {
+      const int64_t at = i + lanes <= n ? i : n - lanes;
+      typename Vector<T, lanes>::type a, b, e, o;
+      std::memcpy(&a, from + 2 * at, sizeof a);
+      std::memcpy(&b, from + 2 * at + lanes, sizeof b);
+      unweave(a, b, e, o, std::make_index_sequence<lanes>());
+      std::memcpy(even + at, &e, sizeof e);
+      std::memcpy(odd + at, &o, sizeof o);
     }
   }
+}
+template <int64_t lanes, class T>
+inline void write_pairs_by(T* to, const T* even, const T* odd, int64_t n) {
+  if constexpr (lanes == 1) {
+    if (n) to[0] = *even, to[1] = *odd;
+  } else {
+    if (n < lanes) return write_pairs_by<lanes / 2>(to, even, odd, n);
+    for (int64_t i = 0; i < n; i += lanes) {
+      const int64_t at = i + lanes <= n ? i : n - lanes;
+      typename Vector<T, lanes>::type a, b, e, o;
+      std::memcpy(&e, even + at, sizeof e);
+      std::memcpy(&o, odd + at, sizeof o);
+      weave(e, o, a, b, std::make_index_sequence<lanes>());
+      std::memcpy(to + 2 * at, &a, sizeof a);
+      std::memcpy(to + 2 * at + lanes, &b, sizeof b);
+    }
+  }
+}
+
+template <class T, class S>
+inline void read_pairs(T* even, T* odd, const S* from, int64_t n) {
+  if constexpr (std::is_same_v<T, S>) return read_pairs_by<Traits<Pack<T>>::lanes>(even, odd, from, n);
   for (int64_t i = 0; i < n; ++i) {
     even[i] = T(number(from[2 * i]));
     odd[i] = T(number(from[2 * i + 1]));
@@ -154,20 +182,7 @@ inline void read_pairs(T* even, T* odd, const S* from, int64_t n) {
 
 template <class T, class S>
 inline void write_pairs(S* to, const T* even, const T* odd, int64_t n) {
-  using V = Pack<T>;
-  constexpr int64_t lanes = Traits<V>::lanes;
-  if constexpr (std::is_same_v<T, S>) {
-    if (n >= lanes) {
-      for (int64_t i = 0; i < n; i += lanes) {
-        const int64_t at = i + lanes <= n ? i : n - lanes;
-        V a, b;
-        weave(load<V>(even + at), load<V>(odd + at), a, b, std::make_index_sequence<lanes>());
-        store<V>(to + 2 * at, a);
-        store<V>(to + 2 * at + lanes, b);
-      }
-      return;
-    }
-  }
+  if constexpr (std::is_same_v<T, S>) return write_pairs_by<Traits<Pack<T>>::lanes>(to, even, odd, n);
   for (int64_t i = 0; i < n; ++i) {
     put(to + 2 * i, even[i]);
     put(to + 2 * i + 1, odd[i]);

@@ -1,6 +1,9 @@
-// The plan of one call. The work is cut into units: (band of windows, image, some channels). The cut depends on the
+// The plan of one call. The work is cut into units: (band of windows, image or some images, some channels). The cut depends on the
 // shapes alone, never on the number of threads, and every unit writes what nobody else writes; so results repeat, bit
 // for bit.
+//
+// Small images are folded: their channels become the axis of depth, which two-dimensional windows leave free, and a
+// unit is a band of channels. What a unit costs by itself is then shared by many windows.
 #pragma once
 
 #include "block.h"
@@ -10,25 +13,33 @@ namespace poolnb {
 template <class T>
 struct Plan {
   static constexpr int64_t lanes = Traits<Pack<T>>::lanes;
+  static constexpr int64_t kBlock = 1 << 16;     // bytes of the input that a unit should look at
   static constexpr bool fixed = sizeof(T) == 4;  // numbers of taps are compiled apart, for speed, in float32 alone
 
-  const Problem& q;
+  const bool folded;           // depth is channels
+  const Problem q;
   const Windows& w;
   bool backward, channels;     // lanes along channels
   int axis;                    // the spatial axis that is cut into bands
   int64_t chunk, chunks;       // channels of a unit
   int64_t band, bands, halo;   // windows of a unit along `axis`
+  int64_t images, groups;      // images of a unit: more than one where they share a parameter of every position
   Layout in, out;              // blocks of the input, of the output
   bool inside;                 // every tap of every window is inside the input
   bool covered;                // windows of 4 taps, every input position belongs to exactly one: sums are only written
   bool pairs;                  // windows of 2 x 2 that cover contiguous rows: everything happens in registers
+  bool narrow;                 // those, of rows that are shorter than a pack and follow each other without a gap
   bool direct_in, direct_out, direct_sum;  // tensors are used where they lie, not as blocks
   Layout read, write, sum;                 // input, output (or its gradient), input's gradient, as they are used
 
-  Plan(const Problem& q, int inputs, bool backward)
-      : q(q), w(q.windows), backward(backward), channels(along_channels()), axis(w.size[0] > 1 ? 0 : 1) {
+  Plan(const Problem& given, int inputs, bool backward)
+      : folded(can_fold(given)), q(folded ? fold(given) : given), w(q.windows), backward(backward),
+        channels(along_channels(q)), axis(w.size[0] > 1 ? 0 : 1) {
     chunk = channels ? std::min(round_up(q.channels, lanes), 4 * lanes) : 1;
     chunks = (q.channels + chunk - 1) / chunk;
+    images = backward && q.want_parameters && shared_by_images(q.parameter[0]) && !q.channelwise[0]
+                 ? images_of_a_group(q.batch) : 1;
+    groups = (q.batch + images - 1) / images;
     inside = covered = true;
     for (int a = 0; a < 3; ++a) {
       inside = inside && w.padding[a] == 0 && reach(a) <= w.size[a];
@@ -36,14 +47,9 @@ struct Plan {
     }
     for (int a = 0; a < 3; ++a) covered = covered && inside && reach(a) == w.size[a];
     covered = covered && fixed && w.taps() == 4;  // the one case that is compiled apart
-    pairs = covered && !channels && w.kernel[2] == 2 && w.output[2] >= lanes && !q.mask.data;
-    for (int i = 0; i < inputs; ++i) {
-      pairs = pairs && in_rows(q.input[i]);
-      if (backward && q.grad_input[i].data) pairs = pairs && in_rows(q.grad_input[i]);
-    }
-    pairs = pairs && in_rows(backward ? q.grad : q.output);
     cut();
     lay_out();
+    choose_pairs(inputs);
     direct_in = channels && inside;
     for (int i = 0; i < inputs; ++i) direct_in = direct_in && direct(q.input[i]) && same_steps(q.input[i], q.input[0]);
     direct_out = channels && direct(backward ? q.grad : q.output);
@@ -56,7 +62,14 @@ struct Plan {
     sum = direct_sum ? Layout::of(q.grad_input[0]) : in;
   }
 
-  int64_t units() const { return q.batch * chunks * bands; }
+  Plan(const Plan&) = delete;
+
+  int64_t units() const { return groups * chunks * bands; }
+
+  // Sums for parameters of one number per channel: rows of partial sums, and which one a unit adds to. Units of a
+  // folded problem have channels of their own, and share their images' row.
+  int64_t partial_rows() const { return folded ? groups : groups * bands; }
+  int64_t partial_row(int64_t band, int64_t group) const { return folded ? group : band * groups + group; }
 
   // Threads are worth waking for some ten thousand numbers each.
   int64_t grain() const {
@@ -67,7 +80,22 @@ struct Plan {
  private:
   int64_t reach(int a) const { return w.stride[a] * (w.output[a] - 1) + w.span(a); }
 
-  bool along_channels() const {
+  static bool can_fold(const Problem& q) {
+    const Windows& w = q.windows;
+    const bool free = w.size[0] == 1 && w.kernel[0] == 1 && w.padding[0] == 0 && w.stride[0] == 1;
+    return free && q.channels > 1 && !along_channels(q) && w.size[1] * w.size[2] * int64_t(sizeof(T)) <= kBlock / 2;
+  }
+  static Problem fold(Problem q) {
+    for (View* v : {&q.input[0], &q.input[1], &q.mask, &q.parameter[0], &q.parameter[1], &q.output, &q.grad,
+                    &q.grad_input[0], &q.grad_input[1], &q.grad_parameter[0], &q.grad_parameter[1]})
+      v->stride[2] = std::exchange(v->stride[1], 0);
+    q.windows.size[0] = q.windows.output[0] = q.channels;
+    q.channels = 1;
+    return q;
+  }
+
+  static bool along_channels(const Problem& q) {
+    const Windows& w = q.windows;
     if (q.channels == 1) return false;
     const int64_t plane = w.output[0] * w.output[1] * w.output[2];
     const bool last = q.input[0].stride[1] == 1 && q.input[0].stride[4] != 1;
@@ -76,7 +104,25 @@ struct Plan {
   bool direct(const View& v) const {
     return v.stride[1] == 1 && v.dtype == dtype_of<T> && q.channels % lanes == 0 && !q.mask.data;
   }
-  static bool in_rows(const View& v) { return v.stride[4] == 1 && v.dtype == dtype_of<T>; }
+
+  void choose_pairs(int inputs) {
+    pairs = covered && !channels && w.kernel[2] == 2 && !q.mask.data;
+    narrow = w.kernel[1] == 2 && lanes % w.output[2] == 0 && last_band() >= lanes;
+    const auto look = [&](const View& v, const int64_t size[3]) {
+      pairs = pairs && v.stride[4] == 1 && v.dtype == dtype_of<T>;
+      narrow = narrow && v.stride[3] == size[2] && (size[0] == 1 || v.stride[2] == size[1] * size[2]);
+    };
+    for (int i = 0; i < inputs; ++i) {
+      look(q.input[i], w.size);
+      if (backward && q.grad_input[i].data) look(q.grad_input[i], w.size);
+    }
+    look(backward ? q.grad : q.output, w.output);
+    narrow = narrow && pairs && w.output[2] < lanes;
+    pairs = pairs && (narrow || w.output[2] >= lanes);
+  }
+  int64_t last_band() const {  // its windows
+    return w.output[0] * w.output[1] * w.output[2] / w.output[axis] * (w.output[axis] - (bands - 1) * band);
+  }
   static bool same_steps(const View& a, const View& b) {
     return a.stride[2] == b.stride[2] && a.stride[3] == b.stride[3] && a.stride[4] == b.stride[4];
   }
@@ -87,8 +133,8 @@ struct Plan {
     int64_t row = sizeof(T) * (channels ? std::min(chunk, round_up(q.channels, lanes)) : 1);
     for (int a = 0; a < 3; ++a) row *= a == axis ? w.stride[a] : std::max(w.size[a], reach(a));
     halo = backward ? (w.span(axis) - 1) / w.stride[axis] : 0;
-    const int64_t cached = std::max<int64_t>(1, (halo ? int64_t(3) << 17 : int64_t(1) << 16) / row);
-    const int64_t others = q.batch * chunks, wanted = (16 + others - 1) / std::max<int64_t>(others, 1);
+    const int64_t cached = std::max<int64_t>(1, (halo ? 6 * kBlock : kBlock) / row);
+    const int64_t others = groups * chunks, wanted = (16 + others - 1) / std::max<int64_t>(others, 1);
     const int64_t parts = (w.output[axis] + wanted - 1) / wanted;
     band = std::min(w.output[axis], std::max(4 * halo, std::min(cached, std::max<int64_t>(parts, 1))));
     band = std::max<int64_t>(band, 1);

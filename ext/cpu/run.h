@@ -14,8 +14,10 @@ void each_unit(const Plan<T>& plan, const Parallel& parallel, const Each& each) 
     const auto work = [&](auto worker) {
       for (int64_t u = begin; u < end; ++u) each(worker, u);
     };
-    if constexpr (Plan<T>::fixed)
-      if (plan.pairs) return work(Pairs<Op, T>(plan));
+    if constexpr (Plan<T>::fixed) {
+      if (plan.narrow) return work(Pairs<Op, T, true>(plan));
+      if (plan.pairs) return work(Pairs<Op, T, false>(plan));
+    }
     work(AnyWindows<Op, T>(plan));
   });
 }
@@ -28,7 +30,7 @@ void run_forward(const Problem& q, const Parallel& parallel) {
 template <class Op, class T>
 void run_backward(const Problem& q, const Parallel& parallel) {
   const Plan<T> plan(q, Op::inputs, true);
-  const int64_t rows = q.batch * plan.bands;
+  const int64_t rows = plan.partial_rows();
   std::vector<T> partial(q.want_parameters ? Op::parameters * rows * q.channels : 0);
   each_unit<Op>(plan, parallel, [&](auto& worker, int64_t unit) { worker.backward(unit, partial.data()); });
   if (!q.want_parameters) return;

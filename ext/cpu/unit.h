@@ -34,39 +34,61 @@ class Unit {
     valid_block_.fill(1);
     if (!p_.channels) active_ = Buffer<T>(p_.out.size);
     for (int i = 0; i < Op::parameters; ++i) {
-      parameter_[i] = Buffer<T>(q_.channelwise[i] ? round_up(p_.chunk, lanes) : p_.out.size);
-      parameter_sum_[i] = Buffer<T>(!p_.backward ? 0 : q_.channelwise[i] ? round_up(p_.chunk, lanes) : p_.out.size);
+      parameter_[i] = Buffer<T>(by_window(i) ? p_.out.size : round_up(p_.chunk, lanes));
+      parameter_sum_[i] = Buffer<T>(!p_.backward ? 0 : by_window(i) ? p_.out.size : round_up(p_.chunk, lanes));
     }
     counted_ = Buffer<T>(p_.backward && p_.halo && q_.want_parameters ? p_.out.size : 0);
     memo_ = Buffer<T>(p_.backward ? taps * lanes : 0);
     noise_block_ = Buffer<T>(Op::noise == 2 ? taps * p_.out.size : Op::noise * p_.out.size);
   }
 
+  // work() for every image of a unit, its blocks read.
+  template <class Work>
+  void each_image(int64_t unit, const Work& work) {
+    start(unit);
+    const int64_t end = std::min((group_ + 1) * p_.images, q_.batch);
+    for (n_ = group_ * p_.images; n_ < end; ++n_) {
+      read();
+      work();
+    }
+  }
+
   void start(int64_t unit) {
-    const int64_t band = unit / (q_.batch * p_.chunks), rest = unit % (q_.batch * p_.chunks);
-    n_ = rest / p_.chunks;
+    const int64_t band = unit / (p_.groups * p_.chunks), rest = unit % (p_.groups * p_.chunks);
+    group_ = rest / p_.chunks;
     c_ = rest % p_.chunks * p_.chunk;
     count_ = std::min(p_.chunk, q_.channels - c_);
     if (band != band_) start_band(band);
+    for (int i = 0; i < Op::parameters; ++i) parameter_sum_[i].zero();
+    // Rows of windows, and the packs of each; along windows everything is one row.
+    packs_ = p_.channels ? (count_ + lanes - 1) / lanes
+                         : (p_.out.at(windows_[0] - 1, windows_[1] - 1, windows_[2] - 1) + lanes) / lanes;
+  }
+
+  void read() {
     const Box box = input_box();
     for (int i = 0; i < Op::inputs && !p_.direct_in && !p_.pairs; ++i)
       read_block(x_block_[i].data(), p_.in, box, q_.input[i], n_, c_, count_);
     if (q_.mask.data) read_block(valid_block_.data(), p_.in, box, q_.mask, n_, c_, count_);
-    for (int i = 0; i < Op::parameters; ++i) {
-      parameter_sum_[i].zero();
-      if (q_.channelwise[i]) {
-        const View& v = q_.parameter[i];
-        with_type(v.dtype, v.data, [&](auto* from) {
-          read_line(parameter_[i].data(), 1, from + v.offset(n_, c_, 0, 0, 0), v.stride[1], count_);
-        });
-      } else {
-        read_block(parameter_[i].data(), p_.out, window_box(0), q_.parameter[i], n_, c_, count_);
-      }
-    }
+    const int64_t place = band_ * p_.chunks + c_ / p_.chunk;
+    for (int i = 0; i < Op::parameters; ++i)
+      if (place != parameters_of_ || !shared_by_images(q_.parameter[i])) read_parameter(i);
+    parameters_of_ = place;
     if (Op::noise && q_.options.draws) draw();
-    // Rows of windows, and the packs of each; along windows everything is one row.
-    packs_ = p_.channels ? (count_ + lanes - 1) / lanes
-                         : (p_.out.at(windows_[0] - 1, windows_[1] - 1, windows_[2] - 1) + lanes) / lanes;
+  }
+
+  // Whether a parameter and its sums stand in the block window by window, not channel by channel.
+  bool by_window(int i) const { return p_.folded || !q_.channelwise[i]; }
+
+  void read_parameter(int i) {
+    const View& v = q_.parameter[i];
+    T* to = parameter_[i].data();
+    if (!q_.channelwise[i]) return read_block(to, p_.out, window_box(0), v, n_, c_, count_);
+    with_type(v.dtype, v.data, [&](auto* from) {
+      if (!p_.folded) return read_line(to, 1, from + v.offset(n_, c_, 0, 0, 0), v.stride[1], count_);
+      for (int64_t d = 0; d < windows_[0]; ++d)  // and what follows the last channel
+        std::fill_n(to + p_.out.at(d, 0, 0), p_.out.step[0] + lanes, T(number(from[v.offset(n_, 0, first_[0] + d, 0, 0)])));
+    });
   }
 
   // The random numbers of the unit's windows: made in the order of their positions, then laid out.
@@ -211,7 +233,7 @@ class Unit {
   POOLNB_HD void read_parameters(Window& w, const Place& at) const {
     for (int i = 0; i < Op::parameters; ++i) {
       const T* from = parameter_[i].data();
-      if (!q_.channelwise[i]) w.parameter[i] = load<V>(from + out_place(at));
+      if (by_window(i)) w.parameter[i] = load<V>(from + out_place(at));
       else w.parameter[i] = p_.channels ? load<V>(from + at.lane) : splat<V>(from[0]);
     }
   }
@@ -228,24 +250,32 @@ class Unit {
 
   // ---- what goes back ---------------------------------------------------------------------------------------------
 
+  // Where a pack adds to the sum of a parameter's gradient.
+  T* parameter_sum(int i, const Place& at) {
+    return parameter_sum_[i].data() + (by_window(i) ? out_place(at) : p_.channels ? at.lane : 0);
+  }
+
   void write_parameters(T* partial) {
-    const int64_t rows = q_.batch * p_.bands, row = band_ * q_.batch + n_;
-    const int64_t skip = own_ - first_[p_.axis];
     for (int i = 0; i < Op::parameters; ++i) {
       const T* sums = parameter_sum_[i].data();
+      T* to = partial + (i * p_.partial_rows() + p_.partial_row(band_, group_)) * (p_.folded ? w_.output[0] : q_.channels);
       if (!q_.channelwise[i]) {
+        const int64_t skip = own_ - first_[p_.axis];
         const Box box = window_box(skip);
-        write_block(sums + skip * p_.out.step[p_.axis], p_.out, box, q_.grad_parameter[i], n_, c_, count_);
-        continue;
-      }
-      T* to = partial + (i * rows + row) * q_.channels + c_;
-      if (p_.channels) {
-        std::copy(sums, sums + count_, to);
+        write_block(sums + skip * p_.out.step[p_.axis], p_.out, box, q_.grad_parameter[i], group_, c_, count_);
+      } else if (p_.folded) {
+        for (int64_t d = 0; d < windows_[0]; ++d) to[first_[0] + d] = sum(sums + p_.out.at(d, 0, 0), p_.out.step[0]);
+      } else if (p_.channels) {
+        std::copy(sums, sums + count_, to + c_);
       } else {
-        *to = 0;
-        for (int64_t k = 0; k < lanes; ++k) *to += sums[k];
+        to[c_] = sum(sums, lanes);
       }
     }
+  }
+  static T sum(const T* from, int64_t n) {
+    T total = 0;
+    for (int64_t k = 0; k < n; ++k) total += from[k];
+    return total;
   }
 
   const Plan<T>& p_;
@@ -258,7 +288,8 @@ class Unit {
   Buffer<T> parameter_[kMaxParameters], parameter_sum_[kMaxParameters];
   std::vector<char> plain_;
   int64_t band_ = -1, own_ = 0, first_[3] = {0, 0, 0}, windows_[3] = {1, 1, 1};  // own_: first window that counts here
-  int64_t n_ = 0, c_ = 0, count_ = 0, packs_ = 0;
+  int64_t group_ = 0, n_ = 0, c_ = 0, count_ = 0, packs_ = 0;
+  int64_t parameters_of_ = -1;  // band and channels whose parameters are in the blocks
 };
 
 }  // namespace poolnb

@@ -16,34 +16,24 @@ class AnyWindows : Unit<Op, T> {
   using typename Base::V, typename Base::Window, typename Base::Place;
   using Base::lanes, Base::p_, Base::q_, Base::w_, Base::masked_, Base::read_, Base::valid_, Base::sum_,
       Base::x_block_, Base::sum_block_, Base::y_block_, Base::valid_block_, Base::counted_, Base::memo_,
-      Base::parameter_sum_, Base::plain_, Base::band_, Base::own_, Base::first_, Base::windows_, Base::n_,
-      Base::c_, Base::count_, Base::packs_, Base::start, Base::tensor, Base::place, Base::window_box,
+      Base::parameter_sum, Base::plain_, Base::band_, Base::own_, Base::first_, Base::windows_, Base::n_,
+      Base::c_, Base::count_, Base::packs_, Base::each_image, Base::tensor, Base::place, Base::window_box,
       Base::read_parameters, Base::noise, Base::is_active, Base::out_place, Base::write_parameters;
 
  public:
   explicit AnyWindows(const Plan<T>& plan) : Base(plan) {}
 
   void forward(int64_t unit) {
-    start(unit);
-    T* y = p_.direct_out ? tensor(q_.output) : y_block_.data();
-    fixed_taps([&](auto taps) { forward_windows<taps.value>(y); });
-    if (!p_.direct_out) write_block(y, p_.out, window_box(0), q_.output, n_, c_, count_);
+    each_image(unit, [&] {
+      T* y = p_.direct_out ? tensor(q_.output) : y_block_.data();
+      fixed_taps([&](auto taps) { forward_windows<taps.value>(y); });
+      if (!p_.direct_out) write_block(y, p_.out, window_box(0), q_.output, n_, c_, count_);
+    });
   }
 
-  // `partial` has one number per parameter, (band, image) and channel.
+  // `partial` has one number per parameter, (band, images) and channel.
   void backward(int64_t unit, T* partial) {
-    start(unit);
-    if (!p_.direct_sum && !p_.covered)
-      for (int i = 0; i < Op::inputs; ++i) sum_block_[i].zero();
-    if (!p_.direct_out) read_block(y_block_.data(), p_.out, window_box(0), q_.grad, n_, c_, count_);
-    const T* g = p_.direct_out ? tensor(q_.grad) : y_block_.data();
-    const bool covered = p_.covered;
-    fixed_taps([&](auto taps) {
-      if constexpr (taps.value == 4) covered ? backward_windows<4, true>(g) : backward_windows<4, false>(g);
-      else backward_windows<taps.value, false>(g);
-    });
-    for (int i = 0; i < Op::inputs && !p_.direct_sum; ++i)
-      if (q_.grad_input[i].data) write_sum(i);
+    each_image(unit, [&] { backward_image(); });
     if (q_.want_parameters) write_parameters(partial);
   }
 
@@ -145,6 +135,20 @@ class AnyWindows : Unit<Op, T> {
     return counted_.data();
   }
 
+  void backward_image() {
+    if (!p_.direct_sum && !p_.covered)
+      for (int i = 0; i < Op::inputs; ++i) sum_block_[i].zero();
+    if (!p_.direct_out) read_block(y_block_.data(), p_.out, window_box(0), q_.grad, n_, c_, count_);
+    const T* g = p_.direct_out ? tensor(q_.grad) : y_block_.data();
+    const bool covered = p_.covered;
+    fixed_taps([&](auto taps) {
+      if constexpr (taps.value == 4) covered ? backward_windows<4, true>(g) : backward_windows<4, false>(g);
+      else backward_windows<taps.value, false>(g);
+    });
+    for (int i = 0; i < Op::inputs && !p_.direct_sum; ++i)
+      if (q_.grad_input[i].data) write_sum(i);
+  }
+
   template <int K, bool covered>
   __attribute__((noinline)) void backward_windows(const T* g) {
     Memo<V, K> memo;
@@ -189,7 +193,7 @@ class AnyWindows : Unit<Op, T> {
     if (!q_.want_parameters) return;
     Op::template finish<careful>(w, own);
     for (int i = 0; i < Op::parameters; ++i) {
-      T* sum = parameter_sum_[i].data() + (!q_.channelwise[i] ? out_place(at) : p_.channels ? at.lane : 0);
+      T* sum = parameter_sum(i, at);
       store<V>(sum, load<V>(sum) + select(active, gp * own[i], splat<V>(0)));
     }
   }

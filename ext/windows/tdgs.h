@@ -18,6 +18,10 @@ struct Tdgs {
   static POOLNB_HD bool is_hard(const Options& options) { return options.draws && options.value[1] != 0; }
   static POOLNB_HD bool is_tempered(const Options& options) { return options.draws && options.value[0] != 1; }
 
+  // A branch, because a division would cost more than the product that it saves.
+  template <class T>
+  static POOLNB_HD T over_tau(const Options& options) { return is_tempered(options) ? T(1 / options.value[0]) : T(1); }
+
   template <class V>
   struct Window {
     V parameter[1];  // T
@@ -37,7 +41,7 @@ struct Tdgs {
       V s = x * scale;
       if (is_tempered(options)) {
         const auto l = vlog2(factor);
-        s = s + (l.whole + l.part) * splat<V>(T(1 / options.value[0]));
+        s = s + (l.whole + l.part) * splat<V>(over_tau<T>(options));
       }
       return s;
     }
@@ -51,7 +55,7 @@ struct Tdgs {
     POOLNB_HD V careful_score(V x, V factor, auto valid, const Options& options) const {
       using T = typename Traits<V>::Number;
       V s = z<true>(x) * over_t;
-      if (options.draws) s = (s + vlog(factor)) * splat<V>(T(1 / options.value[0]));
+      if (options.draws) s = (s + vlog(factor)) * splat<V>(over_tau<T>(options));
       s = select(s > splat<V>(kLargest<T>), splat<V>(kLargest<T>), s);
       s = select(s < splat<V>(-kLargest<T>), splat<V>(-kLargest<T>), s);
       s = select(x == splat<V>(-kInf<T>), x, s);
@@ -94,8 +98,7 @@ struct Tdgs {
       w.over_norm = quick_rsqrt(square);
       w.norm = square * w.over_norm;
     }
-    const T tau = options.draws ? T(options.value[0]) : T(1);
-    w.scale = w.over_norm * w.over_t * splat<V>(T(1.4426950408889634) / tau);
+    w.scale = w.over_norm * w.over_t * splat<V>(T(1.4426950408889634) * over_tau<T>(options));
     w.peak = splat<V>(-kInf<T>);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V s = w.score(taps.x(i), factor<V>(taps, i, options), options);
@@ -209,7 +212,7 @@ struct Tdgs {
   static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t i, const Options& options, V* own, V&) {
     using T = typename Traits<V>::Number;
     const V q = e * w.over_total, z = w.template z<careful>(x);
-    const V over_width = options.draws ? w.over_t * splat<V>(T(1 / options.value[0])) : w.over_t;
+    const V over_width = w.over_t * splat<V>(over_tau<T>(options));
     V turned = q * (z - w.mean);
     if (options.value[2] != 0) turned = turned - z * w.spread;
     const V direct = is_hard(options) ? one_where<V>(w.number == splat<V>(T(i))) : q;

@@ -66,6 +66,7 @@ class PoolOp:
         self.op = self._define(name, f"({args}) -> Tensor")
         self.backward_op = self._define(f"{name}_backward", f"(bool param_grads, Tensor grad, {args}) -> {returns}")
         self._functions: dict[Any, type[torch.autograd.Function]] = {}
+        self._direct: dict[Any, type[torch.autograd.Function]] = {}
         self._register_forward()
         self._register_backward()
 
@@ -85,9 +86,13 @@ class PoolOp:
         return self.backward_op(True, grad, input, mask, *own[:n], *_flat(windows), *own[n:])
 
     def _call(self, op: Any, *args: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return op(*args)
         # torch.func cannot see through an op's registered gradient; the same rules as a Function serve it.
-        transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-        return self._functions[op].apply(*args) if transformed else op(*args)
+        if torch._C._are_functorch_transforms_active():
+            return self._functions[op].apply(*args)
+        # In eager mode they do because they cost less: see `_direct`.
+        return self._direct[op].apply(*args) if torch.is_grad_enabled() else _without_autograd(op, *args)
 
     def _refuse_onnx_draw(self, tensors: Sequence[Tensor | None]) -> None:
         if self.sampled and tensors[-1] is not None:
@@ -220,6 +225,7 @@ class PoolOp:
         rule = _batching_rule(op, partial(self._call, op), batched)
         torch.library.register_vmap(op, rule, lib=LIBRARY)
         self._functions[op] = _function(op, gradient, save, rule)
+        self._direct[op] = _direct(op, gradient, save)
 
 
 def _flat(w: Geometry) -> tuple[tuple[int, ...], ...]:
@@ -235,6 +241,27 @@ def _function(op: Any, gradient: Any, save: Any, rule: Any) -> type[torch.autogr
         vmap = staticmethod(rule)
 
     return Transformed
+
+
+def _direct(op: Any, gradient: Any, save: Any) -> type[torch.autograd.Function]:
+    """The op with its gradient for eager mode. torch does the same for the op itself, in two to three times the time."""
+
+    class Direct(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            output = _without_autograd(op, *args)
+            save(ctx, args, output)
+            return output
+
+        backward = staticmethod(gradient)
+
+    Direct.__name__ = op._schema.name.removeprefix("poolnb::")
+    return Direct
+
+
+def _without_autograd(op: Any, *args: Any) -> Any:
+    with torch._C._AutoDispatchBelowAutograd():
+        return op(*args)
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:

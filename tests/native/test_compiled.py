@@ -41,9 +41,9 @@ def _sum_dtype(x: Tensor) -> torch.dtype:
 
 def _results(name: str, x: Tensor, grad: Callable[[Tensor], Tensor], own: Own, *windows: Any) -> list[Tensor]:
     leaves = [x.detach().requires_grad_()]  # keeps the strides
-    own = {k: v.detach().requires_grad_() if isinstance(v, Tensor) else v for k, v in own.items()}
-    leaves += [v for v in own.values() if isinstance(v, Tensor)]
-    y = getattr(F, f"{name}_pool2d")(leaves[0], *windows, **own)
+    learned = {k: v.detach().requires_grad_() for k, v in own.items() if isinstance(v, Tensor) and k != "mask"}
+    leaves += learned.values()
+    y = getattr(F, f"{name}_pool2d")(leaves[0], *windows, **own | learned)
     return [y.detach(), *torch.autograd.grad(y, leaves, grad(y))]
 
 
@@ -70,6 +70,38 @@ def _strided() -> Iterator[tuple[str, Tensor]]:
     yield "flipped in memory", x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
     yield "expanded", _random(1, 19, 1, 14).expand(3, 19, 12, 14)
     yield "channels sliced", _random(3, 40, 12, 14).contiguous(memory_format=torch.channels_last)[:, :19]
+
+
+@every_operator
+@pytest.mark.parametrize("size", [(2, 2), (4, 4), (6, 8), (8, 16), (10, 32), (9, 7), (14, 14)], ids=str)
+@pytest.mark.parametrize("windows", [(2, 2, 0), (3, 2, 1), (3, 1, 1)], ids=str)
+def test_small_images_of_many_channels(name: str, size: tuple[int, int], windows: tuple[int, ...]) -> None:
+    if min(size) < windows[0] - 2 * windows[2]:
+        pytest.skip("no window fits")
+    x = _random(3, 37, *size)
+    for images in (x, x[:, ::2], _random(3, 37, size[0], 2 * size[1])[..., : size[1]]):
+        _compare(name, images, *windows)
+    mask = torch.ones(3, 37, *size, dtype=torch.bool)
+    mask[0, 3], mask[1, :, 0], mask[2, 5, :, 0] = False, False, False
+    _compare(name, x, *windows, **_OWN[name](x), mask=mask)
+
+
+@every_operator
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan], ids=str)
+@pytest.mark.parametrize("width", [4, 8, 16])
+def test_special_values_in_small_images(name: str, value: float, width: int) -> None:
+    x = _random(2, 19, 8, width).abs()
+    x[0, 3, 2, 1] = x[1, 18, -1, -1] = value
+    _compare(name, x, 2)
+
+
+@pytest.mark.parametrize("name", ["mixed", "tdgs"])
+@pytest.mark.parametrize("width", [4, 8, 14, 16])
+def test_small_images_with_a_parameter_of_every_position(name: str, width: int) -> None:
+    x = _random(3, 37, 8, width)
+    parameter = torch.linspace(0.1, 0.9, 37 * 4 * (width // 2)).view(37, 4, width // 2)
+    own = {"mixed": {"alpha": parameter}, "tdgs": {"temperature": parameter, "training": True, "seed": 5}}
+    _compare(name, x, 2, **own[name])
 
 
 @every_operator
