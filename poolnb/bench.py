@@ -32,7 +32,7 @@ from poolnb.ops.philox import Seed
 Run = Callable[[], Any]
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
-_LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 _WINDOWS = {"k2s2": (2, 2, 0), "k3s2p1": (3, 2, 1), "k3s1p1": (3, 1, 1)}
 _ATEN: dict[str, Callable[..., Tensor]] = {"aten max": F.max_pool2d, "aten avg": F.avg_pool2d}
 _KERNELS = ("pytorch", "torch.compile", "compiled")
@@ -52,7 +52,7 @@ class Setting:
     def input(self) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(self.shape, generator=generator).to(self.device, _DTYPES[self.dtype])
-        return x.contiguous(memory_format=_LAYOUTS[self.layout])
+        return x.contiguous(memory_format=LAYOUTS[self.layout])
 
 
 @dataclass(frozen=True)
@@ -293,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
         ("kernels", _KERNELS, _KERNELS),
         ("windows", tuple(_WINDOWS), tuple(_WINDOWS)),
         ("dtypes", tuple(_DTYPES), ("float32",)),
-        ("layouts", tuple(_LAYOUTS), tuple(_LAYOUTS)),
+        ("layouts", tuple(LAYOUTS), tuple(LAYOUTS)),
     ]
     for name, known, default in several:
         text = f"any of {' '.join(known)} (default: {' '.join(default) if default != known else 'all'})"

@@ -71,7 +71,7 @@ def _measured(folder: str) -> list[Measurement]:
 def learning_rates() -> Any:
     """The runs of the learning rates, one row each."""
     fixed: dict[str, Any] = {"dataset": "cifar10", "optimizer": "sgd", "momentum": 0.9}
-    return table(select("learning-rates", epochs=8, vary=("pooler", "seed", "learning_rate"), **fixed))
+    return table(select("learning-rates", epochs=4, vary=("pooler", "seed", "learning_rate"), **fixed))
 
 
 def _c2() -> list[Finding]:
@@ -200,7 +200,7 @@ def max_against_average() -> dict[str, PairedDifference | None]:
         "CIFAR-10, 8 epochs": select(*RECIPE, epochs=8, dataset="cifar10"),
         "MNIST, 8 epochs": select(*RECIPE, epochs=8, dataset="mnist"),
         "270 digits, 40 epochs": select("sampling-digits", epochs=40, dataset="digits", **few),
-        "CIFAR-10, SGD, 8 epochs": select("learning-rates", epochs=8, dataset="cifar10", **sgd),
+        "CIFAR-10, SGD, 4 epochs": select("learning-rates", epochs=4, dataset="cifar10", **sgd),
         "clips, 12 epochs": select("clips", epochs=12, dataset="clips"),
     }
     runs = {title: table(records) for title, records in cases.items()}
@@ -239,9 +239,13 @@ def _c10() -> list[Finding]:
     return found
 
 
-def cost(what: str, threads: int = 1) -> dict[str, dict[int, float]]:
+COSTS = [(layout, threads) for layout in ("channels_last", "nchw") for threads in (1, 2)]
+
+
+def cost(what: str, layout: str = "channels_last", threads: int = 1) -> dict[str, dict[int, float]]:
     """`milliseconds` or `kept` of a training step in percent of max pooling's, per pooler and repetition."""
-    found = [one for one in _measured("training-cost") if one.parameters["threads"] == threads]
+    where = {"layout": layout, "threads": threads}
+    found = [one for one in _measured("training-cost") if where.items() <= one.parameters.items()]
     names = found[0].values[what] if found else []
     return {
         name: {one.parameters["seed"]: 100 * one.values[what][name] / one.values[what]["max"] for one in found}
@@ -251,13 +255,12 @@ def cost(what: str, threads: int = 1) -> dict[str, dict[int, float]]:
 
 def _c12() -> list[Finding]:
     found = []
-    measures = (
-        ("milliseconds", 1, "time of a training step on one thread"),
-        ("milliseconds", 2, "time of a training step on two threads"),
-        ("kept", 1, "memory kept for the gradient of a training step"),
-    )
-    for what, threads, title in measures:
-        values = cost(what, threads).get("soft", {})
+    measures = [
+        ("milliseconds", layout, threads, f"time of a training step, {layout}, {threads} thread{'s' * (threads > 1)}")
+        for layout, threads in COSTS
+    ]
+    for what, layout, threads, title in [*measures, ("kept", *COSTS[0], "memory kept for the gradient of a step")]:
+        values = cost(what, layout, threads).get("soft", {})
         one = mean_interval(value - 100 for value in values.values()) if values else None
         found.append(Finding(f"{title}, soft over max", one, "%", below(one, SMALL)))
     return found

@@ -11,10 +11,12 @@ import time
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 import poolnb
 from poolnb import native
+from poolnb.bench import LAYOUTS
 
 from .config import RunConfig
 from .training import Job, _optimizer, prepared
@@ -23,7 +25,8 @@ TURNS = 15
 POOLERS = [name for name in poolnb.list_pools() if name != "swap"]  # swap is soft under another name
 THREADS = (1, 2)
 PLAN = [
-    {"dataset": "cifar10", "batch_size": 64, "turns": TURNS, "threads": threads, "seed": seed}
+    {"dataset": "cifar10", "batch_size": 64, "turns": TURNS, "layout": layout, "threads": threads, "seed": seed}
+    for layout in LAYOUTS
     for threads in THREADS
     for seed in range(5)
 ]
@@ -32,14 +35,16 @@ PLAN = [
 def measure(parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Per pooler `milliseconds`, the median time of a training step, and `kept`, the bytes kept for the gradient.
 
-    `compiled` names the operators whose compiled kernels were in use.
+    `layout` is that of the images and of the weights of convolutions, and so of everything between. `compiled` names
+    the operators whose compiled kernels were in use.
     """
     shared = {name: parameters[name] for name in ("dataset", "batch_size", "seed")}
     steps, kept = {}, {}
     hashes: dict[str, str] = {}
     for pooler in POOLERS:
         with prepared(RunConfig(**shared, pooler=pooler, limit=1000, device="cpu")) as job:
-            steps[pooler], kept[pooler], hashes = _Step(job), _bytes_kept(job), job.hashes
+            step = _Step(job, LAYOUTS[parameters["layout"]])
+            steps[pooler], kept[pooler], hashes = step, _bytes_kept(step), job.hashes
     times: dict[str, list[float]] = {pooler: [] for pooler in POOLERS}
     before = torch.get_num_threads()
     torch.set_num_threads(parameters["threads"])
@@ -57,21 +62,24 @@ def measure(parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]
 class _Step:
     """One training step on one batch, again and again."""
 
-    def __init__(self, job: Job) -> None:
-        self.model = job.model.train()
+    def __init__(self, job: Job, layout: torch.memory_format) -> None:
+        self.model = job.model.train().to(memory_format=layout)
         self.optimizer = _optimizer(job.config, job.model)
-        self.images, self.labels = job.samples["train"].batch(torch.arange(job.config.batch_size))
+        images, self.labels = job.samples["train"].batch(torch.arange(job.config.batch_size))
+        self.images = images.contiguous(memory_format=layout)
+
+    def loss(self) -> Tensor:
+        return F.cross_entropy(self.model(self.images), self.labels)
 
     def __call__(self) -> None:
-        loss = F.cross_entropy(self.model(self.images), self.labels)
+        loss = self.loss()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
 
 
-def _bytes_kept(job: Job) -> int:
+def _bytes_kept(step: _Step) -> int:
     """The memory of all tensors that one forward pass keeps for its gradient, every one counted once."""
-    images, labels = job.samples["train"].batch(torch.arange(job.config.batch_size))
     kept: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -80,6 +88,6 @@ def _bytes_kept(job: Job) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        loss = F.cross_entropy(job.model.train()(images), labels)
+        loss = step.loss()
     del loss
     return sum(kept.values())

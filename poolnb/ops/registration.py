@@ -244,7 +244,7 @@ def _function(op: Any, gradient: Any, save: Any, rule: Any) -> type[torch.autogr
 
 
 def _direct(op: Any, gradient: Any, save: Any) -> type[torch.autograd.Function]:
-    """The op with its gradient for eager mode. torch does the same for the op itself, in two to three times the time."""
+    """The op with its gradient for eager mode: torch does the same for the op itself, but takes longer about it."""
 
     class Direct(torch.autograd.Function):
         @staticmethod

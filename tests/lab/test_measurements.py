@@ -149,11 +149,12 @@ def test_sampling_in_the_test_draws():
 # ---- cost ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_cost_of_a_step_is_measured_for_every_pooler(monkeypatch):
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+def test_the_cost_of_a_step_is_measured_for_every_pooler(monkeypatch, layout):
     monkeypatch.setattr(training_cost, "POOLERS", ["max", "soft"])
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    parameters = {"dataset": "digits", "batch_size": 64, "turns": 3, "threads": 2, "seed": 0}
+    parameters = {"dataset": "digits", "batch_size": 64, "turns": 3, "layout": layout, "threads": 2, "seed": 0}
     values, _ = training_cost.measure(parameters)
     assert asked[-2:] == [2, torch.get_num_threads()]
     assert set(values["milliseconds"]) == set(values["kept"]) == {"max", "soft"}
