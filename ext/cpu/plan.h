@@ -3,7 +3,8 @@
 // for bit.
 //
 // Small images are folded: their channels become the axis of depth, which two-dimensional windows leave free, and a
-// unit is a band of channels. What a unit costs by itself is then shared by many windows.
+// unit is a band of channels. What a unit costs by itself is then shared by many windows. Parameters and their sums
+// stand in memory then, window by window; that costs larger images more than it saves.
 #pragma once
 
 #include "block.h"
@@ -14,6 +15,7 @@ template <class T>
 struct Plan {
   static constexpr int64_t lanes = Traits<Pack<T>>::lanes;
   static constexpr int64_t kBlock = 1 << 16;     // bytes of the input that a unit should look at
+  static constexpr int64_t kSmall = 128;         // windows of an image that is folded
   static constexpr bool fixed = sizeof(T) == 4;  // numbers of taps are compiled apart, for speed, in float32 alone
 
   const bool folded;           // depth is channels
@@ -83,7 +85,7 @@ struct Plan {
   static bool can_fold(const Problem& q) {
     const Windows& w = q.windows;
     const bool free = w.size[0] == 1 && w.kernel[0] == 1 && w.padding[0] == 0 && w.stride[0] == 1;
-    return free && q.channels > 1 && !along_channels(q) && w.size[1] * w.size[2] * int64_t(sizeof(T)) <= kBlock / 2;
+    return free && q.channels > 1 && !along_channels(q) && w.output[1] * w.output[2] <= kSmall;
   }
   static Problem fold(Problem q) {
     for (View* v : {&q.input[0], &q.input[1], &q.mask, &q.parameter[0], &q.parameter[1], &q.output, &q.grad,
