@@ -89,7 +89,7 @@ def test_the_question_who_wins_waits_for_every_pooler(tmp_path, monkeypatch, lef
             made_up.write(tmp_path, "comparison", [replace(run, pooler=pooler, seed=seed)], right=right)
     (claim,) = (one for one in ledger.claims() if one.id == "C5")
     found = ledger.judge(claim).findings[1]
-    assert found.verdict == verdict and f"best of {14 - len(left_out)} of 14 others" in found.what
+    assert found.verdict == verdict and f"best of {9 - len(left_out)} of 9 that learn" in found.what
 
 
 def test_kept_values_are_those_of_the_chapter():
