@@ -28,7 +28,7 @@ PLAN = [
     {"dataset": "cifar10", "batch_size": 64, "turns": TURNS, "layout": layout, "threads": threads, "seed": seed}
     for layout in LAYOUTS
     for threads in THREADS
-    for seed in range(5)
+    for seed in range(3)
 ]
 
 
