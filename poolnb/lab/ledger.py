@@ -75,7 +75,7 @@ def _measured(folder: str) -> list[Measurement]:
 def learning_rates() -> Any:
     """The runs of the learning rates, one row each."""
     fixed: dict[str, Any] = {"dataset": "cifar10", "optimizer": "sgd", "momentum": 0.9}
-    return table(select("learning-rates", epochs=4, vary=("pooler", "seed", "learning_rate"), **fixed))
+    return table(select("learning-rates", epochs=3, vary=("pooler", "seed", "learning_rate"), **fixed))
 
 
 def _c2() -> list[Finding]:
@@ -209,7 +209,7 @@ def max_against_average() -> dict[str, PairedDifference | None]:
         EARLY: select(*RECIPE, epochs=8, dataset="cifar10"),
         "MNIST, 8 epochs": select(*RECIPE, epochs=8, dataset="mnist"),
         "300 digits, 40 epochs": select("sampling-digits", epochs=40, dataset="digits", **few),
-        "CIFAR-10, SGD, 4 epochs": select("learning-rates", epochs=4, dataset="cifar10", **sgd),
+        "CIFAR-10, SGD, 3 epochs": select("learning-rates", epochs=3, dataset="cifar10", **sgd),
         "clips, 12 epochs": select("clips", epochs=12, dataset="clips"),
     }
     runs = {title: table(records) for title, records in cases.items()}
