@@ -132,3 +132,11 @@ def test_fake_strides_are_the_real_ones(operator: Operator, shape: tuple[int, ..
         fake_grads = torch.autograd.grad(fake.sum(), fakes)
     for made_up, actual in zip((fake, *fake_grads), (real, *real_grads), strict=True):
         assert (made_up.shape, made_up.stride(), made_up.dtype) == (actual.shape, actual.stride(), actual.dtype)
+
+
+@pytest.mark.parametrize("equal", [(2.0, 2.0), True, 2.0, (True, 2)], ids=str)
+def test_what_was_asked_before_makes_no_equal_value_of_another_type_pass(equal: object) -> None:
+    for kernel_size in (1, 2, (1, 2), (2, 2)):
+        resolve((4, 4), kernel_size)
+    with pytest.raises(TypeError, match="kernel_size must be an int"):
+        resolve((4, 4), equal)  # type: ignore[arg-type]
