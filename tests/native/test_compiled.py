@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -76,8 +77,6 @@ def _strided() -> Iterator[tuple[str, Tensor]]:
 @pytest.mark.parametrize("size", [(2, 2), (4, 4), (6, 8), (8, 16), (10, 32), (9, 7), (14, 14)], ids=str)
 @pytest.mark.parametrize("windows", [(2, 2, 0), (3, 2, 1), (3, 1, 1)], ids=str)
 def test_small_images_of_many_channels(name: str, size: tuple[int, int], windows: tuple[int, ...]) -> None:
-    if min(size) < windows[0] - 2 * windows[2]:
-        pytest.skip("no window fits")
     x = _random(3, 37, *size)
     for images in (x, x[:, ::2], _random(3, 37, size[0], 2 * size[1])[..., : size[1]]):
         _compare(name, images, *windows)
@@ -96,12 +95,20 @@ def test_special_values_in_small_images(name: str, value: float, width: int) -> 
 
 
 @pytest.mark.parametrize("name", ["mixed", "tdgs"])
-@pytest.mark.parametrize("width", [4, 8, 14, 16])
-def test_small_images_with_a_parameter_of_every_position(name: str, width: int) -> None:
-    x = _random(3, 37, 8, width)
-    parameter = torch.linspace(0.1, 0.9, 37 * 4 * (width // 2)).view(37, 4, width // 2)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("size", [(8, 4), (8, 8), (8, 14), (8, 16), (40, 36)], ids=str)
+@pytest.mark.parametrize("batch", [1, 3, 17, 50])
+def test_a_parameter_of_every_position(
+    name: str, layout: torch.memory_format, size: tuple[int, int], batch: int
+) -> None:
+    """Of more than 16 images some share a unit, and the last unit has fewer."""
+    x = _random(batch, 37, *size).contiguous(memory_format=layout)
+    output = (37, size[0] // 2, size[1] // 2)
+    parameter = torch.linspace(0.1, 0.9, math.prod(output)).view(output)
     own = {"mixed": {"alpha": parameter}, "tdgs": {"temperature": parameter, "training": True, "seed": 5}}
     _compare(name, x, 2, **own[name])
+    if name == "mixed":
+        _compare(name, x, 2, alpha=parameter[:1])
 
 
 @every_operator
