@@ -45,10 +45,11 @@ POOLNB_HD float vexpm1(float x) { return expm1f(x); }
 POOLNB_HD double vexpm1(double x) { return expm1(x); }
 POOLNB_HD float vlog1p(float x) { return log1pf(x); }
 POOLNB_HD double vlog1p(double x) { return log1p(x); }
+POOLNB_HD float vfma(float a, float b, float c) { return a * b + c; }
+POOLNB_HD double vfma(double a, double b, double c) { return a * b + c; }
 
-
-// log2(x) = whole + part, for positive normal numbers: a difference of two such logs keeps its digits, however large the
-// logs are.
+// log2(x) = whole + part, for positive normal numbers: a difference of two such logs keeps its digits, however large
+// the logs are.
 template <class V>
 struct Log2 { V whole, part; };
 template <class T>

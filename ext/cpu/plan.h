@@ -1,6 +1,6 @@
-// The plan of one call. The work is cut into units: (band of windows, image or some images, some channels). The cut depends on the
-// shapes alone, never on the number of threads, and every unit writes what nobody else writes; so results repeat, bit
-// for bit.
+// The plan of one call. The work is cut into units: (band of windows, image or some images, some channels). The cut
+// depends on the shapes alone, never on the number of threads, and every unit writes what nobody else writes; so
+// results repeat, bit for bit.
 //
 // Small images are folded: their channels become the axis of depth, which two-dimensional windows leave free, and a
 // unit is a band of channels. What a unit costs by itself is then shared by many windows. Parameters and their sums
@@ -30,6 +30,7 @@ struct Plan {
   bool inside;                 // every tap of every window is inside the input
   bool covered;                // windows of 4 taps, every input position belongs to exactly one: sums are only written
   bool pairs;                  // windows of 2 x 2 that cover contiguous rows: everything happens in registers
+  bool across;                 // windows of 4 taps along channels, every tensor used where it lies: the same
   bool narrow;                 // those, of rows that are shorter than a pack and follow each other without a gap
   bool direct_in, direct_out, direct_sum;  // tensors are used where they lie, not as blocks
   Layout read, write, sum;                 // input, output (or its gradient), input's gradient, as they are used
@@ -56,9 +57,11 @@ struct Plan {
     for (int i = 0; i < inputs; ++i) direct_in = direct_in && direct(q.input[i]) && same_steps(q.input[i], q.input[0]);
     direct_out = channels && direct(backward ? q.grad : q.output);
     direct_sum = backward && channels && covered;
-    for (int i = 0; backward && i < inputs; ++i)
-      direct_sum = direct_sum && q.grad_input[i].data && direct(q.grad_input[i]) &&
-                   same_steps(q.grad_input[i], q.grad_input[0]);
+    for (int i = 0; direct_sum && i < inputs; ++i) {
+      const View& v = q.grad_input[i];  // one that nobody wants is left out `across`
+      direct_sum = v.data ? direct(v) && same_steps(v, q.grad_input[0]) : direct_in && direct_out;
+    }
+    across = fixed && w.taps() == 4 && direct_in && direct_out && (!backward || direct_sum);
     read = direct_in ? Layout::of(q.input[0]) : in;
     write = direct_out ? Layout::of(backward ? q.grad : q.output) : out;
     sum = direct_sum ? Layout::of(q.grad_input[0]) : in;

@@ -1,6 +1,7 @@
 // Forward and backward of any operator on the CPU: window maths from ../windows, units of work from plan.h.
 #pragma once
 
+#include "across.h"
 #include "operators.h"
 #include "pairs.h"
 #include "windows.h"
@@ -15,6 +16,7 @@ void each_unit(const Plan<T>& plan, const Parallel& parallel, const Each& each) 
       for (int64_t u = begin; u < end; ++u) each(worker, u);
     };
     if constexpr (Plan<T>::fixed) {
+      if (plan.across) return work(Across<Op, T>(plan));
       if (plan.narrow) return work(Pairs<Op, T, true>(plan));
       if (plan.pairs) return work(Pairs<Op, T, false>(plan));
     }

@@ -87,7 +87,8 @@ class Unit {
     with_type(v.dtype, v.data, [&](auto* from) {
       if (!p_.folded) return read_line(to, 1, from + v.offset(n_, c_, 0, 0, 0), v.stride[1], count_);
       for (int64_t d = 0; d < windows_[0]; ++d)  // and what follows the last channel
-        std::fill_n(to + p_.out.at(d, 0, 0), p_.out.step[0] + lanes, T(number(from[v.offset(n_, 0, first_[0] + d, 0, 0)])));
+        std::fill_n(to + p_.out.at(d, 0, 0), p_.out.step[0] + lanes,
+                    T(number(from[v.offset(n_, 0, first_[0] + d, 0, 0)])));
     });
   }
 
@@ -258,7 +259,8 @@ class Unit {
   void write_parameters(T* partial) {
     for (int i = 0; i < Op::parameters; ++i) {
       const T* sums = parameter_sum_[i].data();
-      T* to = partial + (i * p_.partial_rows() + p_.partial_row(band_, group_)) * (p_.folded ? w_.output[0] : q_.channels);
+      const int64_t row = i * p_.partial_rows() + p_.partial_row(band_, group_);
+      T* to = partial + row * (p_.folded ? w_.output[0] : q_.channels);
       if (!q_.channelwise[i]) {
         const int64_t skip = own_ - first_[p_.axis];
         const Box box = window_box(skip);

@@ -1,6 +1,6 @@
 // Log-sum-exp pooling: y = (1/r) ln mean exp(r x). Written in differences, it holds from r = 0 (the mean) to large r:
-// y = m + log1p(mean expm1(r (x - m))) / r, m the tap that r favours. With v = r (x - y): dy/dx_i = exp(v_i) / n and
-// dy/dr = mean (x - y)^2 phi'(v), phi(v) = (exp(v) - 1) / v.
+// y = m + log1p(mean expm1(r (x - m))) / r, m the tap that r favours. With v = r (x - y): dy/dx_i = exp(v_i) / n, where
+// exp(v) = exp(r (x - m)) / mean exp(r (x - m)), and dy/dr = mean (x - y)^2 phi'(v), phi(v) = (exp(v) - 1) / v.
 #pragma once
 
 #include "../taps.h"
@@ -13,8 +13,8 @@ struct Lse {
   template <class V>
   struct Window {
     V parameter[1];  // r
-    V r, over_n, over_hot, peak, y;
-    V rise;  // r (y - m)
+    V r, n, over_n, over_total, over_hot, peak, y;
+    V rise;  // y - m
   };
 
   // With care, infinities are the largest numbers until the end: no inf - inf.
@@ -37,12 +37,13 @@ struct Lse {
     V peak = splat<V>(-kInf<T>), n = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V facing = select(taps.valid(i), bounded<careful>(taps.x(i)) * sign, splat<V>(-kInf<T>));
-      peak = select(facing > peak, facing, peak);
+      peak = vmax(peak, facing);
       n = n + one_where<V>(taps.valid(i));
     }
     const auto empty = n == splat<V>(0);
     if constexpr (careful) peak = select(empty, splat<V>(0), peak);
     peak = peak * sign;
+    w.n = n;
     w.over_n = splat<V>(1) / (careful ? select(empty, splat<V>(1), n) : n);
     V growth = splat<V>(0), sum = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
@@ -50,11 +51,12 @@ struct Lse {
       const V up = vexpm1(select(taps.valid(i), w.r * (x - peak), splat<V>(0)));
       growth = growth + select(x == x, up, x);
       sum = sum + x;
-      memo.put(i, one_where<V>(taps.valid(i)));
+      memo.put(i, select(taps.valid(i), up + splat<V>(1), splat<V>(-1)));
     }
     w.peak = peak;
-    w.rise = vlog1p(growth * w.over_n);
-    w.y = peak + w.rise / w.r;
+    w.rise = vlog1p(growth * w.over_n) / w.r;
+    w.over_total = splat<V>(1) / vmax(n + growth, splat<V>(1));
+    w.y = peak + w.rise;
     w.over_hot = splat<V>(0);
     // Without care, an infinity that r suppresses has to show all the same.
     if constexpr (careful) limits(w, taps, empty);
@@ -82,9 +84,11 @@ struct Lse {
     w.over_hot = splat<V>(1) / vmax(hot, splat<V>(1));
   }
 
+  // exp(r (x - m)), -1 where the tap is not valid.
   template <bool careful, class V, class Taps>
-  static POOLNB_HD V remember(const Window<V>&, const Taps& taps, int64_t i, const Options&) {
-    return one_where<V>(taps.valid(i));
+  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
+    const V e = vexpm1(w.r * (bounded<careful>(taps.x(i)) - w.peak)) + splat<V>(1);
+    return select(taps.valid(i), e, splat<V>(-1));
   }
 
   template <class V>
@@ -98,29 +102,29 @@ struct Lse {
     const V far = select(small, splat<V>(1), v);
     constexpr int terms = sizeof(T) == 8 ? 14 : 8;
     V series = splat<V>(0);
-    POOLNB_UNROLL for (int k = terms - 1; k >= 0; --k) series = series * v + splat<V>(T((k + 1) / factorial(k + 2)));
-    return select(small, series, (far * e - (e - splat<V>(1))) / (far * far));
+    POOLNB_UNROLL for (int k = terms - 1; k >= 0; --k) series = vfma(series, v, splat<V>(T((k + 1) / factorial(k + 2))));
+    return select(small, series, vfma(far, e, splat<V>(1) - e) * quick_reciprocal(far * far));
   }
   static constexpr double factorial(int n) { return n < 2 ? 1 : n * factorial(n - 1); }
 
   template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V counted, int64_t, const Options&, V* own, V&) {
+  static POOLNB_HD V slope(const Window<V>& w, V x, V, V kept, int64_t, const Options&, V* own, V&) {
     using T = typename Traits<V>::Number;
     const V tap = bounded<careful>(x);
+    V d = vmax(kept, splat<V>(0)) * w.over_total;
     // x - y in two steps: y itself may be rounded to m.
-    V excess = (tap - w.peak) - w.rise / w.r;
+    V excess = (tap - w.peak) - w.rise;
     // exp of this times r is 0 in every type, and its square finite.
     const V floor = splat<V>(T(-1e4)) / w.r;
     excess = select(w.r > splat<V>(0), vmax(excess, floor), vmin(excess, floor));
-    const V v = w.r * excess, e = vexp(v);
-    V d = e * w.over_n, curve = excess * excess * phi_slope(v, e) * w.over_n;
+    V curve = excess * excess * phi_slope(w.r * excess, d * w.n) * w.over_n;
     if constexpr (careful) {
       const V shared = select(x == splat<V>(kInf<T>), w.over_hot, splat<V>(0));
       const V limit = select(w.y == splat<V>(kInf<T>), shared, splat<V>(0));
       d = select(infinite(w.y), limit, d);
       curve = select(infinite(w.y), splat<V>(0), curve);
     }
-    own[0] = own[0] + curve * counted;
+    own[0] = own[0] + select(kept < splat<V>(0), splat<V>(0), curve);
     return d;
   }
 

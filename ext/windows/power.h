@@ -1,7 +1,8 @@
 // Power means: y = (sum c a_i^p)^(1/p) of sizes a_i >= 0. GeM: a = max(x, eps), c = 1/n; Lp: a = |x|, c = 1.
 // With m the largest size, r = a / m, S = sum c r^p: y = m S^(1/p), dy/da_i = c r_i^p y / (S a_i), and
 // dy/dp = y/p (sum c r^p ln r / S - ln(S) / p). Nothing over- or underflows, because r <= 1.
-// Without care, r^p is 2^(p (log2 a - log2 m)): logs do not wait for the largest size, and m need not be exact.
+// Without care, r^p is 2^(p (log2 a - log2 m)): logs do not wait for the largest size, and m need not be exact; and Lp
+// with p = 2, as most use it, is a root of squares, dy/dx_i = x_i / y.
 #pragma once
 
 #include "../taps.h"
@@ -19,6 +20,7 @@ struct PowerMean {
     V share, over_p, over_total, entropy, y;
     V log_root;                      // careful: ln S / p
     typename Traits<V>::Mask hot;    // careful: the window holds an infinite size
+    bool squares = false;            // without care: p = 2, and `over_total` is 1 / y
 
     // r^p without care; `exponent` becomes its log2.
     POOLNB_HD V power(V a, auto valid, V& exponent) const {
@@ -68,6 +70,7 @@ struct PowerMean {
   static POOLNB_HD void look_quickly(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
     using T = typename Traits<V>::Number;
     const V lowest = splat<V>(kLowest<T>), p = w.parameter[0];
+    if (!gem && !any(p != splat<V>(2))) return add_squares(w, taps, memo);
     const int64_t count = taps.count();
     V n = splat<V>(0), sum = splat<V>(0);
     w.peak = lowest;
@@ -99,12 +102,33 @@ struct PowerMean {
     w.y = vexp2(w.peak, root);
     w.y = select(vabs(w.peak + root) < splat<V>(-1 - kLowest<T>), w.y, splat<V>(std::numeric_limits<T>::quiet_NaN()));
     // What is not finite has to show, p too, and sizes that are no normal numbers.
-    w.y = w.y + (sum * splat<V>(4) + p) * splat<V>(gem && options.value[0] < std::numeric_limits<T>::min() ? kInf<T> : 0);
+    const bool small = gem && options.value[0] < std::numeric_limits<T>::min();
+    w.y = w.y + (sum * splat<V>(4) + p) * splat<V>(small ? kInf<T> : 0);
     if constexpr (!gem) {
       w.y = select(nothing, splat<V>(0), w.y);
       w.over_total = select(nothing, splat<V>(0), w.over_total);
       w.entropy = select(nothing, splat<V>(0), w.entropy);
     }
+  }
+
+  template <class V, class Taps, class Memo>
+  static POOLNB_HD void add_squares(Window<V>& w, const Taps& taps, Memo& memo) {
+    using T = typename Traits<V>::Number;
+    constexpr T step = std::numeric_limits<T>::epsilon(), least = std::numeric_limits<T>::min() / (step * step);
+    w.squares = true;
+    V sum = splat<V>(0), total = splat<V>(0);
+    POOLNB_UNROLL for (int64_t i = 0; i < taps.count(); ++i) {
+      const V x = taps.x(i);
+      memo.put(i, splat<V>(0));
+      sum = sum + vabs(x);
+      total = total + x * x;
+    }
+    const auto nothing = sum == splat<V>(0);
+    const V over = quick_rsqrt(select(nothing, splat<V>(1), total));
+    w.over_total = select(nothing, splat<V>(0), over);
+    // What is not finite has to show, and what a square lost.
+    const V show = select((total < splat<V>(least)) & !nothing, splat<V>(kInf<T>), sum * splat<V>(0));
+    w.y = total * over + show;
   }
 
   template <class V, class Taps, class Memo>
@@ -152,8 +176,14 @@ struct PowerMean {
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options& options, V*, V&) {
+  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options& options, V* own, V&) {
     using T = typename Traits<V>::Number;
+    if (!gem && !careful && w.squares) {
+      const V d = x * w.over_total;
+      const auto l = vlog2(vmax(vabs(d), splat<V>(std::numeric_limits<T>::min())));
+      own[0] = own[0] + d * d * (l.whole + l.part);
+      return d;
+    }
     const V a = size(x, options), part = e * (w.share * w.over_total);
     V d;
     if constexpr (careful) {
@@ -171,6 +201,11 @@ struct PowerMean {
 
   template <bool careful, class V>
   static POOLNB_HD void finish(const Window<V>& w, V* own) {
+    using T = typename Traits<V>::Number;
+    if (!gem && !careful && w.squares) {
+      own[0] = own[0] * w.y * splat<V>(T(0.5 * 0.69314718055994531));
+      return;
+    }
     const V y = careful ? select(infinite(w.y), splat<V>(0), w.y) : w.y;
     own[0] = y * w.over_p * w.entropy;
   }

@@ -18,7 +18,8 @@ struct Tdgs {
   static POOLNB_HD bool is_hard(const Options& options) { return options.draws && options.value[1] != 0; }
   static POOLNB_HD bool is_tempered(const Options& options) { return options.draws && options.value[0] != 1; }
 
-  // A branch, because a division would cost more than the product that it saves.
+  // 1 / tau; without a draw, 1. It is asked for at every tap, and tau is 1 as a rule: a branch costs less than a
+  // division.
   template <class T>
   static POOLNB_HD T over_tau(const Options& options) { return is_tempered(options) ? T(1 / options.value[0]) : T(1); }
 
@@ -91,7 +92,7 @@ struct Tdgs {
     V show = (size + t) * splat<V>(0);
     w.over_norm = w.norm = splat<V>(1);
     if (options.value[2] != 0) {
-      constexpr T small = std::numeric_limits<T>::min() / (std::numeric_limits<T>::epsilon() * std::numeric_limits<T>::epsilon());
+      constexpr T step = std::numeric_limits<T>::epsilon(), small = std::numeric_limits<T>::min() / (step * step);
       const auto nothing = size == splat<V>(0);
       show = select((square < splat<V>(small)) & !nothing, splat<V>(kInf<T>), show);
       square = select(nothing, splat<V>(1), square);

@@ -1,0 +1,67 @@
+// Windows of four taps of tensors whose channels lie together, used where they lie: a pack is one window of some
+// channels, and its taps are four runs of memory.
+#pragma once
+
+#include "held.h"
+
+namespace poolnb {
+
+template <class Op, class T>
+class Across : public Held<Op, T, Across<Op, T>> {
+  using Base = Held<Op, T, Across<Op, T>>;
+  friend Base;
+  using typename Base::V;
+  using Base::lanes, Base::p_, Base::q_, Base::w_;
+
+ public:
+  explicit Across(const Plan<T>& plan) : Base(plan) {
+    std::copy_n(this->read_.data(), 4, tap_);
+    if (p_.backward) std::copy_n(this->sum_.data(), 4, tap_sum_);
+  }
+
+ private:
+  // From the first number of the unit's image, in the inputs, in their gradients, in the output, in blocks.
+  struct At {
+    int64_t x, sum, y, out, lane;
+  };
+
+  template <class Each>
+  POOLNB_HD void each_pack(const Each& each) {
+    for (int i = 0; i < Op::inputs; ++i) {
+      x_[i] = this->tensor(q_.input[i]);
+      if (p_.backward && q_.grad_input[i].data) dx_[i] = this->tensor(q_.grad_input[i]);
+    }
+    y_ = this->tensor(p_.backward ? q_.grad : q_.output);
+    const int64_t width = this->packs_ * lanes;
+    int64_t out = 0;
+    for (int64_t d = 0; d < this->windows_[0]; ++d)
+      for (int64_t h = 0; h < this->windows_[1]; ++h) {
+        At at{this->place(p_.read, d, h, 0), this->place(p_.sum, d, h, 0), p_.write.at(d, h, 0), out, 0};
+        for (int64_t w = 0; w < this->windows_[2]; ++w) {
+          for (int64_t l = 0; l < width; l += lanes) each(At{at.x + l, at.sum + l, at.y + l, at.out + l, l});
+          at.x += p_.read.step[2] * w_.stride[2];
+          at.sum += p_.sum.step[2] * w_.stride[2];
+          at.y += p_.write.step[2];
+          at.out += p_.out.step[2];
+        }
+        out = at.out;
+      }
+  }
+
+  POOLNB_HD void read_taps(const At& at, int i, V* taps) const {
+    for (int k = 0; k < 4; ++k) taps[k] = load<V>(x_[i] + at.x + tap_[k]);
+  }
+  POOLNB_HD void write_taps(const At& at, int i, const V* taps) const {
+    for (int k = 0; k < 4; ++k) store<V>(dx_[i] + at.sum + tap_sum_[k], taps[k]);
+  }
+  T* output(const At& at) const { return y_ + at.y; }
+  int64_t out(const At& at) const { return at.out; }
+  int64_t lane(const At& at) const { return at.lane; }
+  Always fresh(const At&) const { return {}; }
+
+  const T* x_[kMaxInputs];
+  T *dx_[kMaxInputs], *y_;
+  int64_t tap_[4], tap_sum_[4];
+};
+
+}  // namespace poolnb
