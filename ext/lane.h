@@ -414,9 +414,29 @@ POOLNB_HD bool narrow_mask(bool m) { return m; }
 #if defined(POOLNB_PACKS)
 // Two packs: a vector longer than the registers would be compared number by number.
 struct Wide { PackD low, high; };
-struct WideMask { MaskD low, high; };
 POOLNB_HD Wide operator+(Wide a, Wide b) { return {a.low + b.low, a.high + b.high}; }
 POOLNB_HD Wide operator*(Wide a, Wide b) { return {a.low * b.low, a.high * b.high}; }
+POOLNB_HD PackD widen(PackD x) { return x; }
+#if POOLNB_BYTES == 64
+struct WideMask { __mmask8 low, high; };
+template <int compare>
+POOLNB_HD WideMask compared(Wide a, Wide b) {
+  return {_mm512_cmp_pd_mask(reinterpret_cast<__m512d>(a.low), reinterpret_cast<__m512d>(b.low), compare),
+          _mm512_cmp_pd_mask(reinterpret_cast<__m512d>(a.high), reinterpret_cast<__m512d>(b.high), compare)};
+}
+POOLNB_HD WideMask operator<(Wide a, Wide b) { return compared<_CMP_LT_OQ>(a, b); }
+POOLNB_HD WideMask operator<=(Wide a, Wide b) { return compared<_CMP_LE_OQ>(a, b); }
+POOLNB_HD Wide widen(PackF x) {
+  const __m512 all = reinterpret_cast<__m512>(x);
+  return {reinterpret_cast<PackD>(_mm512_cvtps_pd(_mm512_castps512_ps256(all))),
+          reinterpret_cast<PackD>(_mm512_cvtps_pd(_mm512_extractf32x8_ps(all, 1)))};
+}
+template <class V>
+POOLNB_HD MaskF narrow_mask(WideMask m) {
+  return reinterpret_cast<MaskF>(_mm512_movm_epi32(__mmask16(m.low | m.high << 8)));
+}
+#else
+struct WideMask { MaskD low, high; };
 POOLNB_HD WideMask operator<(Wide a, Wide b) { return {a.low < b.low, a.high < b.high}; }
 POOLNB_HD WideMask operator<=(Wide a, Wide b) { return {a.low <= b.low, a.high <= b.high}; }
 POOLNB_HD Wide widen(PackF x) {
@@ -425,7 +445,6 @@ POOLNB_HD Wide widen(PackF x) {
   std::memcpy(half, &x, sizeof x);
   return {__builtin_convertvector(half[0], PackD), __builtin_convertvector(half[1], PackD)};
 }
-POOLNB_HD PackD widen(PackD x) { return x; }
 // All bits of a number's mask are equal: every second word is enough.
 template <size_t... i>
 POOLNB_HD MaskF every_second(MaskF a, MaskF b, std::index_sequence<i...>) {
@@ -436,6 +455,7 @@ POOLNB_HD MaskF narrow_mask(WideMask m) {
   const auto all = std::make_index_sequence<Traits<PackF>::lanes>();
   return every_second(reinterpret_cast<MaskF>(m.low), reinterpret_cast<MaskF>(m.high), all);
 }
+#endif
 template <class V>
 POOLNB_HD MaskD narrow_mask(MaskD m) { return m; }
 #endif

@@ -80,22 +80,36 @@ struct Stochastic {
     else w.y = w.y + sum * splat<V>(0);
   }
 
-  // Sums are kept in float64, so that every kernel draws the same tap.
+  // What a tap counts for in a draw. Sums are kept in float64, so that every kernel draws the same tap; numbers of fewer
+  // bits cannot make them overflow, and are taken as they are.
+  template <bool careful, class V>
+  static POOLNB_HD auto odds(const Window<V>& w, V x, auto valid) {
+    if constexpr (sizeof(typename Traits<V>::Number) == 8) return widen(w.template share<careful>(x, valid));
+    V s = select(x > splat<V>(0), x, splat<V>(0));
+    if constexpr (careful) {
+      s = select(x == x, s, x);
+      s = select(w.peak == splat<V>(0), one_where<V>(x != splat<V>(-kInf<typename Traits<V>::Number>)), s);
+      s = select(infinite(w.peak), one_where<V>(infinite(s)), s);
+    } else {
+      s = select(w.peak == splat<V>(0), splat<V>(1), s);
+    }
+    return widen(select(valid, s, splat<V>(0)));
+  }
+
   template <bool careful, class V, class Taps>
   static POOLNB_HD void draw(Window<V>& w, const Taps& taps) {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
-    auto total = widen(splat<V>(0));
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i)
-      total = total + widen(w.template share<careful>(taps.x(i), taps.valid(i)));
+    auto total = odds<careful>(w, taps.x(0), taps.valid(0));
+    POOLNB_UNROLL for (int64_t i = 1; i < count; ++i) total = total + odds<careful>(w, taps.x(i), taps.valid(i));
     const auto mark = widen(taps.noise(0)) * total;
-    auto cumulated = widen(splat<V>(0));
-    V number = splat<V>(0), y = splat<V>(0);
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
-      const V x = taps.x(i);
-      y = select(number == splat<V>(T(i)), x, y);
-      cumulated = cumulated + widen(w.template share<careful>(x, taps.valid(i)));
-      number = number + select(narrow_mask<V>(cumulated <= mark), splat<V>(1), splat<V>(0));
+    auto cumulated = odds<careful>(w, taps.x(0), taps.valid(0));
+    V number = splat<V>(0), y = taps.x(0);
+    POOLNB_UNROLL for (int64_t i = 1; i < count; ++i) {
+      const auto passed = narrow_mask<V>(cumulated <= mark);
+      y = select(passed, taps.x(i), y);
+      number = number + select(passed, splat<V>(1), splat<V>(0));
+      cumulated = cumulated + odds<careful>(w, taps.x(i), taps.valid(i));
     }
     if constexpr (careful) number = select(narrow_mask<V>(widen(splat<V>(0)) < total), number, splat<V>(T(count)));
     w.number = number;

@@ -20,23 +20,27 @@ from poolnb.ops.taps import accumulate, one_hot, open_windows, pick, tame, weigh
 class _State(NamedTuple):
     taps: Tensor
     valid: Tensor | None
-    shares: Tensor  # in proportion to the probabilities; all 0 where no tap can be drawn
+    shares: Tensor  # in proportion to the probabilities; all 0 where no tap counts
     careful: bool
 
 
-def _open(windows: Geometry, x: Tensor, mask: Tensor | None) -> _State:
+def _open(windows: Geometry, x: Tensor, mask: Tensor | None, draws: bool) -> _State:
     careful = not tame(x)
     taps, valid = open_windows(x, mask, windows)
     positive = taps.relu()
-    # Dividing by the largest tap keeps the sum from overflowing. It cancels, so it needs no derivative.
     peak = positive.detach().amax(0)
     flat = (peak == 0).to(taps.dtype)
-    if not careful:
-        shares = positive / (peak + flat) + (flat if valid is None else flat * valid)
-        return _State(taps, valid, shares, careful)
+    endless = peak == torch.inf if careful else None
+    # Dividing by the largest tap keeps the sum from overflowing. It cancels, so it needs no derivative. A draw sums in
+    # float64, where narrower types cannot overflow.
+    if not draws or taps.dtype == torch.float64:
+        unit = peak + flat
+        positive = positive / (unit if endless is None else unit.masked_fill(endless, 1))
+    if endless is None:
+        return _State(taps, valid, positive + (flat if valid is None else flat * valid), careful)
     counted = taps != -torch.inf if valid is None else (taps != -torch.inf) & valid
-    finite = positive / torch.where(peak == torch.inf, 1, peak + flat) + flat * counted
-    return _State(taps, valid, torch.where(peak == torch.inf, (taps == torch.inf).to(taps.dtype), finite), careful)
+    shares = torch.where(endless, (taps == torch.inf).to(taps.dtype), positive + flat * counted)
+    return _State(taps, valid, shares, careful)
 
 
 def _probabilities(shares: Tensor) -> Tensor:
@@ -61,7 +65,7 @@ def _draw(shares: Tensor, seed: philox.Seed, careful: bool) -> Tensor:
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, seed: philox.Seed | None) -> Tensor:
-    taps, valid, shares, careful = _open(windows, x, mask)
+    taps, valid, shares, careful = _open(windows, x, mask, seed is not None)
     if seed is None:
         return weighted_mean(_probabilities(shares), taps, valid, careful)
     return pick(taps, _draw(shares, seed, careful), careful)
@@ -70,7 +74,7 @@ def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, seed: philox.See
 def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, seed: philox.Seed | None
 ) -> Tensor:
-    taps, _, shares, careful = _open(windows, x, mask)
+    taps, _, shares, careful = _open(windows, x, mask, seed is not None)
     if seed is None:
         return scatter(accumulate(grad) * _slopes(taps, _probabilities(shares), careful), windows)
     return scatter(accumulate(grad) * one_hot(taps, _draw(shares, seed, careful)), windows)
