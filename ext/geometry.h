@@ -59,6 +59,7 @@ struct View {
 // The CPU sums the gradient of a parameter that all images share over groups of so many images; their number depends on
 // the batch alone, and so do results.
 inline int64_t images_of_a_group(int64_t batch) { return batch > 16 ? (batch + 15) / 16 : 1; }
+inline int64_t groups_of_images(int64_t batch, int64_t images) { return (batch + images - 1) / images; }
 inline bool shared_by_images(const View& parameter) { return parameter.data && parameter.stride[0] == 0; }
 
 constexpr int kMaxInputs = 2, kMaxParameters = 2;

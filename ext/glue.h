@@ -321,7 +321,7 @@ void backward_kernel(StableIValue* stack, uint64_t, uint64_t) {
     const bool reduced = Backend::reduces && !second && q.channelwise[parameter];
     Sizes full = second ? sizes(call.input) : output_size(call);
     if (Backend::reduces && !second && shared_by_images(q.parameter[parameter]))
-      full[0] = (q.batch + images_of_a_group(q.batch) - 1) / images_of_a_group(q.batch);
+      full[0] = groups_of_images(q.batch, images_of_a_group(q.batch));
     own.emplace_back(call.tensors[i], full, reduced, call.last, want);
     if (!want) continue;
     if (second && gaps) own.back().zero();

@@ -46,6 +46,11 @@ def test_an_operator_is_tested_with_the_kernels_that_it_has(kernels: str, operat
     assert kernels == "pytorch" or operator.name in native.operators()
 
 
+def test_a_gradient_goes_by_the_name_of_its_op() -> None:
+    x = torch.randn(1, 2, 4, 4, requires_grad=True)
+    assert "soft_pool" in F.soft_pool2d(x, 2).grad_fn.name()  # type: ignore[union-attr]
+
+
 def test_an_operator_without_compiled_kernels_is_tested_once() -> None:
     options = ["--collect-only", "-q", "-p", "no:cacheprovider", "--rootdir", str(Path(__file__).parents[1])]
     command = [sys.executable, "-m", "pytest", *options, "-k", "with_the_kernels_that_it_has", __file__]

@@ -40,9 +40,9 @@ struct Plan {
         channels(along_channels(q)), axis(w.size[0] > 1 ? 0 : 1) {
     chunk = channels ? std::min(round_up(q.channels, lanes), 4 * lanes) : 1;
     chunks = (q.channels + chunk - 1) / chunk;
-    images = backward && q.want_parameters && shared_by_images(q.parameter[0]) && !q.channelwise[0]
-                 ? images_of_a_group(q.batch) : 1;
-    groups = (q.batch + images - 1) / images;
+    const bool share = backward && q.want_parameters && shared_by_images(q.parameter[0]) && !q.channelwise[0];
+    images = share ? images_of_a_group(q.batch) : 1;
+    groups = groups_of_images(q.batch, images);
     inside = covered = true;
     for (int a = 0; a < 3; ++a) {
       inside = inside && w.padding[a] == 0 && reach(a) <= w.size[a];

@@ -31,6 +31,11 @@ def planned(sweep: str) -> list[RunConfig]:
     return list(read_sweep(SWEEPS / f"{sweep}.toml").configs)
 
 
+def length(sweep: str) -> int:
+    """Epochs of the runs that a sweep plans."""
+    return planned(sweep)[0].epochs
+
+
 def records_in(*folders: str) -> list[Record]:
     """The finished runs in these folders of `book/results`. A folder that is not there yet has no runs."""
     there = [RESULTS / folder for folder in folders if (RESULTS / folder).is_dir()]

@@ -26,6 +26,7 @@ from .evidence import (
     by_seed,
     differences,
     gap,
+    length,
     overall,
     planned,
     select,
@@ -74,8 +75,9 @@ def _measured(folder: str) -> list[Measurement]:
 
 def learning_rates() -> Any:
     """The runs of the learning rates, one row each."""
-    fixed: dict[str, Any] = {"dataset": "cifar10", "optimizer": "sgd", "momentum": 0.9}
-    return table(select("learning-rates", epochs=3, vary=("pooler", "seed", "learning_rate"), **fixed))
+    sweep = "learning-rates"
+    fixed: dict[str, Any] = {"dataset": "cifar10", "optimizer": "sgd", "momentum": 0.9, "epochs": length(sweep)}
+    return table(select(sweep, vary=("pooler", "seed", "learning_rate"), **fixed))
 
 
 def _c2() -> list[Finding]:
@@ -204,12 +206,13 @@ def max_against_average() -> dict[str, PairedDifference | None]:
     """Test accuracy of the last epoch, max - avg, in the experiments that train the recipe network with both."""
     few: dict[str, Any] = {"limit": 300, "learning_rate": 3e-3, "batch_size": 32}
     sgd: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 1e-3}
+    steps = length("learning-rates")
     cases = {
         "CIFAR-10, 25 epochs": select("recipe", epochs=25, dataset="cifar10"),
         EARLY: select(*RECIPE, epochs=8, dataset="cifar10"),
         "MNIST, 8 epochs": select(*RECIPE, epochs=8, dataset="mnist"),
         "300 digits, 40 epochs": select("sampling-digits", epochs=40, dataset="digits", **few),
-        "CIFAR-10, SGD, 3 epochs": select("learning-rates", epochs=3, dataset="cifar10", **sgd),
+        f"CIFAR-10, SGD, {steps} epochs": select("learning-rates", epochs=steps, dataset="cifar10", **sgd),
         "clips, 12 epochs": select("clips", epochs=12, dataset="clips"),
     }
     runs = {title: table(records) for title, records in cases.items()}
@@ -252,7 +255,11 @@ def _c10() -> list[Finding]:
     return found
 
 
-COSTS = [(layout, threads) for layout in ("channels_last", "nchw") for threads in (1, 2)]
+COSTS = {
+    f"{layout}, {threads} thread{'s' * (threads > 1)}": (layout, threads)
+    for layout in ("channels_last", "nchw")
+    for threads in (1, 2)
+}
 
 
 def cost(what: str, layout: str = "channels_last", threads: int = 1) -> dict[str, dict[int, float]]:
@@ -268,12 +275,10 @@ def cost(what: str, layout: str = "channels_last", threads: int = 1) -> dict[str
 
 def _c12() -> list[Finding]:
     found = []
-    measures = [
-        ("milliseconds", layout, threads, f"time of a training step, {layout}, {threads} thread{'s' * (threads > 1)}")
-        for layout, threads in COSTS
-    ]
-    for what, layout, threads, title in [*measures, ("kept", *COSTS[0], "memory kept for the gradient of a step")]:
-        values = cost(what, layout, threads).get("soft", {})
+    measures = [(f"time of a training step, {where}", cost("milliseconds", *COSTS[where])) for where in COSTS]
+    measures.append(("memory kept for the gradient of a step", cost("kept")))
+    for title, costs in measures:
+        values = costs.get("soft", {})
         one = mean_interval(value - 100 for value in values.values()) if values else None
         found.append(Finding(f"{title}, soft over max", one, "%", below(one, SMALL)))
     return found

@@ -83,7 +83,7 @@ class PoolOp:
         if torch._C._are_functorch_transforms_active():  # that backward is being differentiated: see `second` below
             return self.backward(windows, True, grad, input, mask, *own)
         n = self.first - 2
-        return self.backward_op(True, grad, input, mask, *own[:n], *_flat(windows), *own[n:])
+        return self._call(self.backward_op, True, grad, input, mask, *own[:n], *_flat(windows), *own[n:])
 
     def _call(self, op: Any, *args: Any) -> Any:
         if torch.compiler.is_compiling():
@@ -246,17 +246,14 @@ def _function(op: Any, gradient: Any, save: Any, rule: Any) -> type[torch.autogr
 def _direct(op: Any, gradient: Any, save: Any) -> type[torch.autograd.Function]:
     """The op with its gradient for eager mode: torch does the same for the op itself, but takes longer about it."""
 
-    class Direct(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, *args: Any) -> Any:
-            output = _without_autograd(op, *args)
-            save(ctx, args, output)
-            return output
+    def forward(ctx: Any, *args: Any) -> Any:
+        output = _without_autograd(op, *args)
+        save(ctx, args, output)
+        return output
 
-        backward = staticmethod(gradient)
-
-    Direct.__name__ = op._schema.name.removeprefix("poolnb::")
-    return Direct
+    # Made by its name, which `grad_fn` then shows and profilers print.
+    members = {"forward": staticmethod(forward), "backward": staticmethod(gradient)}
+    return type(op._schema.name.removeprefix("poolnb::"), (torch.autograd.Function,), members)
 
 
 def _without_autograd(op: Any, *args: Any) -> Any:
