@@ -17,16 +17,20 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poolnb import functional, native
+from poolnb import functional, native, ops
+from poolnb.geometry import resolve
 from poolnb.ops.philox import Seed
 
 Run = Callable[[], Any]
@@ -118,9 +122,8 @@ def _tasks(setting: Setting, operators: Sequence[str], kernels: Sequence[str]) -
         if "pytorch" in kernels:
             _add(tasks, name, "pytorch", _with(native.disabled, forward), leaves)
         if "torch.compile" in kernels:
-            fused = _inductor(name, x, own, windows)
-            if fused is not None:
-                _add(tasks, name, "torch.compile", fused, leaves)
+            for direction, call in _inductor(name, x.detach(), own, windows).items():
+                tasks[name, "torch.compile", direction] = call
         if "compiled" in kernels and native.available() and _base(name) in native.operators():
             _add(tasks, name, "compiled", forward, leaves)
     return tasks
@@ -138,24 +141,33 @@ def _with(context: Callable[[], Any], call: Run) -> Run:
     return run
 
 
-def _inductor(name: str, x: Tensor, own: dict[str, Any], windows: tuple[int, int, int]) -> Run | None:
-    """``torch.compile`` of the operator's PyTorch arithmetic, which as an op of its own it would leave as it is."""
-    from poolnb import ops
-    from poolnb.geometry import resolve
-
+def _inductor(name: str, x: Tensor, own: dict[str, Any], windows: tuple[int, int, int]) -> dict[str, Run]:
+    """``torch.compile`` of the operator's PyTorch kernels, forward and backward, each by itself."""
     op = getattr(ops, f"{_base(name)}_pool")
     geometry = resolve(x.shape[2:], *windows)
-    arguments = _arguments(name, x, own)
+    arguments = [a.detach() if isinstance(a, Tensor) else a for a in _arguments(name, x, own)]
     torch._dynamo.config.recompile_limit = 1000  # one function for every operator
-    fused = torch.compile(lambda *a: op.forward(geometry, a[0], None, *a[1:]), dynamic=False)
+    forward = torch.compile(lambda x, *own: op.forward(geometry, x, None, *own), dynamic=False)
+    backward = torch.compile(lambda g, x, *own: op.backward(geometry, True, g, x, None, *own), dynamic=False)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _tame(sys.modules[op.forward.__module__]):
             warnings.simplefilter("ignore")
-            fused(x, *arguments)
+            grad = torch.randn_like(forward(x, *arguments))
+            backward(grad, x, *arguments)
     except Exception as error:  # whatever the compiler of torch runs into is its own affair: no row, one line
         print(f"torch.compile of {name}: {type(error).__name__}", file=sys.stderr)
-        return None
-    return lambda: fused(x, *arguments)
+        return {}
+    return {"forward": lambda: forward(x, *arguments), "backward": lambda: backward(grad, x, *arguments)}
+
+
+@contextmanager
+def _tame(module: ModuleType) -> Iterator[None]:
+    """A traced kernel cannot look at its data and would take the careful way: here it is told that they are tame."""
+    with ExitStack() as stack:
+        for name, answer in (("tame", True), ("needs_care", False)):
+            if hasattr(module, name):
+                stack.enter_context(mock.patch.object(module, name, lambda *_, answer=answer: answer))
+        yield
 
 
 def _arguments(name: str, x: Tensor, own: dict[str, Any]) -> list[Any]:
