@@ -258,9 +258,10 @@ template <class Backend>
 class OwnGradient {
  public:
   OwnGradient(const Tensor& own, const Sizes& full, bool reduced, bool last, bool wanted)
-      : own_(own), result_(make(wanted ? sizes(own) : Sizes{0}, false, own.scalar_type())), full_(result_) {
+      : own_(own), result_(wanted ? make(sizes(own), channels_last(own), own.scalar_type())
+                                  : make(Sizes{0}, false, own.scalar_type())), full_(result_) {
     if (!wanted) return;
-    torch::stable::fill_(result_, 0);  // an empty batch leaves it so
+    if (full[0] == 0) torch::stable::fill_(result_, 0);  // no kernel will write it
     if (reduced || sizes(own) == full) return;
     const bool is_double = own.scalar_type() == ScalarType::Double;
     full_ = make(full, last, is_double ? ScalarType::Double : ScalarType::Float);
@@ -282,9 +283,10 @@ class OwnGradient {
     return v;
   }
 
-  Tensor finish() const {
+  Tensor finish() {
     if (summed_.empty() || full_.numel() == 0) return result_;
-    return torch::stable::sum(full_, torch::headeronly::IntHeaderOnlyArrayRef(summed_), keep_, own_.scalar_type());
+    const torch::headeronly::IntHeaderOnlyArrayRef summed(summed_);
+    return torch::stable::sum_out(result_, full_, summed, keep_, own_.scalar_type());
   }
 
  private:
@@ -329,7 +331,7 @@ void backward_kernel(StableIValue* stack, uint64_t, uint64_t) {
   }
   if (call.input.numel() > 0) Backend::template backward<Op>(q, call);
   *stack++ = from(grad_input);
-  for (const auto& g : own) *stack++ = from(g.finish());
+  for (auto& g : own) *stack++ = from(g.finish());
 }
 
 using torch::stable::detail::StableLibrary;

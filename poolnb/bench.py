@@ -8,6 +8,7 @@ per second, as a share of what ``copy_`` of the input into a ready tensor reache
 from __future__ import annotations
 
 import argparse
+import ctypes
 import datetime
 import json
 import os
@@ -17,7 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -326,6 +327,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    _keep_freed_memory()
     shape = tuple(arguments.shape or _shape(arguments.device))
     records: list[Row] = []
     for windows in arguments.windows:
@@ -337,6 +339,18 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print("\n".join(_table(setting, rows)), flush=True)
     _keep(arguments, [asdict(record) for record in records])
     return 0
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed, as it does in a training loop after the first steps.
+
+    Else chance decides whether a result lies on pages that have to be made first, which takes longer than a copy.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    with suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(mmap_threshold, 32 << 20)  # the most that it takes
 
 
 def _keep(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:

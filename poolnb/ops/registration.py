@@ -192,7 +192,7 @@ class PoolOp:
         def fake(param_grads: bool, grad: Tensor, *args: Any) -> Any:
             x, tensors = args[0], args[2 : 2 + self.n_tensors]
             grad_x = _empty_like(x)
-            params = [t.new_empty(t.shape if param_grads else 0) for t in tensors]
+            params = [_empty_like(t) if param_grads else t.new_empty(0) for t in tensors]
             return (grad_x, *params) if self.n_tensors else grad_x
 
         def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -283,7 +283,7 @@ def _in_layout(result: Tensor, layout: torch.memory_format) -> Tensor:
 
 
 def _param_grad(grad: Tensor, param: Tensor, wanted: bool) -> Tensor:
-    return _in_layout(grad.to(param.dtype), torch.contiguous_format) if wanted else param.new_empty(0)
+    return _in_layout_of(param, grad) if wanted else param.new_empty(0)
 
 
 def _batching_rule(op: Any, call: Callable[..., Any], foldable: Sequence[str]) -> Callable[..., Any]:

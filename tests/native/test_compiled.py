@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from poolnb import functional as F
 from poolnb import native
@@ -275,3 +276,35 @@ def test_offsets_beyond_32_bits(name: str) -> None:
     x = memory.as_strided((2, 2, 8, 4), (32, far, 4, 1))
     x.copy_(_random(2, 2, 8, 4))
     _compare(name, x, 2)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("scale", [1, 1e-25, 1e25, 0])
+@pytest.mark.parametrize("twos", [32, 20], ids=["everywhere", "in some channels"])
+def test_lp_of_squares(layout: torch.memory_format, scale: float, twos: int) -> None:
+    """An exponent of 2 goes a shorter way, which squares of such sizes leave again."""
+    exponents = torch.full((32,), 2.0)
+    exponents[twos:] = 3
+    x = _random(2, 32, 8, 32).contiguous(memory_format=layout)
+    x[:, ::2] *= scale
+    x[:, :, :2] = 0  # windows of zeros
+    _compare("lp", x, 2, norm_type=exponents)
+    _compare("lp", x, 3, 2, 1, norm_type=exponents)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("own_layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("shape", [(20, 32, 4, 4), (1, 32, 4, 4), (20, 1, 4, 4), (20, 32, 1, 1)], ids=str)
+def test_gradients_lie_as_traces_expect(
+    layout: torch.memory_format, own_layout: torch.memory_format, shape: tuple[int, ...]
+) -> None:
+    """What `torch.compile` plans with is the fake kernel's word on strides."""
+    x = _random(20, 32, 8, 8).contiguous(memory_format=layout)
+    alpha = torch.rand(shape).contiguous(memory_format=own_layout)
+    grad = _random(20, 32, 4, 4)
+    arguments = (True, grad, x, None, alpha, [2, 2], [2, 2], [0, 0], [1, 1], [4, 4])
+    actual = torch.ops.poolnb.mixed_pool_backward(*arguments)
+    with FakeTensorMode() as mode:
+        traced = [mode.from_tensor(a) if isinstance(a, Tensor) else a for a in arguments]
+        expected = torch.ops.poolnb.mixed_pool_backward(*traced)
+    assert [a.stride() for a in actual] == [e.stride() for e in expected]
