@@ -60,9 +60,10 @@ POOLNB_HD Log2<T> scalar_log2(T x) {
 }
 POOLNB_HD Log2<float> vlog2(float x) { return scalar_log2(x); }
 POOLNB_HD Log2<double> vlog2(double x) { return scalar_log2(x); }
-// 2^x, and 2^(x + y) that rounds no large sum; for results that are normal numbers.
+// 2^x for x that does not overflow; results below the normal numbers are rough, and 0 well below.
 POOLNB_HD float vexp2(float x) { return exp2f(x); }
 POOLNB_HD double vexp2(double x) { return exp2(x); }
+// 2^(x + y) that rounds no large sum; for results that are normal numbers.
 template <class T>
 POOLNB_HD T scalar_exp2(T x, T y) {
   const T whole = rint(x + y);
@@ -307,37 +308,6 @@ POOLNB_HD Log2<PackD> vlog2(PackD x) {
   return {__builtin_convertvector(e, PackD), vlog_normal(m) * 1.4426950408889634};
 }
 
-// 2^r 2^n, |r| <= 1/2, n the whole number that `shifted` holds in its last bits.
-POOLNB_HD PackF exp2_parts(PackF r, PackF shifted) {
-  PackF q = vfma(r, 0.00015453163f, 0.0013390863f);
-  q = vfma(q, r, 0.009618083f);
-  q = vfma(q, r, 0.05550357f);
-  q = vfma(q, r, 0.2402265f);
-  q = vfma(q, r, 0.6931472f);
-  const BitsF bits = reinterpret_cast<BitsF>(vfma(q, r, 1.0f)) + (reinterpret_cast<BitsF>(shifted) << 23);
-  return reinterpret_cast<PackF>(bits);
-}
-POOLNB_HD PackD exp2_parts(PackD r, PackD shifted) {
-  const PackD near = vexp_down(r * 0.69314718055994531);
-  return reinterpret_cast<PackD>(reinterpret_cast<BitsD>(near) + (reinterpret_cast<BitsD>(shifted) << 52));
-}
-template <class V>
-constexpr typename Traits<V>::Number kShift = sizeof(V{}[0]) == 4 ? 12582912.0 : 6755399441055744.0;
-template <class V>
-POOLNB_HD V pack_exp2(V x) {
-  const V shifted = x + kShift<V>;
-  return exp2_parts(x - (shifted - kShift<V>), shifted);
-}
-template <class V>
-POOLNB_HD V pack_exp2(V x, V y) {
-  const V shifted = (x + y) + kShift<V>;
-  return exp2_parts((x - (shifted - kShift<V>)) + y, shifted);
-}
-POOLNB_HD PackF vexp2(PackF x) { return pack_exp2(x); }
-POOLNB_HD PackD vexp2(PackD x) { return pack_exp2(x); }
-POOLNB_HD PackF vexp2(PackF x, PackF y) { return pack_exp2(x, y); }
-POOLNB_HD PackD vexp2(PackD x, PackD y) { return pack_exp2(x, y); }
-
 // From the processor's estimate of 14 bits by one step of Newton's.
 POOLNB_HD PackF quick_reciprocal(PackF x) {
 #if POOLNB_BYTES == 64
@@ -493,6 +463,40 @@ POOLNB_HD V vmin(V a, V b) {
 #endif
   return select(b < a, b, a);
 }
+#if defined(POOLNB_PACKS)
+// 2^r 2^n, |r| <= 1/2, n the whole number that `shifted` holds in its last bits.
+POOLNB_HD PackF exp2_parts(PackF r, PackF shifted) {
+  PackF q = vfma(r, 0.00015453163f, 0.0013390863f);
+  q = vfma(q, r, 0.009618083f);
+  q = vfma(q, r, 0.05550357f);
+  q = vfma(q, r, 0.2402265f);
+  q = vfma(q, r, 0.6931472f);
+  const BitsF bits = reinterpret_cast<BitsF>(vfma(q, r, 1.0f)) + (reinterpret_cast<BitsF>(shifted) << 23);
+  return reinterpret_cast<PackF>(bits);
+}
+POOLNB_HD PackD exp2_parts(PackD r, PackD shifted) {
+  const PackD near = vexp_down(r * 0.69314718055994531);
+  return reinterpret_cast<PackD>(reinterpret_cast<BitsD>(near) + (reinterpret_cast<BitsD>(shifted) << 52));
+}
+template <class V>
+constexpr typename Traits<V>::Number kShift = sizeof(V{}[0]) == 4 ? 12582912.0 : 6755399441055744.0;
+template <class V>
+POOLNB_HD V pack_exp2(V x) {
+  // One below the smallest exponent, all bits of the result are 0.
+  x = vmax(x, splat<V>(std::numeric_limits<typename Traits<V>::Number>::min_exponent - 2));
+  const V shifted = x + kShift<V>;
+  return exp2_parts(x - (shifted - kShift<V>), shifted);
+}
+template <class V>
+POOLNB_HD V pack_exp2(V x, V y) {
+  const V shifted = (x + y) + kShift<V>;
+  return exp2_parts((x - (shifted - kShift<V>)) + y, shifted);
+}
+POOLNB_HD PackF vexp2(PackF x) { return pack_exp2(x); }
+POOLNB_HD PackD vexp2(PackD x) { return pack_exp2(x); }
+POOLNB_HD PackF vexp2(PackF x, PackF y) { return pack_exp2(x, y); }
+POOLNB_HD PackD vexp2(PackD x, PackD y) { return pack_exp2(x, y); }
+#endif
 // Without the sign, that of -0 too.
 POOLNB_HD float vabs(float x) { return fabsf(x); }
 POOLNB_HD double vabs(double x) { return fabs(x); }

@@ -320,3 +320,60 @@ def test_a_logit_of_minus_infinity_takes_its_tap_out(taps: list[float], logits: 
     torch.testing.assert_close(y, wanted, equal_nan=True)
     oracle = reference.weighted_pool(x.numpy(), 3, logits=scores.numpy())
     torch.testing.assert_close(torch.as_tensor(oracle), wanted, equal_nan=True)
+
+
+# Taps of very different sizes, with what the formula gives: y, its gradient, and that of the parameter if it is asked.
+_FAR_APART: list[tuple[str, dict[str, float], list[float], float, list[float], float | None]] = [
+    ("soft", {"beta": 1.0}, [-3.4e38, 1, 2, 3], 2.57521, [0, -0.05179, 0.10396, 0.94783], 0.42440),
+    ("soft", {"beta": 1.0}, [-1e20, 1, 2, 3], 2.57521, [0, -0.05179, 0.10396, 0.94783], 0.42440),
+    ("soft", {"beta": 0.0}, [3e38, 3e38, 0, 0], 1.5e38, [0.25, 0.25, 0.25, 0.25], None),
+    ("soft", {"beta": 1.0}, [3e38, 3e38, 0, 0], 3e38, [0.5, 0.5, 0, 0], None),
+    ("stochastic", {}, [1e38, 3e38, 2e38, 0], 2.33333e38, [-0.05556, 0.61111, 0.27778, 0], None),
+    ("tdgs", {"temperature": 0.99}, [3e38, 3e38, 3e38, 3e38], 3e38, [0.25, 0.25, 0.25, 0.25], None),
+    ("lp", {"norm_type": 3.0}, [1, 1e-37, -1e-36, 0], 1, [1, 0, 0, 0], 0),
+    ("lp", {"norm_type": 2.0}, [1e10, -1e-25, 1, 0], 1e10, [1, 0, 1e-10, 0], 0),
+    ("lp", {"norm_type": math.inf}, [1, 2, 3, -3], 3, [0, 0, 0.5, -0.5], 0),
+    ("gem", {"p": 3.0}, [1e34, 2e-6, 1, 0], 0.629961e34, [0.629961, 0, 0, 0], None),
+    ("lse", {"r": 0.0}, [1e21, 0, 0, 0], 0.25e21, [0.25, 0.25, 0.25, 0.25], None),
+    ("lse", {"r": 0.0}, [-1e38, 0, 0, 0], -0.25e38, [0.25, 0.25, 0.25, 0.25], None),
+    ("lse", {"r": -1e-8}, [1, 2, 3, 4], 2.5, [0.25, 0.25, 0.25, 0.25], 0.625),
+]
+
+
+@pytest.mark.parametrize("channels", [1, 16, 24])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(
+    ("name", "own", "taps", "y", "slopes", "own_slope"),
+    _FAR_APART,
+    ids=[f"{c[0]}-{i}" for i, c in enumerate(_FAR_APART)],
+)
+def test_taps_far_apart(
+    name: str,
+    own: dict[str, float],
+    taps: list[float],
+    y: float,
+    slopes: list[float],
+    own_slope: float | None,
+    layout: torch.memory_format,
+    channels: int,
+) -> None:
+    x = (
+        torch.tensor(taps, dtype=torch.float32)
+        .view(1, 1, 2, 2)
+        .repeat(1, channels, 1, 16)
+        .contiguous(memory_format=layout)
+        .requires_grad_()
+    )
+    parameters = {k: torch.tensor(v, requires_grad=True) for k, v in own.items()}
+    pooled = getattr(F, f"{name}_pool2d")(x, 2, **parameters)
+    grads = torch.autograd.grad(pooled.double().mean() * pooled.numel(), [x, *parameters.values()])
+    expected = torch.tensor(slopes, dtype=torch.float32).view(1, 1, 2, 2).repeat(1, channels, 1, 16)
+    torch.testing.assert_close(pooled, torch.full_like(pooled, y), rtol=1e-4, atol=0)
+    torch.testing.assert_close(grads[0], expected, rtol=1e-4, atol=2e-5, check_stride=False)
+    if own_slope is not None:
+        torch.testing.assert_close(grads[1].item() / pooled.numel(), float(own_slope), rtol=1e-4, atol=1e-6)
+
+
+def test_lse_of_large_numbers_in_float64_is_their_mean_without_sharpness() -> None:
+    x = torch.tensor([1e14, 0, 0, 0], dtype=torch.float64).view(1, 1, 4)
+    assert F.lse_pool1d(x, 4, r=torch.tensor(0.0, dtype=torch.float64)).item() == 2.5e13

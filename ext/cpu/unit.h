@@ -85,7 +85,10 @@ class Unit {
     T* to = parameter_[i].data();
     if (!q_.channelwise[i]) return read_block(to, p_.out, window_box(0), v, n_, c_, count_);
     with_type(v.dtype, v.data, [&](auto* from) {
-      if (!p_.folded) return read_line(to, 1, from + v.offset(n_, c_, 0, 0, 0), v.stride[1], count_);
+      if (!p_.folded) {  // lanes behind the last channel hold what it holds, not a number that needs care
+        read_line(to, 1, from + v.offset(n_, c_, 0, 0, 0), v.stride[1], count_);
+        return std::fill(to + count_, to + round_up(count_, lanes), to[count_ - 1]);
+      }
       for (int64_t d = 0; d < windows_[0]; ++d)  // and what follows the last channel
         std::fill_n(to + p_.out.at(d, 0, 0), p_.out.step[0] + lanes,
                     T(number(from[v.offset(n_, 0, first_[0] + d, 0, 0)])));

@@ -31,30 +31,33 @@ struct Lse {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
     const V raw = w.parameter[0];
-    // Kept away from 0, so that 1 / r exists: the difference is far below rounding.
-    w.r = select(vabs(raw) < splat<V>(T(1e-20)), splat<V>(T(1e-20)), raw);
-    const V sign = select(w.r < splat<V>(0), splat<V>(-1), splat<V>(1));
-    V peak = splat<V>(-kInf<T>), n = splat<V>(0);
+    const V sign = select(raw < splat<V>(0), splat<V>(-1), splat<V>(1)), half = splat<V>(T(0.5));
+    V peak = splat<V>(-kInf<T>), low = splat<V>(kInf<T>), n = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V facing = select(taps.valid(i), bounded<careful>(taps.x(i)) * sign, splat<V>(-kInf<T>));
       peak = vmax(peak, facing);
+      low = vmin(low, select(taps.valid(i), facing, splat<V>(kInf<T>)));
       n = n + one_where<V>(taps.valid(i));
     }
+    // Where |r| times the range of the taps is below rounding, y is their mean, and 1 / r may not exist.
+    w.r = raw + splat<V>(0);  // no -0
+    const auto flat = vabs(raw) * (peak * half - low * half) < splat<V>(std::numeric_limits<T>::epsilon() / 16);
     const auto empty = n == splat<V>(0);
     if constexpr (careful) peak = select(empty, splat<V>(0), peak);
     peak = peak * sign;
     w.n = n;
     w.over_n = splat<V>(1) / (careful ? select(empty, splat<V>(1), n) : n);
-    V growth = splat<V>(0), sum = splat<V>(0);
+    V growth = splat<V>(0), drop = splat<V>(0), sum = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V x = bounded<careful>(taps.x(i));
       const V up = vexpm1(select(taps.valid(i), w.r * (x - peak), splat<V>(0)));
       growth = growth + select(x == x, up, x);
+      drop = drop + select(taps.valid(i), (x - peak) * w.over_n, splat<V>(0));
       sum = sum + x;
       memo.put(i, select(taps.valid(i), up + splat<V>(1), splat<V>(-1)));
     }
     w.peak = peak;
-    w.rise = vlog1p(growth * w.over_n) / w.r;
+    w.rise = select(flat, drop, vlog1p(growth * w.over_n) / w.r);
     w.over_total = splat<V>(1) / vmax(n + growth, splat<V>(1));
     w.y = peak + w.rise;
     w.over_hot = splat<V>(0);
@@ -102,7 +105,8 @@ struct Lse {
     const V far = select(small, splat<V>(1), v);
     constexpr int terms = sizeof(T) == 8 ? 14 : 8;
     V series = splat<V>(0);
-    POOLNB_UNROLL for (int k = terms - 1; k >= 0; --k) series = vfma(series, v, splat<V>(T((k + 1) / factorial(k + 2))));
+    POOLNB_UNROLL for (int k = terms - 1; k >= 0; --k)
+      series = vfma(series, v, splat<V>(T((k + 1) / factorial(k + 2))));
     return select(small, series, vfma(far, e, splat<V>(1) - e) * quick_reciprocal(far * far));
   }
   static constexpr double factorial(int n) { return n < 2 ? 1 : n * factorial(n - 1); }
@@ -116,7 +120,7 @@ struct Lse {
     V excess = (tap - w.peak) - w.rise;
     // exp of this times r is 0 in every type, and its square finite.
     const V floor = splat<V>(T(-1e4)) / w.r;
-    excess = select(w.r > splat<V>(0), vmax(excess, floor), vmin(excess, floor));
+    excess = select(w.r < splat<V>(0), vmin(excess, floor), vmax(excess, floor));
     V curve = excess * excess * phi_slope(w.r * excess, d * w.n) * w.over_n;
     if constexpr (careful) {
       const V shared = select(x == splat<V>(kInf<T>), w.over_hot, splat<V>(0));

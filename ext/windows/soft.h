@@ -36,15 +36,13 @@ struct Soft {
     // exp(logit - peak), not yet normalised.
     template <bool careful>
     POOLNB_HD V weight(V x, auto valid) const {
-      using T = typename Traits<V>::Number;
       if constexpr (careful) return vexp(logit<true>(x, valid) - peak);
-      const V lowest = splat<V>(T(std::numeric_limits<T>::min_exponent - 1));
-      return select(valid, vexp2(vmax(logit<false>(x, valid) - peak, lowest)), splat<V>(0));
+      return select(valid, vexp2(logit<false>(x, valid) - peak), splat<V>(0));
     }
   };
 
   template <bool careful, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options&, Memo& memo) {
+  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
     using T = typename Traits<V>::Number;
     const int64_t n = taps.count();
     w.scale = w.parameter[0] * splat<V>(T(1.4426950408889634));
@@ -61,20 +59,15 @@ struct Soft {
     V total = splat<V>(0), sum = splat<V>(0);
     auto frozen = splat<V>(0) != splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) {
-      V x = taps.x(i);
-      const V e = w.template weight<careful>(x, taps.valid(i));
-      if constexpr (careful) {
-        const auto cold = x == splat<V>(-kInf<T>);
-        frozen = frozen | (cold & taps.valid(i));
-        x = select(cold, splat<V>(0), x);
-      }
+      const V x = taps.x(i), e = w.template weight<careful>(x, taps.valid(i));
+      if constexpr (careful) frozen = frozen | ((x == splat<V>(-kInf<T>)) & taps.valid(i));
       memo.put(i, e);
       total = total + e;
       sum = sum + e * x;
     }
     if constexpr (careful) {
       w.over_total = splat<V>(1) / select(total == splat<V>(0), splat<V>(1), total);
-      w.y = sum * w.over_total;
+      w.y = weighted_with_care(w, taps, options);
       w.y = select((total == splat<V>(0)) & frozen, splat<V>(-kInf<T>), w.y);
     } else {
       w.over_total = quick_reciprocal(total);
@@ -85,6 +78,17 @@ struct Soft {
   template <bool careful, class V, class Taps>
   static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
     return w.template weight<careful>(taps.x(i), taps.valid(i));
+  }
+
+  // With weights of sum 1: a sum of e x could overflow where the mean does not.
+  template <class V, class Taps>
+  static POOLNB_HD V weighted_with_care(const Window<V>& w, const Taps& taps, const Options& options) {
+    V mean = splat<V>(0);
+    for (int64_t i = 0; i < taps.count(); ++i) {
+      const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.over_total;
+      mean = mean + weight * select(x == splat<V>(-kInf<typename Traits<V>::Number>), splat<V>(0), x);
+    }
+    return mean;
   }
 
   template <class V>

@@ -60,13 +60,8 @@ struct Stochastic {
     V total = splat<V>(0), moment = splat<V>(0), squares = splat<V>(0);
     auto frozen = splat<V>(0) != splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
-      V x = taps.x(i);
-      const V s = w.template share<careful>(x, taps.valid(i));
-      if constexpr (careful) {
-        const auto cold = (x == splat<V>(-kInf<T>)) & taps.valid(i);
-        frozen = frozen | cold;
-        x = select(cold, splat<V>(0), x);
-      }
+      const V x = taps.x(i), s = w.template share<careful>(x, taps.valid(i));
+      if constexpr (careful) frozen = frozen | ((x == splat<V>(-kInf<T>)) & taps.valid(i));
       memo.put(i, s);
       total = total + s;
       moment = moment + s * x;
@@ -75,20 +70,30 @@ struct Stochastic {
     const auto nothing = total == splat<V>(0);
     w.over_total = splat<V>(1) / (careful ? select(nothing, splat<V>(1), total) : total);
     w.squares = squares * w.over_total * w.over_total;
-    w.y = moment * w.over_total;
-    if constexpr (careful) w.y = select(nothing & frozen, splat<V>(-kInf<T>), w.y);
-    else w.y = w.y + sum * splat<V>(0);
+    if constexpr (careful) {
+      // With weights of sum 1: a sum of s x could overflow where the mean does not.
+      w.y = splat<V>(0);
+      for (int64_t i = 0; i < count; ++i) {
+        const V x = taps.x(i), weight = w.template share<true>(x, taps.valid(i)) * w.over_total;
+        w.y = w.y + weight * select(x == splat<V>(-kInf<T>), splat<V>(0), x);
+      }
+      w.y = select(nothing & frozen, splat<V>(-kInf<T>), w.y);
+    } else {
+      w.y = moment * w.over_total + sum * splat<V>(0);
+    }
   }
 
   // What a tap counts for in a draw. Sums are kept in float64, so that every kernel draws the same tap; numbers of fewer
   // bits cannot make them overflow, and are taken as they are.
   template <bool careful, class V>
   static POOLNB_HD auto odds(const Window<V>& w, V x, auto valid) {
-    if constexpr (sizeof(typename Traits<V>::Number) == 8) return widen(w.template share<careful>(x, valid));
+    using T = typename Traits<V>::Number;
+    if constexpr (sizeof(T) == 8) return widen(w.template share<careful>(x, valid));
     V s = select(x > splat<V>(0), x, splat<V>(0));
     if constexpr (careful) {
       s = select(x == x, s, x);
-      s = select(w.peak == splat<V>(0), one_where<V>(x != splat<V>(-kInf<typename Traits<V>::Number>)), s);
+      const V cold = splat<V>(-kInf<typename Traits<V>::Number>);
+      s = select(w.peak == splat<V>(0), one_where<V>(x != cold), s);
       s = select(infinite(w.peak), one_where<V>(infinite(s)), s);
     } else {
       s = select(w.peak == splat<V>(0), splat<V>(1), s);

@@ -47,9 +47,7 @@ struct Tdgs {
       return s;
     }
     POOLNB_HD V weight(V x, V factor, auto valid, const Options& options) const {
-      using T = typename Traits<V>::Number;
-      const V lowest = splat<V>(T(std::numeric_limits<T>::min_exponent - 1));
-      V e = vexp2(vmax(score(x, factor, options) - peak, lowest));
+      V e = vexp2(score(x, factor, options) - peak);
       if (options.draws && !is_tempered(options)) e = e * factor;
       return select(valid, e, splat<V>(0));
     }
@@ -169,18 +167,23 @@ struct Tdgs {
     chosen = select(number == splat<V>(T(count)), least, chosen);
     w.number = number;
     w.peak = select(peak == cold_score, splat<V>(0), peak);
-    V total = splat<V>(0), moment = splat<V>(0), mean = splat<V>(0);
+    V total = splat<V>(0), mean = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V x = taps.x(i), e = remember<true>(w, taps, i, options);
       memo.put(i, e);
       total = total + e;
       mean = mean + e * w.template z<true>(x);
-      moment = moment + e * select(x == cold_score, splat<V>(0), x);
     }
     const auto nothing = total == splat<V>(0);
     w.over_total = splat<V>(1) / select(nothing, splat<V>(1), total);
     w.mean = mean * w.over_total;
-    w.y = select(nothing & frozen, cold_score, moment * w.over_total);
+    // With weights of sum 1: a sum of e x could overflow where the mean does not.
+    w.y = splat<V>(0);
+    for (int64_t i = 0; i < count; ++i) {
+      const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.over_total;
+      w.y = w.y + weight * select(x == cold_score, splat<V>(0), x);
+    }
+    w.y = select(nothing & frozen, cold_score, w.y);
     if (is_hard(options)) w.y = select(w.t == w.t, chosen, w.t);
     if constexpr (Memo::backward) find_spread<true>(w, taps, options, memo);
   }

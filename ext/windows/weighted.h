@@ -63,17 +63,26 @@ struct Weighted {
     w.peak = peak;
     V total = splat<V>(0), sum = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
-      V x = taps.x(i);
       const V e = remember<careful>(w, taps, i, options);
-      if constexpr (careful) x = select(infinite(x) & (e == splat<V>(0)), splat<V>(0), x);
       memo.put(i, e);
       total = total + e;
-      sum = sum + e * x;
+      sum = sum + e * taps.x(i);
     }
     const auto nothing = total == splat<V>(0);
     w.over_total = splat<V>(1) / (careful ? select(nothing, splat<V>(1), total) : total);
-    w.y = sum * w.over_total;
+    w.y = careful ? weighted_with_care(w, taps, options) : sum * w.over_total;
     if constexpr (careful) w.y = select(nothing & frozen & (w.y == w.y), cold_score, w.y);
+  }
+
+  // With weights of sum 1: a sum of e x could overflow where the mean does not.
+  template <class V, class Taps>
+  static POOLNB_HD V weighted_with_care(const Window<V>& w, const Taps& taps, const Options& options) {
+    V mean = splat<V>(0);
+    for (int64_t i = 0; i < taps.count(); ++i) {
+      const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.over_total;
+      mean = mean + weight * select(infinite(x) & (weight == splat<V>(0)), splat<V>(0), x);
+    }
+    return mean;
   }
 
   template <class V>

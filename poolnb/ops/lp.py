@@ -2,6 +2,7 @@ r"""Lp pooling: :math:`y = (\sum_i |x_i|^p)^{1/p}`."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, scatter
@@ -33,13 +34,13 @@ def _backward(
 
 
 def _smooth_slope(taps: Tensor, mean: PowerMean, p: Tensor) -> Tensor:
-    """The slope as s |s|^(p-2), s = sign(x) r / rho: the form whose own derivative is right at a tap of 0 as well."""
+    """The slope sign(x) (r / rho)^(p-1), with a derivative that is right at a tap of 0 as well."""
     nothing = mean.ratio == 0
-    # 0, with the derivative that sign(x) r lacks there; a window of zeros has none.
-    at_zero = taps.masked_fill((taps != 0) | (mean.output == 0), 0) / mean.unit
-    signed = (taps.sign() * mean.ratio + at_zero) / mean.root
-    factor = power((mean.ratio / mean.root).masked_fill(nothing, 1), p - 2)
-    return signed * factor.masked_fill(nothing & (p != 2), 0)
+    # 0, with the derivative that sign(x) r lacks there for p = 2; a window of zeros has none.
+    at_zero = taps.masked_fill((taps != 0) | (mean.output == 0), 0) / mean.unit / mean.root
+    slope = taps.sign() * power((mean.ratio / mean.root).masked_fill(nothing, 1), p - 1)
+    slope = torch.where(nothing, at_zero.masked_fill(p != 2, 0), slope)
+    return torch.where(p.isinf(), taps.sign() * mean.powers / mean.total, slope)  # largest taps share it
 
 
 lp_pool = PoolOp("lp_pool", _forward, _backward, tensors=["norm_type"])
