@@ -26,7 +26,7 @@ struct PowerMean {
     POOLNB_HD V power(V a, auto valid, V& exponent) const {
       using T = typename Traits<V>::Number;
       const auto l = vlog2(a);
-      exponent = ((l.whole - peak) + l.part) * parameter[0];
+      exponent = vmax(((l.whole - peak) + l.part) * parameter[0], splat<V>(2 * kLowest<T>));  // finite for a size of 0
       V e = vexp2(exponent);
       if constexpr (!gem) e = select(a < splat<V>(std::numeric_limits<T>::min()), splat<V>(0), e);
       return select(valid, e, splat<V>(0));

@@ -83,8 +83,8 @@ struct Stochastic {
     }
   }
 
-  // What a tap counts for in a draw. Sums are kept in float64, so that every kernel draws the same tap; numbers of fewer
-  // bits cannot make them overflow, and are taken as they are.
+  // What a tap counts for in a draw. Sums are kept in float64, so that every kernel draws the same tap; numbers of
+  // fewer bits cannot make them overflow, and are taken as they are.
   template <bool careful, class V>
   static POOLNB_HD auto odds(const Window<V>& w, V x, auto valid) {
     using T = typename Traits<V>::Number;
