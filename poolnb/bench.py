@@ -329,15 +329,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(arguments.threads)
     _keep_freed_memory()
     shape = tuple(arguments.shape or _shape(arguments.device))
-    records: list[Row] = []
     for windows in arguments.windows:
         for dtype in arguments.dtypes:
             for layout in arguments.layouts:
                 setting = Setting(shape, windows, dtype, layout, arguments.device)
                 rows = measure(setting, arguments.operators, arguments.kernels, arguments.seconds)
-                records += rows
                 print("\n".join(_table(setting, rows)), flush=True)
-    _keep(arguments, [asdict(record) for record in records])
+                _keep(arguments, [asdict(row) for row in rows])
     return 0
 
 
@@ -366,7 +364,7 @@ def _keep(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     lines = ",\n".join("  " + json.dumps(row) for row in rows)
     partial.write_text(f'{{\n "machine": {json.dumps(machine)},\n "rows": [\n{lines}\n ]\n}}\n')
     os.replace(partial, path)
-    print(f"\nrecord: {path}")
+    print(f"record: {path}", flush=True)
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
