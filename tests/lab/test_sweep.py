@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from sweeps import EXPLODING, SMALL, SPEC, alive, children, contents, done, wait_for
@@ -198,7 +199,13 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(spec, tmp_path):
         str(tmp_path),
     ]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Tests that a shell runs in the background are born deaf to Ctrl-C, and so would this be.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(lambda: any(tmp_path.glob("*.json")), process)
     os.killpg(process.pid, signal.SIGINT)
