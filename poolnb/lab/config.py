@@ -91,10 +91,10 @@ def _models() -> list[str]:
     return list(MODELS)
 
 
-def _pools() -> list[str]:
-    import poolnb
+def _poolers() -> list[str]:
+    from .models import POOLERS
 
-    return list(poolnb.list_pools())
+    return list(POOLERS)
 
 
 def _parameter(default: Any, rule: Rule, text: str, *, identity: bool = True) -> Any:
@@ -120,7 +120,9 @@ class RunConfig:
     """
 
     dataset: str = _parameter("digits", _choice(_datasets), "data set to train on")
-    pooler: str = _parameter("soft", _choice(_pools), "pooling operator, a name of poolnb.list_pools()")
+    pooler: str = _parameter(
+        "soft", _choice(_poolers), "pooling operator, a name of poolnb.list_pools(); strided: none"
+    )
     pooler_options: dict[str, Any] = _parameter({}, _OPTIONS, "own arguments of the pooling operator")
     model: str = _parameter("recipe", _choice(_models), "network")
     seed: int = _parameter(0, _integer(0), "seed of weights, order of the samples and sampled pooling")
@@ -133,6 +135,14 @@ class RunConfig:
     dropout: float = _parameter(0.0, _number(0, 1), "probability of dropping an input of a fully connected layer")
     validation: float = _parameter(0.1, _number(0, 1), "share of the training set held out for early stopping; 0: none")
     limit: int | None = _parameter(None, _integer(1, "all of them"), "use only so many training samples")
+    schedule: str = _parameter(
+        "constant",
+        _choice(lambda: ("constant", "linear")),
+        "learning rate over the steps; linear: 500 steps up to it, then down to 0",
+    )
+    pool_learning_rate: float = _parameter(
+        1.0, _number(0, open_low=True), "factor on the learning rate of the pooling parameters"
+    )
     device: str = _parameter(
         "auto",
         Rule(_parse_device, lambda: "auto, cpu, cuda, cuda:N"),

@@ -85,6 +85,24 @@ def _halved(size: list[int], times: int) -> list[Size]:
     return [tuple(length >> step for length in size) for step in range(1, times + 1)]
 
 
+class EverySecond(nn.Module):
+    """What a strided convolution puts in the place of a pool: every second value per dimension of the layer before.
+
+    That is the layer before with stride 2, whose output it then has to the bit. All values are computed here, so the
+    time of a step is not that of a strided convolution. Input: (N, C, *size); output: (N, C, *output_size).
+    """
+
+    def __init__(self, output_size: Size) -> None:
+        super().__init__()
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[(..., *(slice(0, 2 * length, 2) for length in self.output_size))]
+
+
+STRIDED = "strided"
+POOLERS = (*poolnb.list_pools(), STRIDED)
+
 MODELS: dict[str, Callable[[tuple[int, ...], PoolMaker, float], nn.Module]] = {"recipe": Recipe, "resnet18": ResNet18}
 
 
@@ -94,6 +112,10 @@ def pool_maker(config: RunConfig) -> PoolMaker:
     def make_pool(channels: int, output_size: Size) -> nn.Module:
         own = config.pooler_options
         dims = len(output_size)
+        if config.pooler == STRIDED:
+            if own:
+                raise ValueError("it has no options")
+            return EverySecond(output_size)
         return poolnb.create_pool(config.pooler, 2, 2, dims=dims, channels=channels, output_size=output_size, **own)
 
     return make_pool
@@ -102,13 +124,19 @@ def pool_maker(config: RunConfig) -> PoolMaker:
 def build(config: RunConfig) -> nn.Module:
     """The network of `config` on the CPU, its weights drawn from torch's default generator. Raises `ConfigError`."""
     try:
-        return MODELS[config.model](DATASETS[config.dataset].shape, pool_maker(config), config.dropout)
+        model = MODELS[config.model](DATASETS[config.dataset].shape, pool_maker(config), config.dropout)
     except ConfigError:
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"pooler_options is {config.pooler_options!r}, not accepted by {config.pooler!r}: {error}"
         ) from error
+    if config.pool_learning_rate != 1 and not pooling_modules(model):
+        raise ConfigError(
+            f"pool_learning_rate is {config.pool_learning_rate!r}, but {config.pooler!r} learns nothing; "
+            "accepted here: 1"
+        )
+    return model
 
 
 def pooling_modules(model: nn.Module) -> dict[str, nn.Module]:

@@ -70,8 +70,12 @@ class Record:
         """The record of the same run with so many epochs: its beginning, since nothing depends on the number of epochs.
 
         What is known of the end alone, the learned pooling parameters, is left out. Raises `ValueError` if the run was
-        shorter or has failed.
+        shorter or has failed, or if its learning rate depends on the number of epochs.
         """
+        if self.config.schedule != "constant" and epochs != self.config.epochs:
+            raise ValueError(
+                f"epochs is {epochs}; accepted: {self.config.epochs}, since the learning rate falls by then"
+            )
         if self.status != "done" or not 1 <= epochs <= self.config.epochs:
             raise ValueError(f"epochs is {epochs}; accepted: 1 to {self.config.epochs}, of a run that is done")
         if epochs == self.config.epochs:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 
 from . import data, models
 from .config import ConfigError, RunConfig, UserError
@@ -28,6 +29,7 @@ EVALUATION_BATCH = 250  # on a CPU: its activations stay in the cache
 EVALUATION_BATCH_CUDA = 5000
 FEW_VALUES = 64  # a pooling parameter with no more values than this is recorded value by value
 HISTOGRAM_BINS = 40
+WARM_UP = 500  # steps of the linear schedule until the learning rate is reached; at most half of the run
 
 
 class RunError(UserError, RuntimeError):
@@ -124,13 +126,14 @@ class Job:
         from tqdm import tqdm  # not tqdm.auto: without ipywidgets it warns, with a path of this machine
 
         config = self.config
-        optimizer = _optimizer(config, self.model)
         shuffle = torch.Generator().manual_seed(config.seed)
         steps = math.ceil(len(self.samples["train"]) / config.batch_size)
+        optimizer = _optimizer(config, self.model)
+        schedule = _schedule(config, optimizer, config.epochs * steps)
         with tqdm(total=config.epochs * steps, desc=config.name, unit="step", disable=not progress) as bar:
             for epoch in range(1, config.epochs + 1):
                 start = time.perf_counter()
-                values = self._epoch(optimizer, shuffle, bar)
+                values = self._epoch(optimizer, schedule, shuffle, bar)
                 self.seconds.append(time.perf_counter() - start)
                 if not math.isfinite(values["train_loss"]):
                     raise FloatingPointError(f"the training loss is {values['train_loss']} in epoch {epoch}")
@@ -140,7 +143,9 @@ class Job:
                 if on_epoch is not None:
                     on_epoch(epoch, values)
 
-    def _epoch(self, optimizer: torch.optim.Optimizer, shuffle: torch.Generator, bar: Any) -> dict[str, float]:
+    def _epoch(
+        self, optimizer: torch.optim.Optimizer, schedule: LambdaLR, shuffle: torch.Generator, bar: Any
+    ) -> dict[str, float]:
         """Train on every sample once, then evaluate. Nothing is copied from the device before the epoch's end."""
         samples = self.samples["train"]
         count = len(samples)
@@ -155,6 +160,7 @@ class Job:
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+            schedule.step()
             loss_sum += loss.detach() * len(index)
             correct += (scores.detach().argmax(1) == labels).sum()
             bar.update()
@@ -190,10 +196,30 @@ class Job:
 
 
 def _optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
+    pools = {id(p) for module in models.pooling_modules(model).values() for p in module.parameters()}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in model.parameters() if id(p) not in pools]},
+        {
+            "params": [p for p in model.parameters() if id(p) in pools],
+            "lr": config.learning_rate * config.pool_learning_rate,
+        },
+    ]
     shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
     if config.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=config.momentum, **shared)
-    return torch.optim.Adam(model.parameters(), **shared)
+        return torch.optim.SGD(groups, momentum=config.momentum, **shared)
+    return torch.optim.Adam(groups, **shared)
+
+
+def _schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
+    """The learning rate of each of the `steps` steps of a run, as a factor on the configuration's."""
+    if config.schedule == "constant":
+        return LambdaLR(optimizer, lambda step: 1.0)
+    warm_up = min(WARM_UP, steps // 2)
+
+    def linear(step: int) -> float:
+        return (step + 1) / (warm_up + 1) if step < warm_up else (steps - step) / (steps - warm_up)
+
+    return LambdaLR(optimizer, linear)
 
 
 @torch.no_grad()

@@ -89,3 +89,23 @@ def test_they_train_and_two_runs_are_equal_to_the_bit(dataset, model, few_photog
     first, second = run(config, progress=False), run(config, progress=False)
     assert first.content() == second.content()
     assert first.curves["train_loss"][1] < first.curves["train_loss"][0]
+
+
+@pytest.mark.parametrize("dataset", ["digits", "mnist", "clips"])
+def test_strided_is_the_recipe_whose_convolutions_have_stride_2(dataset):
+    model = built(dataset=dataset, pooler="strided")
+    x = torch.rand(2, *data.DATASETS[dataset].shape)
+    expected = x
+    for conv, pool in zip(model.convs, model.pools, strict=True):
+        functional = {2: nn.functional.conv2d, 3: nn.functional.conv3d}[len(conv.kernel_size)]
+        strided = functional(expected, conv.weight, conv.bias, stride=2, padding=1).relu()
+        cut = tuple(slice(0, length // 2) for length in expected.shape[2:])
+        assert pool.output_size == expected[(..., *cut)].shape[2:]
+        expected = strided[(..., *cut)]
+    hidden = model.hidden(expected.flatten(1)).relu()
+    assert torch.allclose(model(x), model.output(hidden), atol=1e-6)
+
+
+def test_strided_has_no_options():
+    with pytest.raises(ConfigError, match="pooler_options is {'beta': 2.0}, not accepted by 'strided'"):
+        built(dataset="digits", pooler="strided", pooler_options={"beta": 2.0})

@@ -209,3 +209,49 @@ def test_a_gpu_gives_nearly_the_same_curves():
     cpu, gpu = quick(device="cpu"), quick(device="cuda")
     assert gpu.environment["device"] == "cuda" and gpu.key == cpu.key
     assert gpu.curves["train_loss"] == pytest.approx(cpu.curves["train_loss"], rel=1e-2)
+
+
+def rates_of(**changes):
+    """The learning rates of all steps: of the network, and of the pool's parameters."""
+    config = replace(SMALL, **changes)
+    with training.prepared(config) as job:
+        steps = config.epochs * math.ceil(len(job.samples["train"]) / config.batch_size)
+        optimizer = training._optimizer(config, job.model)
+        schedule = training._schedule(config, optimizer, steps)
+        rates = []
+        for _ in range(steps):
+            rates.append([group["lr"] for group in optimizer.param_groups])
+            optimizer.step()
+            schedule.step()
+    return rates
+
+
+def test_the_linear_schedule_rises_for_500_steps_and_falls_to_nothing():
+    rates = [rate for rate, _ in rates_of(schedule="linear", learning_rate=0.5, epochs=300)]
+    assert rates[0] == pytest.approx(0.5 / 501) and rates[499] == pytest.approx(0.5 * 500 / 501) and rates[500] == 0.5
+    assert rates[-1] == pytest.approx(0.5 / (len(rates) - 500))
+    falls = [a - b for a, b in zip(rates[500:], rates[501:], strict=False)]
+    assert max(falls) == pytest.approx(min(falls))
+
+
+def test_a_short_run_warms_up_for_at_most_half_of_it():
+    rates = [rate for rate, _ in rates_of(schedule="linear", learning_rate=1.0)]
+    assert max(rates) == rates[len(rates) // 2] == 1.0
+
+
+def test_pooling_parameters_have_a_learning_rate_of_their_own():
+    assert rates_of(pooler="auto", learning_rate=0.1, pool_learning_rate=30)[0] == pytest.approx([0.1, 3.0])
+    slow, fast = (quick(pooler="auto", pool_learning_rate=factor).pooling["pool1.alpha"] for factor in (1, 30))
+    assert abs(fast["mean"]) > 5 * abs(slow["mean"])
+
+
+def test_a_factor_without_pooling_parameters_is_refused():
+    with pytest.raises(ConfigError, match="pool_learning_rate is 30.0, but 'soft' learns nothing; accepted here: 1"):
+        quick(pool_learning_rate=30)
+
+
+def test_a_run_whose_learning_rate_falls_has_no_beginning_of_its_own():
+    record = quick(schedule="linear")
+    assert record.first(2) == record
+    with pytest.raises(ValueError, match="epochs is 1; accepted: 2, since the learning rate falls by then"):
+        record.first(1)
