@@ -97,7 +97,9 @@ class EverySecond(nn.Module):
         self.output_size = output_size
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[(..., *(slice(0, 2 * length, 2) for length in self.output_size))]
+        for dim, length in enumerate(self.output_size, 2):
+            x = x.narrow(dim, 0, 2 * length).unflatten(dim, (length, 2)).select(dim + 1, 0)
+        return x
 
 
 STRIDED = "strided"
