@@ -19,13 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
 from poolnb.lab.data import load, missing_files
-from poolnb.lab.provenance import BOOK, RESULTS, folder_hash, source_hash, text_hash
+from poolnb.lab.fingerprint import file_fingerprint
+from poolnb.lab.provenance import BOOK, RESULTS, ROOT, folder_hash, text_hash
+from poolnb.lab.reach import reached_files
 from poolnb.lab.records import write_atomically
 
 RECEIPTS = RESULTS / "receipts"
@@ -41,7 +44,7 @@ _METADATA = {
         "pygments_lexer": "ipython3",
     },
 }
-_RECEIPT_FIELDS = set("chapter date device seconds versions parameters code source folders data".split())
+_RECEIPT_FIELDS = set("chapter date device seconds versions parameters code sources folders data".split())
 _KEPT_CELL_METADATA = {"tags", "jupyter", "editable", "slideshow", "mystnb"}
 
 
@@ -120,7 +123,6 @@ def execute(
     if parameters and output is None:
         raise ValueError("parameters: need an output; a committed chapter is executed with the parameters it holds")
     target = path if output is None else Path(output).resolve()
-    source = source_hash()
     with tempfile.TemporaryDirectory() as folder:
         uses = Path(folder, "uses.txt")
         started = time.monotonic()
@@ -137,12 +139,21 @@ def execute(
             "versions": versions(),
             "parameters": _parameters(target),
             "code": code_hash(executed),
-            "source": source,
+            "sources": sources_of((name, line) for kind, name, line in noted if kind == "ran"),
             "folders": {name: fingerprint for kind, name, fingerprint in noted if kind == "folder"},
             "data": {name: fingerprint for kind, name, fingerprint in noted if kind == "data"},
         }
         _write(receipt_path(path), json.dumps(receipt, indent=2) + "\n")
     return target
+
+
+def sources_of(ran: Iterable[tuple[str, int]]) -> dict[str, str]:
+    """Name and fingerprint of every source file that a chapter depends on; `ran`: file and line of its functions."""
+    return {path.relative_to(ROOT).as_posix(): _short_fingerprint(path) for path in reached_files(ran, ROOT)}
+
+
+def _short_fingerprint(path: Path) -> str:
+    return file_fingerprint(path)[:16]
 
 
 def stale(path: Path) -> list[str]:
@@ -156,8 +167,11 @@ def stale(path: Path) -> list[str]:
     reasons = []
     if receipt["code"] != code_hash(nbformat.read(path, as_version=4)):
         reasons.append("its code changed")
-    if receipt["source"] != source_hash():
-        reasons.append("poolnb or ext changed")
+    for name, recorded in receipt["sources"].items():
+        if not (ROOT / name).is_file():
+            reasons.append(f"{name} is gone")
+        elif _short_fingerprint(ROOT / name) != recorded:
+            reasons.append(f"{name} changed")
     for name, recorded in receipt["folders"].items():
         if not (BOOK / name).is_dir():
             reasons.append(f"{name} is gone")
@@ -205,7 +219,11 @@ def _read_receipt(file: Path) -> dict[str, Any] | None:
 
 def _papermill(path: Path, out: Path, parameters: dict[str, Any], uses: Path, timeout: int) -> nbformat.NotebookNode:
     environment = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}  # else figures would not reach the page
-    environment |= _THREADS | {"POOLNB_USES": str(uses)}
+    startup = uses.parent / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    tracer = Path(__file__).with_name("tracer.py")
+    (startup / "trace.py").write_text(f"import runpy; runpy.run_path({str(tracer)!r}, globals())", encoding="utf-8")
+    environment |= _THREADS | {"POOLNB_USES": str(uses), "IPYTHONDIR": str(startup.parents[1])}
     command = [sys.executable, "-m", "papermill", str(path), str(out), "--cwd", str(path.parent)]
     command += ["--kernel", "python3", "--language", "python"]
     command += ["--execution-timeout", str(timeout), "--no-progress-bar", "-y", json.dumps(parameters)]

@@ -1,7 +1,7 @@
 """Where things are in a checkout, and fingerprints of what a result depends on.
 
-A fingerprint is the SHA-256 of file names and contents; it does not depend on where the checkout lies, on the operating
-system's line ends, or on the order in which the file system lists a folder.
+A fingerprint is a SHA-256. It does not depend on where the checkout lies, on the operating system's line ends, or on
+the order in which the file system lists a folder. Of folders it takes names and contents, of sources what they mean.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from .fingerprint import sources_fingerprint
+
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 RESULTS = BOOK / "results"
 
 # The tools around the chapters. No result and no chapter can depend on them.
 _TOOLS = {"poolnb/bench.py", "poolnb/cli.py", "poolnb/doctor.py"}
-_TOOLS |= {f"poolnb/lab/{name}.py" for name in ("api", "book", "launch", "notebooks", "status")}
+_TOOLS |= {f"poolnb/lab/{name}.py" for name in ("api", "book", "launch", "notebooks", "reach", "status", "tracer")}
 _SOURCES = {".py", ".h", ".hpp", ".cpp", ".cu", ".cuh"}
 
 
@@ -44,8 +46,8 @@ def source_files() -> list[Path]:
 
 
 def source_hash() -> str:
-    """Fingerprint of `poolnb` and `ext`: it changes when a file that decides what poolnb computes changes."""
-    return files_hash(source_files(), ROOT)
+    """Fingerprint of `poolnb` and `ext`: it changes when what a file says changes that decides what poolnb computes."""
+    return sources_fingerprint(source_files(), ROOT)
 
 
 def folder_hash(folder: Path) -> str:

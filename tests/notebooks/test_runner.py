@@ -12,8 +12,7 @@ from poolnb.lab import book, notebooks, provenance
 
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
-    """An empty book in a temporary folder, with sources that stay the same while somebody edits the real ones."""
-    monkeypatch.setattr(notebooks, "source_hash", lambda: "one")
+    """An empty book in a temporary folder."""
     monkeypatch.setattr(notebooks, "BOOK", tmp_path)
     monkeypatch.setattr(notebooks, "RECEIPTS", tmp_path / "results" / "receipts")
     return tmp_path
@@ -65,8 +64,7 @@ def test_prose_may_change_but_code_sources_and_data_may_not(shelf, monkeypatch):
 
     chapter.cells[1].source += "\nprint(1)"
     nbformat.write(chapter, path)
-    monkeypatch.setattr(notebooks, "source_hash", lambda: "another")
-    assert notebooks.stale(path) == ["its code changed", "poolnb or ext changed", "_static is gone"]
+    assert notebooks.stale(path) == ["its code changed", "_static is gone"]
 
 
 def test_a_receipt_knows_the_data(shelf, monkeypatch):
@@ -147,20 +145,49 @@ def test_pieces_of_a_stream_are_joined():
 def test_the_source_hash_sees_code_and_nothing_else(tmp_path, monkeypatch):
     for name in ("poolnb/ops/max.py", "poolnb/cli.py", "ext/cpu/max.cpp", "poolnb/__pycache__/max.pyc"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(name)
+        (tmp_path / name).write_text("one")
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     seen = {provenance.source_hash()}
     for name in ("poolnb/cli.py", "poolnb/__pycache__/max.pyc"):
         (tmp_path / name).write_text("another")
         assert provenance.source_hash() in seen
+    (tmp_path / "ext/cpu/max.cpp").write_text("one  // not another")
+    assert provenance.source_hash() in seen
     for name in ("poolnb/ops/max.py", "ext/cpu/max.cpp", "poolnb/ops/new.py"):
         (tmp_path / name).write_text("another")
         assert provenance.source_hash() not in seen
         seen.add(provenance.source_hash())
-    (tmp_path / "poolnb/ops/new.py").write_bytes(b"a\r\nb")
-    windows = provenance.source_hash()
-    (tmp_path / "poolnb/ops/new.py").write_bytes(b"a\nb")
-    assert provenance.source_hash() == windows
+
+
+def test_a_receipt_names_the_sources_that_ran(shelf, monkeypatch):
+    path = write(
+        shelf / "one.ipynb",
+        new_code_cell("import torch, poolnb.functional as F\nF.soft_pool1d(torch.ones(1, 1, 4), 2);"),
+    )
+    notebooks.execute(path)
+    sources = json.loads(notebooks.receipt_path(path).read_text())["sources"]
+    wanted = {
+        "poolnb/functional/softmax.py",
+        "poolnb/ops/soft.py",
+        "poolnb/geometry.py",
+        "ext/windows/soft.h",
+        "ext/taps.h",
+    }
+    assert wanted <= set(sources)
+    assert not [name for name in sources if "tdgs" in name or "lab" in name or name.endswith("__init__.py")]
+
+    copies = shelf / "checkout"
+    for name in sources:
+        (copies / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(provenance.ROOT / name, copies / name)
+    monkeypatch.setattr(notebooks, "ROOT", copies)
+    for name, comment in (("poolnb/ops/soft.py", "# a comment"), ("ext/windows/soft.h", "// a comment")):
+        (copies / name).write_text((copies / name).read_text() + "\n" + comment + "\n")
+    assert notebooks.stale(path) == []
+    for name, code in (("poolnb/ops/soft.py", "NUMBER = 1"), ("ext/windows/soft.h", "int number = 1;")):
+        (copies / name).write_text((copies / name).read_text() + code)
+    (copies / "ext/taps.h").unlink()
+    assert notebooks.stale(path) == ["ext/taps.h is gone", "ext/windows/soft.h changed", "poolnb/ops/soft.py changed"]
 
 
 def test_nothing_is_noted_outside_the_runner_or_the_book(tmp_path, monkeypatch):
