@@ -55,7 +55,7 @@ class PoolOp:
         sampled: bool = False,
         batched: Sequence[str] = (),
     ) -> None:
-        tensors = tensors or {}
+        self.tensors = tensors = dict(tensors or {})
         self.check = partial(check_call, tuple(tensors), tuple(tensors.values()), sampled, attributes)
         self.batched = ("input", "mask", *batched)
         self.may_be_cut = [name in (*self.batched, "seed") for name in ("input", "mask", *tensors, *["seed"] * sampled)]
