@@ -193,6 +193,7 @@ void check_shape(const char* name, const Tensor& t, const Sizes& size, const cha
 
 void check_tensor(const char* name, const Tensor& t, const Tensor& input, ScalarType type, bool as_input,
                   const Sizes& size, const char* one, bool seed = false) {
+  if (!t.defined()) refuse(name, " must be a torch.Tensor, got None");
   const ScalarType got = t.scalar_type(), given = input.scalar_type();
   if (got != type && !(as_input && got == given))
     refuse(name, " must have dtype ", as_input && given != type ? text(given) + " or " : "", text(type), " beside ",
@@ -241,6 +242,7 @@ void check_windows(const Windows& w, int dims) {
 }
 
 void check_input(const Tensor& x, int32_t device) {
+  if (!x.defined()) refuse("input must be a torch.Tensor, got None");
   if (!floating(x.scalar_type()))
     refuse("input must have one of the dtypes float16, bfloat16, float32, float64, got ", text(x.scalar_type()));
   if (device_type(x) != device) refuse("input must be on the device of these kernels, got ", poolnb::device(x));

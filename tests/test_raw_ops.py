@@ -1,4 +1,4 @@
-"""``torch.ops.poolnb.*`` called directly: a wrong argument is one exception that names it, with every set of kernels."""
+"""``torch.ops.poolnb.*`` called directly: a wrong argument is one exception that names it, with all kernels."""
 
 from __future__ import annotations
 

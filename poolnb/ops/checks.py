@@ -60,7 +60,7 @@ def check_call(
     sampled: bool,
     attributes: Sequence[str],
     args: Sequence[Any],
-    grad: Tensor | None = None,
+    *grad: Tensor,
 ) -> None:
     """Check ``(input, mask, *tensors, [seed,] *geometry, *attributes)`` and the gradient that comes back.
 
@@ -83,13 +83,15 @@ def check_call(
         _check_tensor(name, own[i], input, dtypes, form.shape(s, own[:i]))
     if sampled and args[first - 1] is not None:
         _check_tensor("seed", args[first - 1], input, (torch.int64,), [])
-    if grad is not None:
-        _check_tensor("grad", grad, input, (input.dtype,), _each((s.batch, s.channels, *s.output)))
+    for arriving in grad:
+        _check_tensor("grad", arriving, input, (input.dtype,), _each((s.batch, s.channels, *s.output)))
     for attribute, value in zip(attributes, rest, strict=True):
         _check_attribute(attribute, value, geometry[1], dims)
 
 
-def _check_input(x: Tensor) -> int:
+def _check_input(x: Tensor | None) -> int:
+    if x is None:  # how torch hands on a tensor that was left out
+        raise TypeError("input must be a torch.Tensor, got None")
     if x.dtype not in DTYPES:
         accepted = ", ".join(map(_name, DTYPES))
         raise TypeError(f"input must have one of the dtypes {accepted}, got {_name(x.dtype)}")
@@ -101,8 +103,12 @@ def _check_input(x: Tensor) -> int:
     return x.dim() - 2
 
 
-def _check_tensor(name: str, x: Tensor, input: Tensor, dtypes: tuple[torch.dtype, ...], accepted: Accepted) -> None:
+def _check_tensor(
+    name: str, x: Tensor | None, input: Tensor, dtypes: tuple[torch.dtype, ...], accepted: Accepted
+) -> None:
     """Shape, dtype, device and memory of a tensor beside the input."""
+    if x is None:
+        raise TypeError(f"{name} must be a torch.Tensor, got None")
     if x.dtype not in dtypes:
         wanted = " or ".join(map(_name, dtypes))
         raise TypeError(f"{name} must have dtype {wanted} beside {_name(input.dtype)} input, got {_name(x.dtype)}")
