@@ -17,8 +17,11 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <cmath>
 #include <memory>
 #include <optional>
+#include <sstream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -35,6 +38,7 @@ using Sizes = std::vector<int64_t>;
 
 // ---- tensors ------------------------------------------------------------------------------------------------------
 
+// Of a tensor that `check` has seen.
 Dtype dtype_of(const Tensor& t) {
   switch (t.scalar_type()) {
     case ScalarType::Half: return Dtype::float16;
@@ -42,8 +46,7 @@ Dtype dtype_of(const Tensor& t) {
     case ScalarType::Float: return Dtype::float32;
     case ScalarType::Double: return Dtype::float64;
     case ScalarType::Bool: return Dtype::boolean;
-    case ScalarType::Long: return Dtype::int64;
-    default: STD_TORCH_CHECK(false, "poolnb: a tensor has a dtype that the compiled kernels do not take");
+    default: return Dtype::int64;
   }
 }
 
@@ -81,7 +84,8 @@ Tensor empty(const Sizes& size, bool last, ScalarType type, int32_t device) {
   for (int64_t i = 0; i < dims; ++i) {
     const int64_t d = !last ? dims - 1 - i : i == 0 ? 1 : i == dims - 1 ? 0 : dims - i;
     stride[d] = step;
-    step *= std::max<int64_t>(size[d], 1);
+    if (__builtin_mul_overflow(step, std::max<int64_t>(size[d], 1), &step))
+      throw std::runtime_error("output_size must give an output of fewer than 2**63 elements");
   }
   AtenTensorHandle made;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, size.data(), stride.data(), to<int32_t>(from(type)),
@@ -116,6 +120,140 @@ struct Call {
   std::optional<Tensor> mask;
 };
 
+// What an operator's own tensor must look like; the words and the rules are those of poolnb/ops/checks.py.
+enum class Form { per_channel, per_channel_and_window, like_output, like_input };
+
+template <class... Parts>
+[[noreturn]] void refuse(const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  throw std::runtime_error(text.str());
+}
+
+std::string text(const int64_t* entries, size_t n) {
+  std::string all;
+  for (size_t i = 0; i < n; ++i) all += (i ? ", " : "") + std::to_string(entries[i]);
+  return "(" + all + ")";
+}
+std::string text(const Sizes& entries) { return text(entries.data(), entries.size()); }
+
+std::string text(ScalarType type) {
+  switch (type) {
+    case ScalarType::Half: return "float16";
+    case ScalarType::BFloat16: return "bfloat16";
+    case ScalarType::Float: return "float32";
+    case ScalarType::Double: return "float64";
+    case ScalarType::Bool: return "bool";
+    case ScalarType::Long: return "int64";
+    default: return torch::headeronly::toString(type);
+  }
+}
+
+int32_t device_type(const Tensor& t) {
+  int32_t type;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &type));
+  return type;
+}
+std::string device(const Tensor& t) {
+  if (t.is_cpu()) return "cpu";
+  if (t.is_cuda()) return "cuda:" + std::to_string(t.get_device_index());
+  return device_type(t) == aoti_torch_device_type_meta() ? "meta" : "another device";
+}
+
+bool floating(ScalarType type) {
+  return type == ScalarType::Half || type == ScalarType::BFloat16 || type == ScalarType::Float ||
+         type == ScalarType::Double;
+}
+ScalarType sums_of(ScalarType type) { return type == ScalarType::Double ? type : ScalarType::Float; }
+
+// A storage can be cut behind a tensor's back.
+void check_memory(const char* name, const Tensor& t) {
+  int64_t last = t.storage_offset(), bytes;
+  const auto size = t.sizes(), stride = t.strides();
+  for (size_t d = 0; d < size.size(); ++d) {
+    if (size[d] == 0) return;
+    last += (size[d] - 1) * stride[d];
+  }
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(t.get(), &bytes));
+  if ((last + 1) * int64_t(t.element_size()) > bytes)
+    refuse(name, " must have memory for all its elements, got a storage that was cut");
+}
+
+// Dimension d may have size `size[d]`, and 1 as well where `one` says so.
+void check_shape(const char* name, const Tensor& t, const Sizes& size, const char* one) {
+  const auto got = t.sizes();
+  bool fits = got.size() == size.size();
+  for (size_t d = 0; fits && d < size.size(); ++d) fits = got[d] == size[d] || (one[d] == '1' && got[d] == 1);
+  if (fits) return;
+  std::string wanted;
+  for (size_t d = 0; d < size.size(); ++d)
+    wanted += (d ? ", " : "") + std::to_string(size[d]) + (one[d] == '1' && size[d] != 1 ? " or 1" : "");
+  refuse(name, " must have shape (", wanted, "), got shape ", text(sizes(t)));
+}
+
+void check_tensor(const char* name, const Tensor& t, const Tensor& input, ScalarType type, bool as_input,
+                  const Sizes& size, const char* one, bool seed = false) {
+  if (!t.defined()) refuse(name, " must be a torch.Tensor, got None");
+  const ScalarType got = t.scalar_type(), given = input.scalar_type();
+  if (got != type && !(as_input && got == given))
+    refuse(name, " must have dtype ", as_input && given != type ? text(given) + " or " : "", text(type), " beside ",
+           text(given), " input, got ", text(got));
+  const bool together = device_type(t) == device_type(input) && t.get_device_index() == input.get_device_index();
+  if (!together && !(seed && t.is_cpu()))
+    refuse(name, " must be on input's device ", device(input), ", got ", device(t));
+  check_memory(name, t);
+  check_shape(name, t, size, one);
+}
+
+// Windows along one axis, without and with ceil_mode.
+void output_sizes(const Windows& w, int a, int64_t both[2]) {
+  const int64_t s = w.stride[a], room = w.size[a] + 2 * w.padding[a] - w.span(a);
+  const auto floor = [](int64_t n, int64_t by) { return n / by - (n % by < 0); };
+  both[0] = floor(room, s) + 1;
+  both[1] = floor(room + s - 1, s) + 1;
+  if ((both[1] - 1) * s >= w.size[a] + w.padding[a]) --both[1];
+}
+
+void check_windows(const Windows& w, int dims) {
+  struct Field { const char* name; const int64_t* entries; int64_t least; };
+  const int first = 3 - dims;
+  for (const Field& f : {Field{"kernel_size", w.kernel, 1}, Field{"stride", w.stride, 1}, Field{"padding", w.padding, 0},
+                         Field{"dilation", w.dilation, 1}, Field{"output_size", w.output, 1}})
+    for (int a = first; a < 3; ++a)
+      if (f.entries[a] < f.least || f.entries[a] >= int64_t(1) << 31)
+        refuse(f.name, " must be at least ", f.least, " and below 2**31 in every dimension, got ",
+               text(f.entries + first, dims));
+  int64_t taps = 1, both[3][2];
+  bool follows = true, many = false;
+  for (int a = first; a < 3; ++a) {
+    if (w.padding[a] > w.kernel[a] / 2)
+      refuse("padding must be at most half of kernel_size, got padding=", text(w.padding + first, dims),
+             ", kernel_size=", text(w.kernel + first, dims));
+    many = many || __builtin_mul_overflow(taps, w.kernel[a], &taps) || taps >= int64_t(1) << 62;
+    output_sizes(w, a, both[a]);
+    follows = follows && (w.output[a] == both[a][0] || w.output[a] == both[a][1]);
+  }
+  if (many) refuse("kernel_size must have fewer than 2**62 taps, got ", text(w.kernel + first, dims));
+  if (follows) return;
+  Sizes floor, ceil;
+  for (int a = first; a < 3; ++a) floor.push_back(both[a][0]), ceil.push_back(both[a][1]);
+  refuse("output_size must follow from the input's size and the windows, ", text(floor), " or with ceil_mode ",
+         text(ceil), ", got ", text(w.output + first, dims));
+}
+
+void check_input(const Tensor& x, int32_t device) {
+  if (!x.defined()) refuse("input must be a torch.Tensor, got None");
+  if (!floating(x.scalar_type()))
+    refuse("input must have one of the dtypes float16, bfloat16, float32, float64, got ", text(x.scalar_type()));
+  if (device_type(x) != device) refuse("input must be on the device of these kernels, got ", poolnb::device(x));
+  check_memory("input", x);
+  const auto size = x.sizes();
+  if (size.size() < 3 || size.size() > 5)
+    refuse("input must have 3 to 5 dimensions, (N, C, *spatial), got shape ", text(sizes(x)));
+  for (size_t d = 1; d < size.size(); ++d)
+    if (size[d] == 0) refuse("input must not be empty, the batch dimension excepted, got shape ", text(sizes(x)));
+}
+
 int64_t* axes(Sizes& five, const Sizes& given, int64_t fill) {
   five.assign(3 - given.size(), fill);
   five.insert(five.end(), given.begin(), given.end());
@@ -124,26 +262,24 @@ int64_t* axes(Sizes& five, const Sizes& given, int64_t fill) {
 
 void read_windows(Arguments& arguments, Windows& w, const Tensor& x) {
   const size_t dims = x.dim() - 2;
-  STD_TORCH_CHECK(dims >= 1 && dims <= 3, "poolnb: input must have 3 to 5 dimensions, got ", x.dim());
   Sizes size = sizes(x), three;
   size.erase(size.begin(), size.begin() + 2);
   std::copy_n(axes(three, size, 1), 3, w.size);
   int64_t* const fields[] = {w.kernel, w.stride, w.padding, w.dilation, w.output};
-  for (int64_t* field : fields) {
+  const char* const names[] = {"kernel_size", "stride", "padding", "dilation", "output_size"};
+  for (int i = 0; i < 5; ++i) {
     const Sizes given = arguments.take<Sizes>();
-    STD_TORCH_CHECK(given.size() == dims, "poolnb: geometry takes ", dims, " entries each, got ", given.size());
-    std::copy_n(axes(three, given, field == w.padding ? 0 : 1), 3, field);
+    if (given.size() != dims)
+      refuse(names[i], " must be a sequence of ", dims, " ints, got ", given.size(), " entries: ", text(given));
+    std::copy_n(axes(three, given, fields[i] == w.padding ? 0 : 1), 3, fields[i]);
   }
-  for (int a = 0; a < 3; ++a)
-    STD_TORCH_CHECK(w.kernel[a] > 0 && w.stride[a] > 0 && w.dilation[a] > 0 && w.padding[a] >= 0 && w.output[a] > 0,
-                    "poolnb: kernel_size, stride, dilation and output_size must be positive, padding not negative");
+  check_windows(w, dims);
 }
 
 // A parameter of one number per channel, (C,), or of a tensor that broadcasts to the output, batch dimension or not.
 void place_parameter(Problem& q, int i, const Tensor& t, int64_t dims) {
   View& v = q.parameter[i];
   if (t.dim() == 1) {
-    STD_TORCH_CHECK(t.size(0) == q.channels, "poolnb: a parameter has ", t.size(0), " entries, not ", q.channels);
     v = View();
     v.data = t.data_ptr();
     v.dtype = dtype_of(t);
@@ -152,14 +288,11 @@ void place_parameter(Problem& q, int i, const Tensor& t, int64_t dims) {
     return;
   }
   const int64_t missing = dims + 2 - t.dim();
-  STD_TORCH_CHECK(missing == 0 || missing == 1, "poolnb: a parameter must be 1-d or broadcast to the output");
   v.data = t.data_ptr();
   v.dtype = dtype_of(t);
   q.channelwise[i] = missing == 0;
   for (int64_t d = 0; d < t.dim(); ++d) {
     const int64_t full = d + missing, axis = full < 2 ? full : full + 3 - dims, n = t.size(d);
-    const int64_t wanted = axis == 0 ? q.batch : axis == 1 ? q.channels : q.windows.output[axis - 2];
-    STD_TORCH_CHECK(n == 1 || n == wanted, "poolnb: dimension ", d, " of a parameter does not broadcast: ", n);
     v.stride[axis] = n == 1 ? 0 : t.stride(d);
     if (axis != 1 && n != 1) q.channelwise[i] = false;
   }
@@ -175,13 +308,17 @@ void place(Call& call, int inputs, int parameters) {
 }
 
 // Attributes: b bool, f float.
-void read_options(Arguments& arguments, Options& options, const char* kinds) {
+void read_options(Arguments& arguments, Options& options, const char* kinds, const char* const* names) {
   double* next = options.value;
-  for (const char* k = kinds; *k; ++k) *next++ = *k == 'b' ? arguments.take<bool>() : arguments.take<double>();
+  for (const char* k = kinds; *k; ++k, ++names) {
+    *next = *k == 'b' ? arguments.take<bool>() : arguments.take<double>();
+    if (*k == 'f' && !(*next > 0 && std::isfinite(*next)))
+      refuse(*names, " must be a finite number greater than 0, got ", *next);
+    ++next;
+  }
 }
 
-void read_seed(Arguments& arguments, Options& options) {
-  const auto seed = arguments.take<std::optional<Tensor>>();
+void read_seed(const std::optional<Tensor>& seed, Options& options) {
   options.draws = seed.has_value();
   if (!seed) return;
   const auto* at = static_cast<const int64_t*>(seed->data_ptr());
@@ -204,39 +341,65 @@ struct Schema {
   const char *name, *attributes;
   int inputs, parameters;
   bool seed;
+  Form form;           // of its own tensor
+  const char *tensor;  // and its name
+  const char* attribute_names[4];
 };
 
 template <class Op>
 constexpr Schema<Op> schema{};
 template <>
-constexpr Schema<Gem> schema<Gem>{"gem", "f", 1, 1, false};
+constexpr Schema<Gem> schema<Gem>{"gem", "f", 1, 1, false, Form::per_channel, "p", {"eps"}};
 template <>
-constexpr Schema<Lp> schema<Lp>{"lp", "", 1, 1, false};
+constexpr Schema<Lp> schema<Lp>{"lp", "", 1, 1, false, Form::per_channel, "norm_type", {}};
 template <>
-constexpr Schema<Lse> schema<Lse>{"lse", "", 1, 1, false};
+constexpr Schema<Lse> schema<Lse>{"lse", "", 1, 1, false, Form::per_channel, "r", {}};
 template <>
-constexpr Schema<Mixed> schema<Mixed>{"mixed", "", 1, 1, false};
+constexpr Schema<Mixed> schema<Mixed>{"mixed", "", 1, 1, false, Form::like_output, "alpha", {}};
 template <>
-constexpr Schema<Soft> schema<Soft>{"soft", "b", 1, 1, false};
+constexpr Schema<Soft> schema<Soft>{"soft", "b", 1, 1, false, Form::per_channel, "beta", {"semi_grad"}};
 template <>
-constexpr Schema<Stochastic> schema<Stochastic>{"stochastic", "", 1, 0, true};
+constexpr Schema<Stochastic> schema<Stochastic>{"stochastic", "", 1, 0, true, Form::per_channel, "", {}};
 template <>
-constexpr Schema<Tdgs> schema<Tdgs>{"tdgs", "fbbf", 1, 1, true};
+constexpr Schema<Tdgs> schema<Tdgs>{"tdgs", "fbbf", 1, 1, true, Form::per_channel_and_window, "temperature",
+                                    {"tau", "hard", "normalize", "eps"}};
 template <>
-constexpr Schema<Weighted> schema<Weighted>{"weighted", "", 2, 0, false};
+constexpr Schema<Weighted> schema<Weighted>{"weighted", "", 2, 0, false, Form::like_input, "logits", {}};
 
 template <class Op>
+void check_own(const Tensor& own, const Call& call) {
+  constexpr auto s = schema<Op>;
+  const ScalarType sums = sums_of(call.input.scalar_type());
+  const Sizes output = output_size(call);
+  switch (s.form) {
+    case Form::per_channel:
+      return check_tensor(s.tensor, own, call.input, sums, false, Sizes{call.problem.channels}, "-");
+    case Form::per_channel_and_window:
+      return check_tensor(s.tensor, own, call.input, sums, false, Sizes(output.begin() + 1, output.end()), "----");
+    case Form::like_output: return check_tensor(s.tensor, own, call.input, sums, false, output, "11111");
+    case Form::like_input:
+      return check_tensor(s.tensor, own, call.input, sums, true, sizes(call.input), "-1---");
+  }
+}
+
+template <class Backend, class Op>
 Call read_call(Arguments& arguments) {
   constexpr auto s = schema<Op>;
   Call call{{}, false, arguments.take<Tensor>(), {}, {}};
+  check_input(call.input, Backend::device_type());
   call.last = channels_last(call.input);
   call.mask = arguments.take<std::optional<Tensor>>();
   for (int i = 1; i < s.inputs + s.parameters; ++i) call.tensors.push_back(arguments.take<Tensor>());
-  if (s.seed) read_seed(arguments, call.problem.options);
+  std::optional<Tensor> seed;
+  if (s.seed) seed = arguments.take<std::optional<Tensor>>();
   call.problem.batch = call.input.size(0);
   call.problem.channels = call.input.size(1);
   read_windows(arguments, call.problem.windows, call.input);
-  read_options(arguments, call.problem.options, s.attributes);
+  if (call.mask) check_tensor("mask", *call.mask, call.input, ScalarType::Bool, false, sizes(call.input), "11---");
+  for (const Tensor& own : call.tensors) check_own<Op>(own, call);
+  if (seed) check_tensor("seed", *seed, call.input, ScalarType::Long, false, {}, "", true);
+  read_seed(seed, call.problem.options);
+  read_options(arguments, call.problem.options, s.attributes, s.attribute_names);
   place(call, s.inputs, s.parameters);
   return call;
 }
@@ -244,7 +407,7 @@ Call read_call(Arguments& arguments) {
 template <class Backend, class Op>
 void forward_kernel(StableIValue* stack, uint64_t, uint64_t) {
   Arguments arguments(stack);
-  Call call = read_call<Op>(arguments);
+  Call call = read_call<Backend, Op>(arguments);
   Problem& q = call.problem;
   const int32_t device = call.input.get_device_index();
   Tensor output = empty<Backend>(output_size(call), call.last, call.input.scalar_type(), device);
@@ -305,9 +468,9 @@ void backward_kernel(StableIValue* stack, uint64_t, uint64_t) {
   Arguments arguments(stack);
   const bool want = arguments.take<bool>();
   const Tensor grad = arguments.take<Tensor>();
-  Call call = read_call<Op>(arguments);
+  Call call = read_call<Backend, Op>(arguments);
   Problem& q = call.problem;
-  STD_TORCH_CHECK(sizes(grad) == output_size(call), "poolnb: the gradient has not the output's shape");
+  check_tensor("grad", grad, call.input, call.input.scalar_type(), false, output_size(call), "-----");
   q.want_parameters = want;
   q.grad = view(grad);
   const int32_t device = call.input.get_device_index();

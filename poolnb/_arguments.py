@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, IntOrSizes, per_dim, plain_int, resolve
+from poolnb.ops.checks import DTYPES
 from poolnb.ops.seed import draw_seed
 from poolnb.ops.taps import visible
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 

@@ -133,7 +133,7 @@ def _resolve(
         ones, zeros = (1,) * dims, (0,) * dims
         return Geometry(size, size, size, zeros, ones, ones)
     kernel, strides, pads, dilations = checked
-    output = tuple(map(_output_size, size, kernel, strides, pads, dilations, (ceil_mode,) * dims))
+    output = tuple(map(output_size, size, kernel, strides, pads, dilations, (ceil_mode,) * dims))
     if any(o < 1 for o in output):
         raise ValueError(
             f"input is too small for one window: spatial size {size}, kernel_size={kernel}, padding={pads}, "
@@ -201,7 +201,7 @@ def per_dim(name: str, value: IntOrSizes, dims: int, least: int) -> tuple[int, .
     return entries * dims if len(entries) == 1 else entries
 
 
-def _output_size(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
+def output_size(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
     room = n + 2 * p - d * (k - 1) - 1
     out = (room + (s - 1 if ceil_mode else 0)) // s + 1
     # With ceil_mode the last window must still start inside the input or its left padding.

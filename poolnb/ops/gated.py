@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry
+from poolnb.ops.checks import PER_CHANNEL, PER_TAP
 from poolnb.ops.filters import respond, respond_backward
 from poolnb.ops.mixed import mixed_pool
 from poolnb.ops.registration import PoolOp
@@ -38,4 +39,4 @@ def _backward(
     return grad_x, grad_weight, per_channel_sum(grad_gate)
 
 
-gated_pool = PoolOp("gated_pool", _forward, _backward, tensors=["weight", "bias"])
+gated_pool = PoolOp("gated_pool", _forward, _backward, tensors={"weight": PER_TAP, "bias": PER_CHANNEL})

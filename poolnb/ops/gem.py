@@ -6,6 +6,7 @@ from torch import Tensor
 
 from poolnb.geometry import Geometry, scatter
 from poolnb.ops._power import PowerMean, exponent_slope, needs_care, power_mean, size_slope
+from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import accumulate, channelwise, counts, open_windows, per_channel_sum, tame
 
@@ -38,4 +39,4 @@ def _backward(
     return grad_x, per_channel_sum(grad * exponent_slope(mean, exponent))
 
 
-gem_pool = PoolOp("gem_pool", _forward, _backward, tensors=["p"], attributes=["float eps"])
+gem_pool = PoolOp("gem_pool", _forward, _backward, tensors={"p": PER_CHANNEL}, attributes=["float eps"])

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from poolnb.geometry import Geometry, scatter
 from poolnb.ops._power import PowerMean, exponent_slope, needs_care, power, power_mean, size_slope
+from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import accumulate, channelwise, open_windows, per_channel_sum, tame
 
@@ -43,4 +44,4 @@ def _smooth_slope(taps: Tensor, mean: PowerMean, p: Tensor) -> Tensor:
     return torch.where(p.isinf(), taps.sign() * mean.powers / mean.total, slope)  # largest taps share it
 
 
-lp_pool = PoolOp("lp_pool", _forward, _backward, tensors=["norm_type"])
+lp_pool = PoolOp("lp_pool", _forward, _backward, tensors={"norm_type": PER_CHANNEL})

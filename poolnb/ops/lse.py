@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, scatter
+from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import accumulate, channelwise, counts, may_be_empty, open_windows, per_channel_sum, tame, visible
 
@@ -166,4 +167,4 @@ def _series(v: Tensor, coefficients: list[float]) -> Tensor:
     return total
 
 
-lse_pool = PoolOp("lse_pool", _forward, _backward, tensors=["r"])
+lse_pool = PoolOp("lse_pool", _forward, _backward, tensors={"r": PER_CHANNEL})

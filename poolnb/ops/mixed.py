@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, scatter
+from poolnb.ops.checks import LIKE_OUTPUT
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import accumulate, counts, may_be_empty, open_windows, tame
 
@@ -100,4 +101,4 @@ def _backward(
     return grad_x, (grad * difference(e.largest, e.mean, e.careful)).sum_to_size(alpha.shape)
 
 
-mixed_pool = PoolOp("mixed_pool", _forward, _backward, tensors=["alpha"], batched=["alpha"])
+mixed_pool = PoolOp("mixed_pool", _forward, _backward, tensors={"alpha": LIKE_OUTPUT}, batched=["alpha"])

@@ -6,7 +6,7 @@ the op's default kernels, for every device; a compiled kernel registered for CPU
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, empty_output, memory_format
+from poolnb.ops.checks import Form, check_call
 from poolnb.ops.parts import batch_parts, part_of
 from poolnb.ops.philox import Seed
 from poolnb.ops.taps import accumulate
@@ -34,8 +35,8 @@ class PoolOp:
             -> (grad_input, *grad_tensors)``. It is written in differentiable PyTorch: the second derivative is its
             own vector-Jacobian product. With ``param_grads`` false only ``grad_input`` is wanted, and the other
             entries may be anything.
-        tensors: names of the operator's own differentiable tensors.
-        attributes: its other arguments in schema syntax, such as ``"bool semi_grad"``.
+        tensors: the operator's own differentiable tensors by name, and what :mod:`poolnb.ops.checks` accepts of them.
+        attributes: its other arguments in schema syntax, such as ``"bool semi_grad"``; floats are positive.
         sampled: whether the operator draws: it then takes ``seed``, an int64 0-d tensor on the CPU or the input's
             device, or ``None`` for evaluation. :mod:`poolnb.ops.philox` makes the noise.
         batched: names of those ``tensors`` whose first dimension is the input's batch dimension, or 1.
@@ -49,11 +50,13 @@ class PoolOp:
         name: str,
         forward: Callable[..., Tensor],
         backward: Callable[..., Tensor | tuple[Tensor, ...]],
-        tensors: Sequence[str] = (),
+        tensors: Mapping[str, Form] | None = None,
         attributes: Sequence[str] = (),
         sampled: bool = False,
         batched: Sequence[str] = (),
     ) -> None:
+        self.tensors = tensors = dict(tensors or {})
+        self.check = partial(check_call, tuple(tensors), tuple(tensors.values()), sampled, attributes)
         self.batched = ("input", "mask", *batched)
         self.may_be_cut = [name in (*self.batched, "seed") for name in ("input", "mask", *tensors, *["seed"] * sampled)]
         self.name, self.forward, self.backward = name, forward, backward
@@ -153,11 +156,13 @@ class PoolOp:
 
     def _register_forward(self) -> None:
         def kernel(*args: Any) -> Tensor:
+            self.check(args)
             windows, own = self._split(args)
             with _without_autocast(own[0]):
                 return self._forward_in_parts(windows, own)
 
         def fake(*args: Any) -> Tensor:
+            self.check(args)
             windows, own = self._split(args)
             if torch.onnx.is_in_onnx_export():  # its second attempt: a tracer that skips __call__'s branch
                 self._refuse_onnx_draw(own[2 : self.first])
@@ -183,6 +188,7 @@ class PoolOp:
 
     def _register_backward(self) -> None:
         def kernel(param_grads: bool, grad: Tensor, *args: Any) -> Any:
+            self.check(args, grad)
             windows, own = self._split(args)
             with _without_autocast(own[0]):
                 grads = self._backward_in_parts(windows, param_grads, grad, own)
@@ -190,6 +196,7 @@ class PoolOp:
             return (grads[0], *params) if self.n_tensors else grads[0]
 
         def fake(param_grads: bool, grad: Tensor, *args: Any) -> Any:
+            self.check(args, grad)
             x, tensors = args[0], args[2 : 2 + self.n_tensors]
             grad_x = _empty_like(x)
             params = [_empty_like(t) if param_grads else t.new_empty(0) for t in tensors]

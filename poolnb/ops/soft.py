@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from poolnb.geometry import Geometry, scatter
+from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import accumulate, channelwise, open_windows, softmax, tame, weighted_mean
 
@@ -53,4 +54,4 @@ def _backward(
     return grad_x, (grad * variance).transpose(0, 1).flatten(1).sum(1)
 
 
-soft_pool = PoolOp("soft_pool", _forward, _backward, tensors=["beta"], attributes=["bool semi_grad"])
+soft_pool = PoolOp("soft_pool", _forward, _backward, tensors={"beta": PER_CHANNEL}, attributes=["bool semi_grad"])

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from poolnb.geometry import Geometry, scatter
 from poolnb.ops import philox
+from poolnb.ops.checks import PER_CHANNEL_AND_WINDOW
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import accumulate, normalise, one_hot, open_windows, pick, tame, weighted_mean
 
@@ -135,7 +136,7 @@ tdgs_pool = PoolOp(
     "tdgs_pool",
     _forward,
     _backward,
-    tensors=["temperature"],
+    tensors={"temperature": PER_CHANNEL_AND_WINDOW},
     attributes=["float tau", "bool hard", "bool normalize", "float eps"],
     sampled=True,
 )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, scatter
+from poolnb.ops.checks import GATES, LEAVES
 from poolnb.ops.mixed import blend, difference
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import accumulate, finite, open_windows, tame
@@ -79,4 +80,4 @@ def _backward(
     return grad_x, weights[inner:].clone(), weights[:inner].clone()
 
 
-tree_pool = PoolOp("tree_pool", _forward, _backward, tensors=["leaves", "gates"])
+tree_pool = PoolOp("tree_pool", _forward, _backward, tensors={"leaves": LEAVES, "gates": GATES})

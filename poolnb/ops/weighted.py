@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from poolnb.geometry import Geometry, gather, scatter
+from poolnb.ops.checks import LIKE_INPUT
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import accumulate, open_windows, softmax_of, tame, weighted_mean
 
@@ -50,4 +51,4 @@ def _backward(
     return grad_x, scatter(slopes, windows)
 
 
-weighted_pool = PoolOp("weighted_pool", _forward, _backward, tensors=["logits"], batched=["logits"])
+weighted_pool = PoolOp("weighted_pool", _forward, _backward, tensors={"logits": LIKE_INPUT}, batched=["logits"])
