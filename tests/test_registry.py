@@ -474,6 +474,7 @@ def test_a_module_that_is_also_kept_elsewhere_is_refused() -> None:
 
 # ---- what a replacement keeps ----------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["MaxPool", "AvgPool", "LPPool"])
 def test_sizes_in_every_way_that_torch_takes_them(kind: str, dims: int) -> None:
