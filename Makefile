@@ -25,11 +25,10 @@ _build/one-run.ipynb: $(ONE_RUN) $(SOURCES) | $(INSTALLED)
 	@mv _build/one-run.partial.ipynb $@
 	@echo "one run on digits: $@"
 
-# Compiled kernels, where a compiler is. Everything works without them, more slowly.
+# Compiled kernels, where they can be built. Everything works without them, more slowly; POOLNB_NATIVE=require insists.
 native: $(INSTALLED)
-	@if [ ! -f poolnb/native.py ]; then :; \
-	elif command -v c++ >/dev/null; then $(BIN)/poolnb build; \
-	else echo "no C++ compiler (c++): the PyTorch kernels are used"; fi
+	@if [ "$$POOLNB_NATIVE" = require ]; then POOLNB_NATIVE=1 $(BIN)/poolnb build; \
+	else $(BIN)/poolnb build --if-possible; fi
 
 $(INSTALLED): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; poolnb needs Python 3.11 or newer"; exit 1; }

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
 import re
+import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -30,40 +33,76 @@ class BuildError(RuntimeError):
 
 
 def build(device: str = "cpu", force: bool = False) -> Path:
-    """Build a device's library into the user's cache, unless it is there; returns its path.
+    """Build a device's library into the user's cache, unless it is there and fit for use; returns its path.
 
     A build that failed with this compiler is not tried again without ``force``.
 
     Raises:
-        BuildError: no sources, no compiler, no ninja, or the compiler failed.
+        BuildError: no sources, no compiler, no ninja, no cache that can be written, or the compiler failed.
     """
-    folder, library = native.cached_folder(device), native.library_name(device)
-    if (folder / library).is_file() and not force:
-        return folder / library
+    found = native.find(device)
+    if found is not None and not force:
+        return found
     compiler = _compiler() if device == "cpu" else _cuda_compiler()[1]
+    _ninja()
+    folder, library = native.cached_folder(device), native.library_name(device)
+    if folder is None:
+        raise BuildError("no cache to build into: no home folder is known (XDG_CACHE_HOME names a cache)")
     failure = folder.with_suffix(".failed")
-    if failure.is_file() and not force and (text := failure.read_text()).startswith(compiler):
-        raise BuildError(f"not tried again (poolnb build --force does): {text.partition(chr(10))[2]}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="build-", dir=folder.parent) as work:
-        try:
-            record = _compile(device, Path(work), compiler)
-        except BuildError as error:
-            failure.write_text(f"{compiler}\n{error}")
-            raise
-        _publish(Path(work), folder, library, record)
-    failure.unlink(missing_ok=True)
+    try:
+        if failure.is_file() and not force and (text := failure.read_text()).startswith(compiler):
+            raise BuildError(f"not tried again (poolnb build --force does): {text.partition(chr(10))[2]}")
+        _make_private(folder.parent)
+        with tempfile.TemporaryDirectory(prefix="build-", dir=folder.parent, ignore_cleanup_errors=True) as work:
+            print(f"building the {native.KINDS[device]}", flush=True)
+            try:
+                record = _compile(device, Path(work), compiler)
+            except BuildError as error:
+                with contextlib.suppress(OSError):
+                    failure.write_text(f"{compiler}\n{error}")
+                raise
+            _publish(Path(work), folder, library, record)
+        failure.unlink(missing_ok=True)
+    except OSError as error:
+        raise BuildError(f"the cache {folder.parent} cannot be used: {error} (XDG_CACHE_HOME names another)") from error
+    if (why := native.fault(folder / library)) is not None:
+        raise BuildError(f"the new library would not be loaded: {why} (XDG_CACHE_HOME names another cache)")
     return folder / library
+
+
+def _make_private(folder: Path) -> None:
+    """The folder of libraries is its user's alone; the cache of poolnb above it, which holds data too, can be read."""
+    folder.parent.parent.mkdir(parents=True, exist_ok=True)
+    for path, closed in ((folder.parent, 0o022), (folder, 0o077)):
+        path.mkdir(mode=0o700, exist_ok=True)
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & closed:
+            with contextlib.suppress(OSError):  # somebody else's, or a file system without modes: `fault` decides
+                path.chmod(mode & ~closed)
 
 
 def _compiler() -> str:
     """The C++ compiler that torch will call, and its version."""
     if not native.sources():
         raise BuildError("the sources of the compiled kernels are not here (folder ext)")
-    path = shutil.which(os.environ.get("CXX", "c++"))
+    command = shlex.split(os.environ.get("CXX", "")) or ["c++"]
+    path = shutil.which(command[0])
     if path is None:
-        raise BuildError(f"no C++ compiler: {os.environ.get('CXX', 'c++')} is not on PATH")
-    return _first_line(path, "--version") or path
+        raise BuildError(f"no C++ compiler: {command[0]} is not on PATH")
+    try:
+        return _first_line(path, *command[1:], "--version") or path
+    except OSError as error:
+        raise BuildError(f"no C++ compiler: {path} does not run ({error})") from error
+
+
+def _ninja() -> None:
+    if shutil.which("ninja", path=_path()) is None:
+        raise BuildError("no ninja, which torch builds with: pip install ninja")
+
+
+def _path() -> str:
+    """PATH; ninja is often installed beside this interpreter without being on it."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 def _cuda_compiler() -> tuple[Path, str]:
@@ -86,10 +125,8 @@ def _first_line(*command: str) -> str:
 
 
 def _compile(device: str, work: Path, compiler: str) -> dict[str, Any]:
-    # ninja is often installed beside this interpreter without being on PATH.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     jobs = os.environ.get("MAX_JOBS") or str(max(1, os.cpu_count() or 1))
-    environment = {**os.environ, "PATH": path, "MAX_JOBS": jobs, "POOLNB_NATIVE": "0"}
+    environment = {**os.environ, "PATH": _path(), "MAX_JOBS": jobs, "POOLNB_NATIVE": "0"}
     environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
     if device == "cuda":
         environment["CUDA_HOME"] = str(_cuda_compiler()[0])
@@ -100,7 +137,9 @@ def _compile(device: str, work: Path, compiler: str) -> dict[str, Any]:
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         said = done.stdout.partition("ninja: build stopped")[0]  # what follows is the traceback of who called ninja
-        raise BuildError("\n".join(said.strip().splitlines()[-_SHOWN:]))
+        lines = said.strip().splitlines()[-_SHOWN:]
+        first = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "it said nothing")
+        raise BuildError("\n".join([f"the compiler failed: {first.strip()}", *lines]))
     record = {"compiler": compiler, "torch": torch.__version__, "seconds": round(time.monotonic() - began, 1)}
     return record if device == "cpu" else {**record, "kernels": kernel_report(done.stdout)}
 
@@ -113,10 +152,13 @@ def architectures() -> str:
 def _publish(work: Path, folder: Path, library: str, record: dict[str, Any]) -> None:
     """Move what is wanted into place at once: another process sees all of it or nothing."""
     ready = work / "ready"
-    ready.mkdir()
+    ready.mkdir(mode=0o700)
     shutil.move(work / library, ready / library)
-    (ready / "build.json").write_text(json.dumps(record, indent=1) + "\n")
-    if folder.exists():  # a forced build; a process that uses the old library keeps it
+    with contextlib.suppress(OSError):  # a file system without modes
+        (ready / library).chmod(0o700)
+    record = {**record, "key": folder.name, "sha256": hashlib.sha256((ready / library).read_bytes()).hexdigest()}
+    (ready / native.RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    with contextlib.suppress(OSError):  # none is there; else a process that uses the old library keeps it
         os.replace(folder, work / "old")
     with contextlib.suppress(OSError):  # another process was first
         os.replace(ready, folder)

@@ -83,7 +83,10 @@ def _data() -> list[str]:
     except ImportError as error:
         return [f"cannot be told without the lab's packages ({error})"]
     named = "POOLNB_DATA" if os.environ.get("POOLNB_DATA") else "the default; POOLNB_DATA names another"
-    lines = [f"folder: {data_folder()} ({named})"]
+    try:
+        lines = [f"folder: {data_folder()} ({named})"]
+    except RuntimeError:  # no HOME, and no entry for this user
+        return ["no home folder is known: POOLNB_DATA names a folder for the data"]
     for name, info in DATASETS.items():
         if not info.files:
             lines.append(f"{name:24}comes with scikit-learn")

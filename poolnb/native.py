@@ -2,7 +2,8 @@
 
 One library holds the CPU's kernels, another one the GPU's. Each is looked for in this order: inside the package
 (``poolnb/lib``), where ``poolnb build`` left it in the user's cache, nowhere. Without one every operator runs on its
-PyTorch kernel, with the same results.
+PyTorch kernel, with the same results. A library in the cache is loaded only if nobody else could have written it and if
+it is, byte for byte, the one that was built for these sources.
 The environment variable ``POOLNB_NATIVE`` chooses: ``1`` (default) uses compiled kernels if there are any, ``0`` never,
 ``require`` makes the import of poolnb fail without them. Nothing is ever compiled at import.
 """
@@ -17,7 +18,9 @@ import hashlib
 import json
 import os
 import platform
+import stat
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,7 +29,10 @@ import torch
 _PACKAGE = Path(__file__).parent
 _SOURCES = _PACKAGE.parent / "ext"
 _LIBRARIES = {"cpu": "poolnb_native.so", "cuda": "poolnb_native_cuda.so"}
+RECORD = "build.json"  # beside a cached library: how it was built, and its digest
 _MODES = ("0", "1", "require")
+KINDS = {"cpu": "compiled kernels", "cuda": "compiled CUDA kernels"}
+_MEND = {"cpu": "builds a new one", "cuda": "builds a new one (with --cuda)"}
 _MADE_OF = {"gated": "mixed"}  # operators without kernels of their own that call those of another
 FLAGS = [
     "-O3",
@@ -77,23 +83,83 @@ def library_name(device: str) -> str:
     return _LIBRARIES[device]
 
 
-def cached_folder(device: str = "cpu") -> Path:
-    """Where the library for these sources, this torch and this processor is kept."""
+def cache() -> Path | None:
+    """The user's cache of poolnb; ``None`` where neither ``XDG_CACHE_HOME`` nor a home folder is known."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        base = named if named.is_absolute() else Path.home() / ".cache"
+    except RuntimeError:  # no HOME, and no entry for this user
+        return None
+    return base / "poolnb" if base.is_absolute() else None
+
+
+def cached_folder(device: str = "cpu") -> Path | None:
+    """Where the library for these sources and this processor is kept; ``None`` where there is no cache."""
+    folder = cache()
+    if folder is None:
+        return None
     digest = hashlib.sha256(device.encode())
     for path in sources(device):
         digest.update(str(path.relative_to(_SOURCES)).encode() + b"\0" + path.read_bytes())
     flags = FLAGS if device == "cpu" else [*CUDA_FLAGS, os.environ.get("TORCH_CUDA_ARCH_LIST", "")]
-    for fact in (torch.__version__, platform.machine(), sys.platform, _processor(), *flags):
+    for fact in (RECORD, platform.machine(), sys.platform, _processor(), *flags):
         digest.update(fact.encode() + b"\0")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "poolnb" / "native" / digest.hexdigest()[:24]
+    return folder / "native" / digest.hexdigest()[:24]
 
 
 def find(device: str = "cpu") -> Path | None:
-    """The library to use: packaged, else cached, else none."""
-    for folder in (_PACKAGE / "lib", cached_folder(device)):
-        if (folder / _LIBRARIES[device]).is_file():
-            return folder / _LIBRARIES[device]
+    """The library to use: packaged, else cached if :func:`fault` finds nothing, else none."""
+    packaged, cached = _PACKAGE / "lib" / _LIBRARIES[device], _cached(device)
+    if packaged.is_file():
+        return packaged
+    return cached if cached is not None and fault(cached) is None else None
+
+
+def _cached(device: str) -> Path | None:
+    """The library in the cache, fit for use or not."""
+    try:
+        folder = cached_folder(device)
+        return folder / _LIBRARIES[device] if folder and os.path.lexists(folder / _LIBRARIES[device]) else None
+    except OSError:  # sources or a cache that this user may not read
+        return None
+
+
+def fault(library: Path) -> str | None:
+    """Why a cached library is not to be loaded, in words: others could have written it, or it is damaged."""
+    try:
+        return _open_to_others(library) or _damage(library)
+    except PermissionError as error:
+        return f"{library} cannot be read: {error}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{library} is damaged: {error}"
+
+
+def _open_to_others(library: Path) -> str | None:
+    """Who else could have written a file: its owner, a group or everybody, or who may rename the folders above it."""
+    if not hasattr(os, "geteuid"):
+        return None
+    real = library.resolve(strict=True)
+    ours = [library, *library.parents[:3], real, real.parent]  # library, its folder, native, poolnb; behind links
+    for path in ours:
+        found = path.stat()
+        if found.st_uid not in (0, os.geteuid()):
+            return f"{path} belongs to another user (number {found.st_uid})"
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return f"{path} can be written by other users"
+    for path in {*real.parents, *(above for p in ours for above in p.resolve().parents)}:
+        mode = path.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:  # in a sticky folder nobody renames what others own
+            return f"{path} can be written by other users"
+    return None
+
+
+def _damage(library: Path) -> str | None:
+    """A library has to be the one that its build recorded: loading a file that was cut can end the process."""
+    record = json.loads((library.parent / RECORD).read_text())
+    if record["key"] != library.parent.name:
+        return f"{library} is damaged: it was built from other sources or for another processor"
+    if record["sha256"] != hashlib.sha256(library.read_bytes()).hexdigest():
+        return f"{library} is damaged: it is not as it was built"
     return None
 
 
@@ -109,17 +175,28 @@ def load() -> None:
     wanted = mode()
     if wanted == "0":
         return
-    problem = "none is built for these sources, this torch and this processor; `poolnb build` builds them"
+    problem = "none is built for these sources and this processor; `poolnb build` builds them"
     for device in ("cpu", "cuda") if torch.version.cuda else ("cpu",):
-        path = find(device)
-        if path is None:
-            continue
-        try:
-            load_library(device, path)
-        except OSError as error:
-            problem = f"{path} cannot be loaded: {error}"
+        fallen_back = _load(device)
+        if fallen_back is not None:
+            problem = fallen_back if device == "cpu" else problem
+            if wanted != "require" or device != "cpu":
+                warnings.warn(f"{fallen_back}: not loaded, the PyTorch kernels are used", RuntimeWarning, stacklevel=3)
     if "cpu" not in _handles and wanted == "require":
         raise ImportError(f"POOLNB_NATIVE=require, but there are no compiled kernels: {problem}")
+
+
+def _load(device: str) -> str | None:
+    """Load a device's library if there is one; why it is not loaded if it is not fit."""
+    path = find(device)
+    if path is None:
+        cached = _cached(device)
+        return None if cached is None else f"{fault(cached)}; `poolnb build` {_MEND[device]}"
+    try:
+        load_library(device, path)
+    except (OSError, AttributeError) as error:  # another system, or no library of ours
+        return f"{path} cannot be loaded: {error}; `poolnb build` {_MEND[device]}"
+    return None
 
 
 def load_library(device: str, path: Path) -> None:
@@ -183,9 +260,9 @@ def _cuda_status() -> str:
         return f"compiled CUDA kernels are {'active' if _active else 'switched off'}\nlibrary: {_loaded['cuda']}"
     if not torch.version.cuda:
         return "no compiled CUDA kernels: this torch is built without CUDA"
-    failure = cached_folder("cuda").with_suffix(".failed")
-    if failure.is_file():
-        return f"no compiled CUDA kernels; the last build failed:\n{failure.read_text()}"
+    why = _why_not("cuda")
+    if why is not None:
+        return f"no compiled CUDA kernels; {why}"
     return "no compiled CUDA kernels; `poolnb build --cuda` builds them where nvcc is"
 
 
@@ -193,11 +270,25 @@ def _cpu_status() -> str:
     if _active and "cpu" in _handles:
         kind = "packaged" if _loaded["cpu"].parent == _PACKAGE / "lib" else "built here"
         return f"compiled CPU kernels are active ({kind}): {', '.join(names())}\nlibrary: {_loaded['cpu']}"
-    failure = cached_folder().with_suffix(".failed")
-    if failure.is_file():
-        return f"the PyTorch kernels are active; the last build failed:\n{failure.read_text()}"
+    why = _why_not("cpu")
+    if why is not None:
+        return f"the PyTorch kernels are active; {why}"
     why = "`poolnb build` builds the compiled ones" if sources() else "the sources of the compiled ones are not here"
     return f"the PyTorch kernels are active; {why}"
+
+
+def _why_not(device: str) -> str | None:
+    """What stands against a library, in words; ``None`` if nobody has built one."""
+    try:
+        folder = cached_folder(device)
+        if folder is None:
+            return "there is no cache to look in: no home folder is known (XDG_CACHE_HOME names a cache)"
+        library, failure = folder / _LIBRARIES[device], folder.with_suffix(".failed")
+        if os.path.lexists(library):
+            return fault(library) or f"{library} cannot be loaded"
+        return f"the last build failed:\n{failure.read_text()}" if failure.is_file() else None
+    except OSError as error:
+        return f"the cache cannot be read: {error}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -207,29 +298,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="poolnb build", description="Build the compiled kernels for this machine.")
     parser.add_argument("--force", action="store_true", help="build even if a library or a failed build is there")
     parser.add_argument("--cuda", action="store_true", help="the GPU's kernels too, though no GPU is visible")
+    parser.add_argument("--if-possible", action="store_true", help="where they cannot be built, one line and status 0")
     parser.add_argument("--compile-here", nargs=2, metavar=("DEVICE", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.compile_here:
         compile_here(arguments.compile_here[0], Path(arguments.compile_here[1]))
         return 0
     devices = ["cpu", "cuda"] if arguments.cuda or torch.cuda.is_available() else ["cpu"]
-    return max(_build(device, arguments.force) for device in devices)
+    done = [_build(device, arguments.force, arguments.if_possible) for device in devices]
+    return 0 if arguments.if_possible else max(done)
 
 
-def _build(device: str, force: bool) -> int:
+def _build(device: str, force: bool, briefly: bool) -> int:
     from poolnb._build import BuildError, build
 
-    kind = "compiled kernels" if device == "cpu" else "compiled CUDA kernels"
+    kind = KINDS[device]
     there = find(device)
-    if there is not None and not force:
+    useless = there is not None and mode() != "0" and device not in _handles  # it could not be loaded at import
+    if there is not None and not force and not useless:
         print(f"{kind}: {there}")
         return 0
-    print(f"building the {kind}", flush=True)
     try:
-        path = build(device, force)
+        path = build(device, force or useless)
     except BuildError as error:
-        print(f"{error}\nthe {kind} could not be built: the PyTorch kernels are used", file=sys.stderr)
+        why = f"{error.args[0].splitlines()[0]}: " if briefly else f"{error}\n"
+        print(f"{why}the {kind} could not be built, the PyTorch kernels are used", file=sys.stderr)
         return 1
-    seconds = json.loads((path.parent / "build.json").read_text())["seconds"]
+    seconds = json.loads((path.parent / RECORD).read_text())["seconds"]
     print(f"{kind}: {path} ({seconds} s)")
     return 0

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import fnmatch
 import inspect
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from poolnb import modules
+from poolnb._arguments import DTYPES
+from poolnb._models import (
+    ADAPTIVE,
+    POOLS,
+    WINDOWED,
+    Sizes,
+    hand_over,
+    held_elsewhere,
+    peculiarity,
+    pool_functions,
+    watch,
+)
 from poolnb.geometry import IntOrSizes, per_dim, resolve
 
 # name -> class name without its dimension
@@ -98,11 +112,8 @@ def _check_options(name: str, cls: type[modules.Pool], own: dict[str, Any]) -> l
 # ---- swapping --------------------------------------------------------------------------------------------------------
 
 _GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-_WINDOWED = {getattr(nn, f"{kind}Pool{d}d"): d for kind in ("Max", "Avg", "LP") for d in (1, 2, 3)}
-_ADAPTIVE = {getattr(nn, f"Adaptive{kind}Pool{d}d"): d for kind in ("Max", "Avg") for d in (1, 2, 3)}
-_REPLACEABLE = (modules.Pool, *_WINDOWED, *_ADAPTIVE)
 
-Sizes = tuple[int, ...]
+Where = str | Callable[[str, nn.Module], bool]
 
 
 def replace_pooling(
@@ -110,17 +121,32 @@ def replace_pooling(
     name: str,
     types: type[nn.Module] | Sequence[type[nn.Module]] = (nn.MaxPool2d, nn.AvgPool2d),
     example_input: Tensor | Sequence[Any] | None = None,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    where: Where | None = None,
     **own: Any,
 ) -> int:
-    """Replace pooling modules of a model by another pooler, in place.
+    """Replace pooling modules of a model by another pooler, in place. Either all are replaced or, on an error, none.
 
-    Each keeps its geometry: kernel size, stride, padding, dilation, ``ceil_mode``. An adaptive pool of output size 1
-    becomes global pooling. A module that stands in several places is replaced by one module in all of them. Training
-    mode, and the device and dtype of the model's parameters, carry over. Either all are replaced or, on an error, none.
+    **Kept.** The geometry: kernel size, stride, padding, dilation, ``ceil_mode``; an adaptive pool of output size 1
+    becomes global pooling. The values, where a pool is replaced by its own kind: max by ``"max"``, average by
+    ``"avg"``, Lp by ``"lp"`` with its norm (unless ``norm_type`` is given). A module that stands in several places is
+    replaced by one module in all of them. Training mode; forward and backward hooks, which then get the new module;
+    attributes that were set on a module. New parameters have the device and dtype of those around the module (those of
+    the nearest module above it that has any), and learn unless all of these are frozen. A module that already is the
+    new pooler stays as it is where ``own`` gives no options.
 
-    Three things to know. A call of ``torch.nn.functional`` inside a ``forward`` is no module and stays as it is, as
-    the last pool of torchvision's DenseNet does. Padding never counts for the new pooler, while ``nn.AvgPool2d`` counts
-    it by default. And ``nn.AvgPool2d`` has no dilation to keep.
+    **Refused**, by a ``ValueError`` that names the module: one whose class overrides or adds methods, so that it may
+    compute something else (a parametrised one among them), or that has a ``forward``, parameters, buffers or modules
+    of its own, or hooks on its ``state_dict``; ``return_indices``; ``divisor_override``; an adaptive pool of another
+    output size. By ``"avg"``, an average that counts its padding, which poolnb never does; by ``"lp"``, an Lp whose
+    norm is not an even number or infinity (torch sums signed powers there) or that has ``ceil_mode`` (torch scales
+    windows that reach over the edge). A module that the model also keeps in a list or as a method; new parameters
+    in a model that ``DistributedDataParallel`` or FSDP has already wrapped. ``where`` chooses other modules.
+
+    **Left, with a warning** that names them: calls of ``torch.nn.functional`` inside a ``forward``, such as the last
+    pool of torchvision's DenseNet. They are seen in the pass over ``example_input``, or without one as far as
+    ``torch.fx`` can follow the model. An optimizer made before does not hold the new parameters.
 
     Args:
         model: any module that holds poolers.
@@ -129,126 +155,234 @@ def replace_pooling(
             ``nn.AdaptiveAvgPool*`` and ``nn.AdaptiveMaxPool*`` of output size 1, and poolnb's own.
         example_input: an input of the model, or a sequence of its positional arguments. Needed when the pooler has
             parameters per channel or per position: one forward pass in evaluation mode, without gradients, then tells
-            ``channels`` and ``output_size``.
+            ``channels`` and ``output_size``, and leaves modes, buffers and random numbers as they were.
+        kwargs: keyword arguments of the model in that pass.
+        where: which of these modules: a pattern of their names (``"layer1.*"``, as :mod:`fnmatch` has it), or a
+            function of name and module. A module in several places is replaced in those that are chosen.
         own: options of the new pooler, such as ``beta=2.0``.
 
     Returns:
-        int: how many modules were replaced; 0 if the model holds none of ``types``.
+        int: how many modules of ``types`` that ``where`` chooses are now of the new kind, each counted once; 0 if the
+        model holds none.
 
     Raises:
-        TypeError: a type that cannot be replaced, or an option that the pooler does not have.
-        ValueError: an unknown name, a module without a fixed window, with ``return_indices`` or ``divisor_override``,
-            a missing ``example_input`` or one that the model fails on, a module that the forward pass does not reach
-            or reaches with inputs of different sizes.
+        TypeError: a type that cannot be replaced, an option that the pooler does not have, ``kwargs`` that is no
+            mapping or ``where`` that is neither a pattern nor a function.
+        ValueError: an unknown name, a module that is refused as said above, a missing ``example_input`` or one that the
+            model fails on, a module that the forward pass does not reach or reaches with inputs of different sizes.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     wanted = _check_types(types)
+    arguments = _check_example(example_input, kwargs)
+    chosen = _check_where(where)
     _check_options(name, pool_class(name), own)  # a fault is one even where nothing is to be replaced
     if isinstance(model, wanted):
         raise ValueError(f"model must hold the poolers to replace, got a {type(model).__name__} itself")
-    places = [(path, m) for path, m in model.named_modules(remove_duplicate=False) if isinstance(m, wanted)]
+    found = model.named_modules(remove_duplicate=False)
+    places = [(path, m) for path, m in found if isinstance(m, wanted) and chosen(path, m)]
     olds = {m: path for path, m in reversed(places)}  # each module once, with its first path
-    geometries = {m: _geometry_of(m, path) for m, path in olds.items()}
-    shapes: dict[nn.Module, Sizes] = {}
-    if any(own.get(n) is None for m in olds for n in pool_class(name, _dims_of(m)).needs(**own)):
-        shapes = _record_shapes(model, olds, name, example_input)
+    for module, path in olds.items():
+        _check_replaceable(module, path)
+    _check_reachable(model, olds)
+    geometries = {m: {**_geometry_of(m), **{n: own[n] for n in _GEOMETRY if n in own}} for m in olds}
+    new = [m for m in olds if own or type(m) is not pool_class(name, _dims_of(m))]
+    needs = any(own.get(n) is None for m in new for n in pool_class(name, _dims_of(m)).needs(**own))
+    if needs and arguments is None:
+        raise ValueError(f"example_input must be given for {name}, whose parameters depend on its input, got None")
+    shapes, functions = _look(model, olds, arguments)
     news = {m: _successor(m, path, name, geometries[m], shapes.get(m), own) for m, path in olds.items()}
-    _move(news.values(), model)
+    _fit(model, places, news, own)
+    if functions:
+        warnings.warn(
+            f"replace_pooling leaves pools that are functions, not modules: {', '.join(functions)}", stacklevel=2
+        )
     for path, module in places:
         parent, _, child = path.rpartition(".")
-        setattr(model.get_submodule(parent), child, news[module])
+        model.get_submodule(parent)._modules[child] = news[module]  # cannot fail half-way, as setattr might
     return len(news)
 
 
 def _check_types(types: Any) -> tuple[type[nn.Module], ...]:
     given = tuple(types) if isinstance(types, list | tuple) else (types,)
     for t in given:
-        if not (isinstance(t, type) and issubclass(t, _REPLACEABLE)):
+        if not (isinstance(t, type) and issubclass(t, POOLS)):
             accepted = "torch.nn's MaxPool, AvgPool, LPPool, AdaptiveMaxPool and AdaptiveAvgPool, and poolnb's poolers"
             raise TypeError(f"types must be classes among {accepted}, got {t!r}")
     return given
 
 
+def _check_example(example_input: Any, kwargs: Any) -> tuple[Sequence[Any], Mapping[str, Any]] | None:
+    """The arguments of the example call; ``None`` if there is to be none."""
+    if not (kwargs is None or (isinstance(kwargs, Mapping) and all(isinstance(k, str) for k in kwargs))):
+        raise TypeError(f"kwargs must be a dict of the model's keyword arguments by name, got {kwargs!r}")
+    if example_input is None:
+        return None if kwargs is None else ((), kwargs)
+    if not isinstance(example_input, Tensor | list | tuple) or (
+        isinstance(example_input, list | tuple) and not example_input
+    ):
+        raise TypeError(
+            "example_input must be a torch.Tensor or a sequence of arguments (those by name go into kwargs), "
+            f"got {example_input!r}"
+        )
+    return [example_input] if isinstance(example_input, Tensor) else example_input, kwargs or {}
+
+
+def _check_where(where: Any) -> Callable[[str, nn.Module], bool]:
+    if where is None:
+        return lambda path, module: True
+    if isinstance(where, str):
+        return lambda path, module: fnmatch.fnmatchcase(path, where)
+    if not callable(where):
+        raise TypeError(f"where must be a pattern of names or a function of name and module, got {where!r}")
+    return where
+
+
 def _dims_of(module: nn.Module) -> int:
     if isinstance(module, modules.Pool):
         return module.dims
-    return next(d for t, d in {**_WINDOWED, **_ADAPTIVE}.items() if isinstance(module, t))
+    return next(d for t, d in {**WINDOWED, **ADAPTIVE}.items() if isinstance(module, t))
 
 
-def _geometry_of(module: nn.Module, path: str) -> dict[str, Any]:
+def _check_replaceable(module: nn.Module, path: str) -> None:
+    """Whether a geometry says all about a pool."""
     what = f"{path} ({module})"
-    if isinstance(module, tuple(_ADAPTIVE)):
-        size = module.output_size if isinstance(module.output_size, tuple) else (module.output_size,)
-        if any(n != 1 for n in size):
-            raise ValueError(f"types: an adaptive pool must have output size 1 to be replaced, got {what}")
-        return {"kernel_size": None}
+    if (why := peculiarity(module)) is not None:
+        raise ValueError(f"types: a pool must be as its class in torch or poolnb to be replaced; {why}: {what}")
     if getattr(module, "return_indices", False):
         raise ValueError(f"types: a pool that returns indices cannot be replaced, got {what}")
     if getattr(module, "divisor_override", None) is not None:
         raise ValueError(f"types: a pool with divisor_override cannot be replaced, got {what}")
-    return {n: getattr(module, n) for n in _GEOMETRY if hasattr(module, n)}
+    if isinstance(module, tuple(ADAPTIVE)):
+        size = module.output_size
+        if any(n != 1 for n in (size if isinstance(size, list | tuple) else (size,))):
+            raise ValueError(f"types: an adaptive pool must have output size 1 to be replaced, got {what}")
 
 
-def _record_shapes(
-    model: nn.Module, olds: dict[nn.Module, str], name: str, example_input: Any
-) -> dict[nn.Module, Sizes]:
-    """The input shape of every pooler in one forward pass; the model is left as it was."""
-    if example_input is None:
-        raise ValueError(f"example_input must be given for {name}, whose parameters depend on its input, got None")
-    if not isinstance(example_input, Tensor | list | tuple) or not len(example_input):
-        raise TypeError(f"example_input must be a torch.Tensor or a sequence of arguments, got {example_input!r}")
-    seen: dict[nn.Module, list[Sizes]] = {m: [] for m in olds}
+def _check_reachable(model: nn.Module, olds: dict[nn.Module, str]) -> None:
+    elsewhere = held_elsewhere(model, olds)
+    if elsewhere is not None:
+        module, place = elsewhere
+        raise ValueError(f"{olds[module]} ({module}) is held by {place} as well, where it cannot be replaced")
 
-    def record(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        x = inputs[0] if inputs else named["input"]
-        seen[module].append(tuple(x.shape))
 
-    hooks = [m.register_forward_pre_hook(record, with_kwargs=True) for m in olds]
-    modes = {m: m.training for m in model.modules()}
+def _geometry_of(module: nn.Module) -> dict[str, Any]:
+    if isinstance(module, tuple(ADAPTIVE)):
+        return {"kernel_size": None}
+    found = {n: getattr(module, n) for n in _GEOMETRY if hasattr(module, n)}
+    return {**found, "ceil_mode": bool(found["ceil_mode"])}  # torch takes 0 and 1 too
+
+
+def _look(
+    model: nn.Module, olds: dict[nn.Module, str], arguments: tuple[Sequence[Any], Mapping[str, Any]] | None
+) -> tuple[dict[nn.Module, list[Sizes]], list[str]]:
+    """The input shapes of every pooler in one forward pass, if there is an example; the pools that are functions."""
+    if arguments is None:
+        return {}, pool_functions(model)
     try:
-        model.eval()
-        with torch.no_grad():
-            model(*([example_input] if isinstance(example_input, Tensor) else example_input))
+        return watch(model, olds, *arguments)
     except Exception as error:
         raise ValueError(f"example_input must be an input that the model accepts, but it fails: {error}") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
-    return {m: _one_shape(path, seen[m], _dims_of(m)) for m, path in olds.items()}
-
-
-def _one_shape(path: str, shapes: list[Sizes], dims: int) -> Sizes:
-    """The input shape of a pooler from all its calls, which have to agree in all but the batch dimension."""
-    if not shapes:
-        raise ValueError(f"example_input: the forward pass does not reach {path}, so that its input is unknown")
-    other = next((s for s in shapes if s[-dims - 1 :] != shapes[0][-dims - 1 :]), None)
-    if other is not None:
-        raise ValueError(f"{path} is called with inputs of different sizes: {shapes[0]} and {other}")
-    return shapes[0]
 
 
 def _successor(
-    old: nn.Module, path: str, name: str, geometry: dict[str, Any], shape: Sizes | None, own: dict[str, Any]
+    old: nn.Module,
+    path: str,
+    name: str,
+    geometry: dict[str, Any],
+    shapes: list[Sizes] | None,
+    own: dict[str, Any],
 ) -> nn.Module:
-    dims = _dims_of(old)
-    found: dict[str, Any] = {}
-    if shape is not None:
-        sizes = {"channels": shape[-dims - 1], "output_size": resolve(shape[-dims:], **geometry).output}
-        needed = pool_class(name, dims).needs(**own)
-        found = {n: v for n, v in sizes.items() if n in needed and own.get(n) is None}
+    cls = pool_class(name, _dims_of(old))
+    if type(old) is cls and not own:
+        return old
+    missing = [n for n in cls.needs(**own) if own.get(n) is None]
+    found = _found_sizes(path, missing, shapes, _dims_of(old), geometry) if missing else {}
     try:
-        new = create_pool(name, dims=dims, **{**geometry, **own, **found})
+        options = {**_same_values(old, cls, own), **own}
+        new = create_pool(name, dims=cls.dims, **{**geometry, **options, **found})
+        new.train(old.training)
+        hand_over(old, new)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{path} ({old}) cannot become {name}: {error}") from error
-    return new.train(old.training)
+    return new
 
 
-def _move(news: Any, model: nn.Module) -> None:
-    """To the device and dtype of the model's parameters."""
-    like = next((p for p in model.parameters() if p.is_floating_point()), None)
-    if like is not None:
-        for new in news:
-            new.to(like.device, like.dtype)
+def _found_sizes(
+    path: str, missing: Sequence[str], shapes: list[Sizes] | None, dims: int, geometry: dict[str, Any]
+) -> dict[str, Any]:
+    """What a constructor misses, from all calls of the old pooler, which have to agree."""
+    if not shapes:
+        raise ValueError(f"example_input: the forward pass does not reach {path}, so that its input is unknown")
+    found = []
+    for shape in shapes:
+        sizes = {"channels": shape[-dims - 1], "output_size": resolve(shape[-dims:], **geometry).output}
+        found.append({n: sizes[n] for n in missing})
+    other = next((s for s, f in zip(shapes, found, strict=True) if f != found[0]), None)
+    if other is not None:
+        raise ValueError(f"{path} is called with inputs of different sizes: {shapes[0]} and {other}")
+    return found[0]
+
+
+def _same_values(old: Any, cls: type[modules.Pool], own: dict[str, Any]) -> dict[str, Any]:
+    """The options with which a pool of the same kind computes what the old one does.
+
+    Raises:
+        ValueError: there are none.
+    """
+    average = isinstance(old, (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d))
+    if (
+        cls.op == "avg"
+        and average
+        and old.count_include_pad
+        and any(per_dim("padding", old.padding, cls.dims, least=0))
+    ):
+        raise ValueError("it counts its padding (count_include_pad=True), which poolnb never does")
+    if cls.op != "lp" or "norm_type" in own or not hasattr(old, "norm_type"):
+        return {}
+    if isinstance(old, modules.Pool):
+        return {"norm_type": old.norm_type}
+    norm = float(old.norm_type)
+    if norm == float("inf"):
+        return {"norm_type": norm}
+    if norm <= 0 or norm % 2:
+        raise ValueError(f"torch sums signed powers unless norm_type is even, got {norm}; norm_type=... chooses one")
+    if old.ceil_mode:
+        raise ValueError("torch scales windows that reach over the edge (ceil_mode=True); norm_type=... chooses a norm")
+    return {"norm_type": norm}
+
+
+def _fit(
+    model: nn.Module, places: list[tuple[str, nn.Module]], news: dict[nn.Module, nn.Module], own: dict[str, Any]
+) -> None:
+    """Give new parameters the device and dtype of those around them, and freeze them where all of these are frozen."""
+    _check_unwrapped(model, news)
+    for path, old in reversed(places):  # a shared module follows its first place
+        new = news[old]
+        around = _tensors_around(model, path)
+        if new is old or not around:
+            continue
+        new.to(around[0].device, around[0].dtype)
+        if all(isinstance(t, nn.Parameter) and not t.requires_grad for t in around):
+            for parameter in new.parameters():
+                parameter.requires_grad_(any(parameter is option for option in own.values()))
+
+
+def _check_unwrapped(model: nn.Module, news: dict[nn.Module, nn.Module]) -> None:
+    wrappers = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
+    if any(c.__name__ in wrappers for m in model.modules() for c in type(m).__mro__):
+        for old, new in news.items():
+            if new is not old and any(True for _ in new.parameters()):
+                raise ValueError(f"model is wrapped for several processes and would not share {new}; replace before")
+
+
+def _tensors_around(model: nn.Module, path: str) -> list[Tensor]:
+    """Floating parameters, else buffers, of the nearest module above a place that has any."""
+    while path:
+        path = path.rpartition(".")[0]
+        above = model.get_submodule(path)
+        for tensors in (list(above.parameters()), list(above.buffers())):
+            usable = [t for t in tensors if t.dtype in DTYPES]
+            if usable:
+                return usable
+    return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -274,3 +275,474 @@ def test_an_error_in_replacing_names_the_module() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1))
     with pytest.raises(ValueError, match=r"^1 \(AdaptiveAvgPool2d.*gated"):
         poolnb.replace_pooling(model, "gated", nn.AdaptiveAvgPool2d, torch.zeros(1, 3, 8, 8))
+
+
+# ---- modules that look like a pool and are something else ------------------------------------------------------------
+
+_KINDS = ("MaxPool", "AvgPool", "LPPool", "AdaptiveMaxPool", "AdaptiveAvgPool")
+_TORCH = [(kind, dims) for kind in _KINDS for dims in (1, 2, 3)]
+_OWN_KIND = {"MaxPool": "max", "AdaptiveMaxPool": "max", "AvgPool": "avg", "AdaptiveAvgPool": "avg", "LPPool": "lp"}
+
+
+def torch_pool(kind: str, dims: int, cls: type | None = None, **options: Any) -> nn.Module:
+    cls = cls or getattr(nn, f"{kind}{dims}d")
+    sizes = (1,) if kind.startswith("Adaptive") else (2.0, 3) if kind == "LPPool" else (3,)
+    return cls(*sizes, **options)
+
+
+def refused(model: nn.Module, match: str, name: str = "soft", **options: Any) -> None:
+    """The call fails with this message and leaves the model as it was, one module per name."""
+    options.setdefault("types", tuple(getattr(nn, f"{kind}{dims}d") for kind, dims in _TORCH))
+    before = dict(model.named_modules(remove_duplicate=False))
+    with pytest.raises(ValueError, match=match):
+        poolnb.replace_pooling(model, name, **options)
+    after = dict(model.named_modules(remove_duplicate=False))
+    assert list(before) == list(after) and all(before[n] is after[n] for n in before)
+
+
+def _own_forward(self: nn.Module, x: Tensor) -> Tensor:
+    return 2 * type(self).__mro__[1].forward(self, x)
+
+
+_SUBCLASSES = {
+    "forward": {"forward": _own_forward},
+    "call": {"__call__": lambda self, x: 2 * nn.Module.__call__(self, x)},
+    "inner call": {"_call_impl": lambda self, x: 2 * nn.Module._call_impl(self, x)},
+    "method": {"halve": lambda self, x: x / 2},
+    "property": {"scale": property(lambda self: 2)},
+    "constant": {"scale": 2},
+    "train": {"train": lambda self, mode=True: nn.Module.train(self, False)},
+}
+
+
+@pytest.mark.parametrize("what", _SUBCLASSES)
+@pytest.mark.parametrize(("kind", "dims"), _TORCH)
+def test_a_subclass_with_methods_of_its_own_is_refused(kind: str, dims: int, what: str) -> None:
+    parent = getattr(nn, f"{kind}{dims}d")
+    strange = type("Strange", (parent,), _SUBCLASSES[what])
+    plain, odd = torch_pool(kind, dims), torch_pool(kind, dims, strange)
+    model = nn.Sequential(plain, odd)
+    refused(model, f"its class defines {next(iter(_SUBCLASSES[what]))}: 1 \\(Strange")
+    mixed_in = type("Strange", (parent, type("Mixin", (), _SUBCLASSES[what])), {})
+    refused(nn.Sequential(torch_pool(kind, dims, mixed_in)), "its class defines")
+
+
+@pytest.mark.parametrize(("kind", "dims"), _TORCH)
+def test_a_subclass_that_only_fixes_sizes_is_replaced(kind: str, dims: int) -> None:
+    class Fixed(getattr(nn, f"{kind}{dims}d")):  # type: ignore[misc]
+        """Sizes of its own."""
+
+        __constants__ = ["kernel_size"]
+
+        def __init__(self) -> None:
+            super().__init__(*((1,) if kind.startswith("Adaptive") else (2.0, 3) if kind == "LPPool" else (3,)))
+
+    model, x = nn.Sequential(Fixed()), torch.rand(1, 2, *(6,) * dims)
+    before = model(x)
+    assert poolnb.replace_pooling(model, _OWN_KIND[kind], types=getattr(nn, f"{kind}{dims}d")) == 1
+    torch.testing.assert_close(model(x), before)
+
+
+def test_a_subclass_of_a_pooler_of_ours_is_refused_too() -> None:
+    class Doubled(poolnb.SoftPool2d):
+        def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+            return 2 * super().forward(input, mask)
+
+    refused(nn.Sequential(Doubled(2)), "its class defines forward: 0", "avg", types=poolnb.Pool)
+
+
+def test_a_pooler_made_from_the_base_class_can_be_replaced() -> None:
+    class Operator(poolnb.Pool):
+        op, dims = "soft", 2
+
+        def own(self) -> dict[str, Any]:
+            return {"beta": 2.0}
+
+    model = nn.Sequential(Operator(2, padding=1))
+    assert poolnb.replace_pooling(model, "avg", types=poolnb.Pool) == 1
+    assert isinstance(model[0], poolnb.AvgPool2d) and model[0].padding == 1
+
+
+@pytest.mark.parametrize("kind", [k for k in _KINDS if "Max" in k])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("name", ["max", "soft"])
+def test_returned_indices_are_refused(kind: str, dims: int, name: str) -> None:
+    refused(nn.Sequential(torch_pool(kind, dims, return_indices=True)), "returns indices .* 0", name)
+
+
+@pytest.mark.parametrize("kind", [k for k in _KINDS if k.startswith("Adaptive")])
+@pytest.mark.parametrize("size", [2, (1, 2), [1, 2], torch.Size([2, 1]), None, (None, 1)])
+def test_other_output_sizes_are_refused(kind: str, size: Any) -> None:
+    refused(nn.Sequential(getattr(nn, f"{kind}2d")(size)), "output size 1")
+
+
+def test_what_was_put_on_one_module_is_refused_or_kept() -> None:
+    def pool() -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2))
+
+    model = pool()
+    model[1].forward = lambda x: 2 * x
+    refused(model, "it has its own forward: 1")
+    model = pool()
+    model[1].compile(backend="eager")
+    refused(model, "it has its own _compiled_call_impl: 1")
+    model = pool()
+    model[1].register_buffer("count", torch.zeros(()))
+    refused(model, "it holds a buffer count: 1")
+    model = pool()
+    model[1].register_parameter("scale", nn.Parameter(torch.zeros(())))
+    refused(model, "it holds a parameter scale: 1")
+    model = pool()
+    model[1].add_module("inner", nn.ReLU())
+    refused(model, "it holds a module inner: 1")
+    model = pool()
+    model[1].register_state_dict_post_hook(lambda *_: None)
+    refused(model, "hooks on its state_dict: 1")
+    model = pool()
+    model[1].register_load_state_dict_pre_hook(lambda *_: None)
+    refused(model, "hooks on its state_dict: 1")
+    model = pool()
+    model[1].beta = "layer 7"
+    refused(model, "1 .* cannot become soft: its attribute beta has another meaning there")
+    model = pool()
+    model[1].number, model[1].source = 7, -1  # as libraries that walk over a list of layers do
+    assert poolnb.replace_pooling(model, "soft") == 1
+    assert (model[1].number, model[1].source) == (7, -1)
+
+
+@pytest.mark.parametrize("wrap", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm], ids=["new", "old"])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_parametrised_poolers(wrap: Any) -> None:
+    model = nn.Sequential(wrap(poolnb.GatedPool2d(2, channels=3, granularity="channel")))
+    refused(model, "0 \\(", "avg", types=poolnb.Pool)
+    model = nn.Sequential(wrap(nn.Conv2d(3, 3, 1)), nn.MaxPool2d(2))
+    x = torch.rand(1, 3, 4, 4)
+    before = model(x)
+    assert poolnb.replace_pooling(model, "max", example_input=x) == 1
+    assert torch.equal(model(x), before)
+
+
+@pytest.mark.parametrize("name", poolnb.list_pools())
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_every_pooler_of_ours_is_as_its_class(name: str, dims: int) -> None:
+    given = poolnb.create_pool(name, 2, dims=dims, channels=3, output_size=2)
+    model = nn.Sequential(copy.deepcopy(given))
+    assert poolnb.replace_pooling(model, name, types=poolnb.Pool) == 1
+    assert str(model[0]) == str(given)  # it was that pooler already
+    old = model[0]
+    other = "avg" if name != "avg" else "max"
+    assert poolnb.replace_pooling(model, other, types=poolnb.Pool) == 1
+    assert model[0] is not old and not vars(model[0]).keys() - vars(poolnb.create_pool(other, 2, dims=dims)).keys()
+
+
+def test_hooks_go_over_to_the_new_module() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2))
+    seen: list[str] = []
+    handles = [
+        model[1].register_forward_pre_hook(lambda m, a: seen.append("before")),
+        model[1].register_forward_hook(lambda m, a, kw, y: seen.append(type(m).__name__), with_kwargs=True),
+        model[1].register_forward_hook(lambda m, a, y: 2 * y),
+        model[1].register_full_backward_pre_hook(lambda m, g: seen.append("grad of output")),
+        model[1].register_full_backward_hook(lambda m, g, h: seen.append("grad of input")),
+    ]
+    x = torch.rand(1, 2, 4, 4)
+    before = model(x)
+    seen.clear()
+    assert poolnb.replace_pooling(model, "max") == 1
+    after = model(x)
+    after.sum().backward()
+    assert torch.equal(before, after)
+    assert seen == ["before", "MaxPool2d", "grad of output", "grad of input"]
+    for handle in handles:
+        handle.remove()
+    seen.clear()
+    torch.testing.assert_close(2 * model(x), after)
+    assert not seen
+
+
+def test_a_module_that_is_also_kept_elsewhere_is_refused() -> None:
+    class Listed(nn.Module):
+        def __init__(self, keep: str) -> None:
+            super().__init__()
+            self.pool = nn.MaxPool2d(2)
+            kept = {"list": [self.pool], "dict": {"a": (self.pool,)}, "method": self.pool.forward}
+            self.steps = kept[keep]
+
+    for keep in ("list", "dict", "method"):
+        refused(nn.Sequential(Listed(keep)), r"0\.pool .* is held by 0\.steps as well")
+
+
+# ---- what a replacement keeps ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["MaxPool", "AvgPool", "LPPool"])
+def test_sizes_in_every_way_that_torch_takes_them(kind: str, dims: int) -> None:
+    x = torch.randn(2, 2, *(9,) * dims)
+    forms = [3, (3,) * dims, [3] * dims, torch.Size([3] * dims)]
+    forms = forms[:1] if (kind, dims) == ("LPPool", 1) else forms  # which torch takes as an int only
+    strides = [None, 2, (2,) * dims, [2] * dims]
+    for kernel in forms:
+        for stride in strides:
+            if kind == "LPPool":
+                old = getattr(nn, f"{kind}{dims}d")(2.0, kernel, stride)
+            else:
+                old = getattr(nn, f"{kind}{dims}d")(kernel, stride)
+            model = nn.Sequential(old)
+            before = model(x)
+            assert poolnb.replace_pooling(model, _OWN_KIND[kind], types=type(old)) == 1
+            torch.testing.assert_close(model(x), before)
+
+
+@pytest.mark.parametrize("kind", [k for k in _KINDS if k.startswith("Adaptive")])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_an_output_size_of_1_in_every_way(kind: str, dims: int) -> None:
+    x = torch.randn(2, 2, *(5,) * dims)
+    for size in (1, (1,) * dims, [1] * dims, torch.Size([1] * dims)):
+        model = nn.Sequential(getattr(nn, f"{kind}{dims}d")(size))
+        before = model(x)
+        assert poolnb.replace_pooling(model, _OWN_KIND[kind], types=type(model[0])) == 1
+        torch.testing.assert_close(model(x), before)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize("count", [False, True])
+def test_an_average_keeps_its_values_or_is_refused(dims: int, padding: int, ceil: bool, count: bool) -> None:
+    pool = getattr(nn, f"AvgPool{dims}d")
+    model = nn.Sequential(pool(3, 2, padding, ceil_mode=ceil, count_include_pad=count))
+    x = torch.randn(2, 2, *(8,) * dims)
+    before = model(x)
+    if padding and count:
+        refused(model, "0 .* cannot become avg: it counts its padding", "avg")
+        assert poolnb.replace_pooling(model, "soft", types=pool) == 1  # another pooler keeps the geometry
+        assert model(x).shape == before.shape
+    else:
+        assert poolnb.replace_pooling(model, "avg", types=pool) == 1
+        torch.testing.assert_close(model(x), before)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("norm", [1, 1.5, 2, 3.0, 4, torch.inf, -1.0])
+@pytest.mark.parametrize("ceil", [False, True])
+def test_lp_keeps_its_norm_or_is_refused(dims: int, norm: float, ceil: bool) -> None:
+    pool = getattr(nn, f"LPPool{dims}d")
+    model = nn.Sequential(pool(norm, 3, 2, ceil_mode=ceil))
+    x = torch.randn(2, 2, *(8,) * dims)
+    before = model(x)
+    if norm == torch.inf or (norm in (2, 4) and not ceil):
+        assert poolnb.replace_pooling(model, "lp", types=pool) == 1
+        torch.testing.assert_close(model(x), before)
+    else:
+        refused(model, "0 .* cannot become lp: torch .* norm_type=", "lp")
+        assert poolnb.replace_pooling(model, "lp", types=pool, norm_type=3.0) == 1
+        assert model[0].norm_type == 3.0
+
+
+def test_lp_of_ours_keeps_its_norm() -> None:
+    norm = nn.Parameter(torch.tensor([1.5, 3.0]))
+    model = nn.Sequential(poolnb.LpPool2d(2, norm_type=norm))
+    assert poolnb.replace_pooling(model, "lp", types=poolnb.Pool) == 1
+    assert model[0].norm_type is norm
+    assert poolnb.replace_pooling(model, "lp", types=poolnb.Pool, norm_type=4.0) == 1
+    assert model[0].norm_type == 4.0
+
+
+def test_a_learned_pooler_is_shared_where_the_module_was() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Sequential(nn.Conv2d(3, 4, 1), nn.MaxPool2d(2))
+            self.b = nn.ModuleList([self.a[1], nn.MaxPool2d(2)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b[1](self.b[0](self.a(x)))
+
+    model, x = Shared(), torch.rand(1, 3, 16, 16)
+    assert poolnb.replace_pooling(model, "auto", example_input=x) == 2  # called at two sizes, with as many channels
+    assert model.a[1] is model.b[0] and model.b[1] is not model.b[0]
+    assert len([n for n, _ in model.named_parameters() if "alpha" in n]) == 2
+    refused(Shared(), "a.1 is called with inputs of different sizes", "tdgs", example_input=x)
+
+
+def test_new_parameters_are_like_those_around_them() -> None:
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 4, 1), nn.MaxPool2d(2)).double().requires_grad_(False),
+        nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.MaxPool2d(2)).to("meta").eval(),
+        nn.ModuleList([nn.MaxPool2d(2)]),
+    )
+    assert poolnb.replace_pooling(model, "gem") == 3
+    frozen, meta, last = model[0][1], model[1][2], model[2][0]
+    assert (frozen.p.dtype, frozen.p.requires_grad, frozen.training) == (torch.float64, False, True)
+    assert (meta.p.device.type, meta.p.requires_grad, meta.training) == ("meta", True, False)
+    assert (last.p.dtype, last.p.requires_grad) == (torch.float64, True)  # like the model's first
+
+
+def test_a_pooler_that_learned_stays_frozen() -> None:
+    model = nn.Sequential(nn.Sequential(poolnb.GeMPool2d(2).requires_grad_(False)), nn.Conv2d(1, 1, 1))
+    assert poolnb.replace_pooling(model, "lse", types=poolnb.Pool) == 1
+    assert not any(p.requires_grad for p in model[0].parameters())
+
+
+# ---- options ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("first.*", {"first.2"}),
+        ("*", {"first.2", "second.a", "again", "second.b.1"}),
+        ("second.?", {"second.a"}),
+        ("SECOND.*", set()),
+        (lambda name, module: isinstance(module, nn.AvgPool2d), {"second.b.1"}),
+        (lambda name, module: module.kernel_size == 3, {"first.2"}),
+    ],
+)
+def test_where_chooses_modules(where: Any, expected: set[str]) -> None:
+    model = Small()
+    count = poolnb.replace_pooling(model, "auto", example_input=torch.rand(1, 3, 16, 16), where=where)
+    assert set(pools(model)) == expected
+    assert count == len(set(pools(model).values()))
+    model(torch.rand(1, 3, 16, 16))
+
+
+def test_where_passes_by_what_would_be_refused() -> None:
+    model = nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(2, return_indices=True))
+    refused(model, "returns indices")
+    assert poolnb.replace_pooling(model, "soft", where=lambda n, m: not m.return_indices) == 1
+
+
+def test_an_example_with_keyword_arguments() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = nn.MaxPool2d(2)
+
+        def forward(self, x: Tensor, *, scale: float, extra: Tensor | None = None) -> Tensor:
+            return scale * self.pool(x if extra is None else torch.cat([x, extra], 1))
+
+    x = torch.rand(1, 3, 4, 4)
+    for example, kwargs in ((x, {"scale": 2.0}), ((x,), {"scale": 2.0}), (None, {"x": x, "scale": 2.0})):
+        model = Named()
+        assert poolnb.replace_pooling(model, "auto", example_input=example, kwargs=kwargs) == 1
+        assert model.pool.alpha.shape == (3,)
+    assert poolnb.replace_pooling(model := Named(), "auto", example_input=x, kwargs={"scale": 1, "extra": x}) == 1
+    assert model.pool.alpha.shape == (6,)
+    refused(Named(), "example_input must be an input that the model accepts.*scale", "auto", example_input=x)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kwargs": [1]}, r"kwargs must be a dict .* got \[1\]"),
+        ({"kwargs": {1: 2}}, "kwargs must be a dict"),
+        ({"where": 3}, "where must be a pattern of names or a function of name and module, got 3"),
+        ({"example_input": ()}, r"example_input must be .* got \(\)"),
+        ({"example_input": {"x": 1}}, "example_input must be .* go into kwargs"),
+        ({"types": nn.FractionalMaxPool2d}, "types must be classes among"),
+        ({"types": nn.MaxUnpool2d}, "types must be classes among"),
+    ],
+)
+def test_options_of_a_wrong_type(options: dict[str, Any], message: str) -> None:
+    model = Small()
+    before = str(model)
+    with pytest.raises(TypeError, match=message):
+        poolnb.replace_pooling(model, "soft", **options)
+    assert str(model) == before
+
+
+def test_the_example_leaves_buffers_and_random_numbers_alone() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+            self.register_buffer("last", torch.zeros(1, 2, 2, 2))
+            self.pool = nn.MaxPool2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            self.last = self.pool(x + torch.rand_like(x))
+            return self.last
+
+    model, x = Counting(), torch.rand(1, 2, 4, 4)
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    assert poolnb.replace_pooling(model, "auto", example_input=x) == 1
+    assert torch.equal(torch.rand(3), expected)
+    assert not model.calls and not model.last.any()
+
+
+# ---- pools that are functions ----------------------------------------------------------------------------------------
+
+_FUNCTIONAL = {
+    "max_pool2d": lambda x: nn.functional.max_pool2d(x, 2),
+    "max_pool2d, torch": lambda x: torch.max_pool2d(x, 2),
+    "max_pool2d, indices": lambda x: nn.functional.max_pool2d(x, 2, return_indices=True)[0],
+    "avg_pool2d": lambda x: nn.functional.avg_pool2d(x, 2),
+    "lp_pool2d": lambda x: nn.functional.lp_pool2d(x, 2, 2),
+    "adaptive_avg_pool2d": lambda x: nn.functional.adaptive_avg_pool2d(x, 1),
+    "adaptive_max_pool2d": lambda x: nn.functional.adaptive_max_pool2d(x, 1),
+    "max_pool1d": lambda x: nn.functional.max_pool1d(x[0], 2),
+    "avg_pool3d": lambda x: nn.functional.avg_pool3d(x[:, None], 2),
+}
+
+
+class Functional(nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function, self.pool = function, nn.MaxPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.pool(x))
+
+
+@pytest.mark.parametrize("example", [None, torch.rand(1, 3, 8, 8)], ids=["traced", "example"])
+@pytest.mark.parametrize("what", _FUNCTIONAL)
+def test_pools_that_are_functions_are_named_once(what: str, example: Tensor | None) -> None:
+    model = nn.Sequential(nn.Identity(), Functional(_FUNCTIONAL[what]))
+    with pytest.warns(UserWarning, match=f"leaves pools .*: {what.partition(',')[0]} in 1$") as found:
+        assert poolnb.replace_pooling(model, "soft", example_input=example) == 1
+    assert len(found) == 1 and found[0].filename == __file__
+
+
+@pytest.mark.parametrize("example", [None, torch.rand(1, 3, 8, 8)], ids=["traced", "example"])
+@pytest.mark.parametrize("types", [nn.MaxPool2d, nn.AvgPool2d], ids=["replaced", "left"])
+def test_modules_are_no_functions(types: Any, example: Tensor | None, recwarn: pytest.WarningsRecorder) -> None:
+    model = nn.Sequential(Functional(lambda x: x.mean((2, 3), keepdim=True)), nn.AdaptiveAvgPool2d(1))
+    poolnb.replace_pooling(model, "soft", types=types, example_input=example)
+    poolnb.replace_pooling(model, "soft", types=nn.AdaptiveAvgPool2d, example_input=example)
+    poolnb.replace_pooling(model, "avg", types=poolnb.Pool, example_input=example)
+    assert not recwarn.list
+
+
+def test_a_warning_that_is_an_error_leaves_the_model_alone() -> None:
+    model = Functional(_FUNCTIONAL["max_pool2d"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="leaves pools that are functions"):
+            poolnb.replace_pooling(model, "soft")
+    assert type(model.pool) is nn.MaxPool2d
+
+
+def test_a_trace_leaves_no_mark_on_the_model() -> None:
+    class Dreaming(nn.Module):
+        """A forward that keeps what it saw, and that no trace follows to its end."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool, self.last = nn.MaxPool2d(2), None
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            self.last = nn.functional.avg_pool2d(x, 2)
+            if self.last.sum() > 0:
+                return self.pool(self.last)
+            return self.last
+
+    model = Dreaming()
+    with pytest.warns(UserWarning, match="avg_pool2d in the model's own forward"):
+        assert poolnb.replace_pooling(model, "soft") == 1
+    assert model.last is None and not model.calls and model.training
