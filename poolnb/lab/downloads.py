@@ -24,11 +24,14 @@ from myst_nb.core.variables import format_plain_text
 from pybtex.plugin import find_plugin
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.builders import Builder
 from sphinx.util import logging
 from sphinx.util.nodes import split_explicit_title
 
 # A fence of backquotes or colons: its mark, the directive's name if it is one, what follows, and the lines inside.
-_FENCE = re.compile(r"^(?P<mark>`{3,}|:{3,})(?:\{(?P<name>[\w:-]+)\})?(?P<rest>.*)\n(?P<body>.*?)^(?P=mark)[ \t]*$", re.M | re.S)
+_FENCE = re.compile(
+    r"^(?P<mark>`{3,}|:{3,})(?:\{(?P<name>[\w:-]+)\})?(?P<rest>[^\n]*)\n(?P<body>.*?)^(?P=mark)[ \t]*$", re.M | re.S
+)
 _OPTION = re.compile(r":([\w-]+):[ \t]*(.*)\n")
 # A role, or a code span, inside of which nothing is a role.
 _ROLE = re.compile(r"\{(?P<name>[\w:.-]+)\}(?P<mark>`+)(?P<text>.+?)(?P=mark)|(?P<code>`+).+?(?P=code)", re.S)
@@ -46,8 +49,9 @@ class PlainCopy:
 
     def __init__(self, app: Sphinx, page: str, notebook: nbformat.NotebookNode) -> None:
         self.env, self.page = app.env, page
-        self.builder = copy.copy(app.builder)
-        self.builder.get_relative_uri = self._path  # type: ignore[method-assign]
+        builder: Any = copy.copy(app.builder)
+        builder.get_relative_uri = self._path
+        self.builder: Builder = builder
         self.values = _values(notebook)
         self.cited: list[str] = []
         self.notebook = copy.deepcopy(notebook)
@@ -128,16 +132,17 @@ class PlainCopy:
         marks = {"refdomain": domain, "reftype": role, "reftarget": target, "refexplicit": explicit}
         asked = pending_xref("", refdoc=self.page, refwarn=True, **marks)
         shown = nodes.inline("", title)
-        found = self.env.get_domain(domain).resolve_xref(
-            self.env, self.page, self.builder, role, target, asked, shown
-        )
+        found = self.env.get_domain(domain).resolve_xref(self.env, self.page, self.builder, role, target, asked, shown)
         return shown if found is None else found  # the page itself has warned of it
 
     def _references(self) -> str:
         """The works that the chapter cites, in the order of their first mention."""
-        works = {citation.key: citation.formatted_entry for citation in self.env.get_domain("cite").citations}
+        domain: Any = self.env.get_domain("cite")  # sphinxcontrib-bibtex's own class, not Sphinx's
+        works = {citation.key: citation.formatted_entry for citation in domain.citations}
         backend = find_plugin("pybtex.backends", "markdown")()
-        return "\n".join(["## References", "", *(f"- {works[key].text.render(backend)}" for key in self.cited)])
+        return "\n".join(
+            ["## References", "", *(f"- {works[key].text.render(backend)}".replace("\n", " ") for key in self.cited)]
+        )
 
     def _unknown(self, kind: str, name: str, text: str) -> str:
         _log.warning("the %s {%s} has no plain form for the copy that is offered", kind, name, location=self.page)
