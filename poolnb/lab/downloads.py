@@ -113,7 +113,9 @@ class PlainCopy:
         name, text = match["name"], " ".join(match["text"].split())
         if name == "glue:text":
             key, _, form = text.partition(":")
-            return format_plain_text(self.values[key], form)
+            value = format_plain_text(self.values[key], form)
+            ends = match.string[match.end() : match.end() + 1]
+            return value + "\\" if value.isdigit() and ends == "." else value  # at a line's start, "3." is a list
         if name == "cite":
             self.cited += [key for part in text.split(",") if (key := part.strip()) not in self.cited]
             return self._resolve("cite", "p", text).astext()
@@ -130,8 +132,8 @@ class PlainCopy:
         if role in ("ref", "numref"):
             target = target.lower()
         marks = {"refdomain": domain, "reftype": role, "reftarget": target, "refexplicit": explicit}
-        asked = pending_xref("", refdoc=self.page, refwarn=True, **marks)
         shown = nodes.inline("", title)
+        asked = pending_xref("", shown, refdoc=self.page, refwarn=True, **marks)
         found = self.env.get_domain(domain).resolve_xref(self.env, self.page, self.builder, role, target, asked, shown)
         return shown if found is None else found  # the page itself has warned of it
 
