@@ -7,6 +7,8 @@ from pathlib import Path
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_variable] = "1"
 
+pytest_plugins = ["redrawn"]  # in tests/
+
 
 def pytest_configure(config):
     """What nbval may overlook. In the settings its file's name would be looked for in the folder pytest starts in."""
