@@ -1,58 +1,55 @@
 """Figures of a chapter are drawn again when nbval runs it: another one in its place is named with chapter and cell."""
 
+import base64
 import os
 import subprocess
 import sys
 
 import nbformat
-import pytest
 import redrawn
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from poolnb.lab import notebooks
 from poolnb.lab.provenance import ROOT
 
 DRAW = """
-import matplotlib.pyplot as plt
-plt.figure(figsize=(8, 3.2))
-plt.plot([1, 2, {last}])
-plt.title("accuracy {number} %")
-plt.show()
+import io
+from IPython.display import Image
+from matplotlib.figure import Figure
+
+figure, file = Figure(figsize=(8, 3.2), layout="constrained"), io.BytesIO()
+axes = figure.subplots()
+axes.plot([1, 2, {last}])
+axes.set_title("accuracy {number} %")
+figure.savefig(file, format="png")
+image = Image(file.getvalue())
 """
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    """A chapter that draws one figure, executed; a function that draws it with other numbers."""
-    folder = tmp_path_factory.mktemp("drawn")
-
-    def made(**numbers):
-        code = DRAW.format(**{"last": 3, "number": 61.2} | numbers)
-        path = folder / "figure.ipynb"
-        nbformat.write(new_notebook(cells=[new_code_cell("print(1)"), new_code_cell(code)]), path)
-        return nbformat.read(notebooks.execute(path, output=folder / "done.ipynb"), as_version=4)
-
-    return made
+def png(last=3, number=61.2):
+    names = {}
+    exec(DRAW.format(last=last, number=number), names)
+    return names["image"].data
 
 
-def check(folder, notebook):
-    nbformat.write(notebook, folder / "figure.ipynb")
+def check(folder, picture):
+    """nbval on a chapter that draws one figure, and in which `picture` stands."""
+    data = {"image/png": base64.b64encode(picture).decode(), "text/plain": "<IPython.core.display.Image object>"}
+    shown = new_output("execute_result", data, execution_count=1)
+    cell = new_code_cell(DRAW.format(last=3, number=61.2) + "image", outputs=[shown], execution_count=1)
+    nbformat.write(new_notebook(cells=[cell]), folder / "figure.ipynb")
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "redrawn", "--nbval"]
     command += ["--nbval-current-env", "figure.ipynb"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_the_same_figure_passes_and_a_replaced_one_is_named(drawn, tmp_path):
-    chapter = drawn()
-    done = check(tmp_path, chapter)
+def test_the_same_figure_passes_and_a_replaced_one_is_named(tmp_path):
+    done = check(tmp_path, png())
     assert done.returncode == 0, done.stdout
-    chapter.cells[1].outputs = drawn(last=4).cells[1].outputs
-    done = check(tmp_path, chapter)
-    assert done.returncode == 1 and "figure.ipynb, Cell 1: picture 1 is not the one in the chapter" in done.stdout
+    done = check(tmp_path, png(last=4))
+    assert done.returncode == 1 and "figure.ipynb, Cell 0: picture 1 is not the one in the chapter" in done.stdout
 
 
-def test_one_digit_of_a_label_is_more_than_the_tolerance(drawn):
-    one, same, other = (redrawn.pictures(drawn(number=n).cells[1].outputs)[0] for n in (61.2, 61.2, 81.2))
-    assert redrawn.difference(one, same) == 0
-    assert redrawn.difference(one, other) > redrawn.TOLERANCE
+def test_one_digit_of_a_label_is_more_than_the_tolerance():
+    assert redrawn.difference(png(), png()) == 0
+    assert redrawn.difference(png(), png(number=81.2)) > redrawn.TOLERANCE
