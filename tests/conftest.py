@@ -1,14 +1,10 @@
-"""What every test shares: one thread, so that results repeat, and hypothesis profiles."""
+"""What every test shares: one thread, so that results repeat (see ../conftest.py), and hypothesis profiles."""
 
 import os
 
-# Before torch or NumPy is imported, and inherited by the kernels that nbval starts.
-for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[_variable] = "1"
-
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from hypothesis import HealthCheck, settings  # noqa: E402
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
 

@@ -63,7 +63,7 @@ def inputs_hash() -> str:
     files = {p for p in BOOK.rglob("*") if p.is_file() and p.suffix not in {".json", ".toml", ".tmp"}}
     files = {p for p in files if not any(part.startswith(".") for part in p.relative_to(BOOK).parts)}
     files |= {*notebooks.RECEIPTS.rglob("*.json"), ROOT / "_config.yml", ROOT / "_toc.yml", *source_files()}
-    files |= {Path(__file__).with_name(name) for name in ("api.py", "launch.py", "status.py")}
+    files |= {Path(__file__).with_name(name) for name in ("api.py", "downloads.py", "launch.py", "status.py")}
     packages = [f"{name} {importlib.metadata.version(name)}" for name in _SITE_PACKAGES]
     return text_hash(files_hash(files, ROOT) + "\n".join(packages))
 

@@ -19,6 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from poolnb.lab.provenance import ROOT
 
+_UNKNOWN = "ADDRESS-OF-THE-REPOSITORY"
 BINDER, COLAB = "https://mybinder.org", "https://colab.research.google.com"
 _HOST = re.compile(r"(?:[a-z0-9-]+\.)+[a-z]{2,}", re.IGNORECASE)  # a name, with a dot: not localhost, not an IP address
 _PRIVATE = (".local", ".internal", ".lan", ".localdomain", ".home", ".corp", ".test", ".invalid", ".example")
@@ -68,16 +69,29 @@ def configure(config: dict[str, Any], address: str, branch: str) -> dict[str, An
     return made
 
 
+def clone(address: str | None) -> str:
+    """The commands that fetch a copy of the project and enter it."""
+    return f"git clone {address or _UNKNOWN} pooling\ncd pooling"
+
+
 def colab_cell(address: str | None) -> str:
     """The first cell that a chapter needs on Colab, where a notebook arrives without the files around it."""
     return "\n".join(
         [
-            f"!git clone --quiet --depth 1 {address or 'ADDRESS-OF-THE-REPOSITORY'} /content/pooling",
+            f"!git clone --quiet --depth 1 {address or _UNKNOWN} /content/pooling",
             "%cd /content/pooling",
             '!pip install --quiet -e ".[lab]"',
             "import sys; sys.path.insert(0, '/content/pooling')",
         ]
     )
+
+
+class CloneCommand(SphinxDirective):
+    """The directive `clone-command`: those commands, with the address that the site is built for."""
+
+    def run(self) -> list[nodes.Node]:
+        text = clone(self.config.launch_repository)
+        return [nodes.literal_block(text, text, language="text")]
 
 
 class ColabCell(SphinxDirective):
@@ -91,5 +105,6 @@ class ColabCell(SphinxDirective):
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_config_value("launch_repository", None, "env", [str])
+    app.add_directive("clone-command", CloneCommand)
     app.add_directive("colab-cell", ColabCell)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

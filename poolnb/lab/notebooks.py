@@ -44,7 +44,7 @@ _METADATA = {
         "pygments_lexer": "ipython3",
     },
 }
-_RECEIPT_FIELDS = set("chapter date device seconds versions parameters code sources folders data".split())
+_RECEIPT_FIELDS = set("chapter date device seconds versions parameters code outputs sources folders data".split())
 _KEPT_CELL_METADATA = {"tags", "jupyter", "editable", "slideshow", "mystnb"}
 
 
@@ -81,6 +81,12 @@ def receipt_path(path: Path) -> Path:
 def code_hash(notebook: nbformat.NotebookNode) -> str:
     """Fingerprint of a notebook's code cells, in order. Prose and outputs do not count."""
     return text_hash(json.dumps([cell.source for cell in notebook.cells if cell.cell_type == "code"]))
+
+
+def outputs_hash(notebook: nbformat.NotebookNode) -> str:
+    """Fingerprint of what a notebook's code cells show and keep, pictures included, in order."""
+    shown = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    return text_hash(json.dumps(shown, sort_keys=True))
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -139,6 +145,7 @@ def execute(
             "versions": versions(),
             "parameters": _parameters(target),
             "code": code_hash(executed),
+            "outputs": outputs_hash(nbformat.read(target, as_version=4)),
             "sources": sources_of((name, line) for kind, name, line in noted if kind == "ran"),
             "folders": {name: fingerprint for kind, name, fingerprint in noted if kind == "folder"},
             "data": {name: fingerprint for kind, name, fingerprint in noted if kind == "data"},
@@ -165,8 +172,11 @@ def stale(path: Path) -> list[str]:
     if receipt is None:
         return ["its receipt is damaged or of another form"]
     reasons = []
-    if receipt["code"] != code_hash(nbformat.read(path, as_version=4)):
+    notebook = nbformat.read(path, as_version=4)
+    if receipt["code"] != code_hash(notebook):
         reasons.append("its code changed")
+    if receipt["outputs"] != outputs_hash(notebook):
+        reasons.append("its outputs are not those that were written")
     for name, recorded in receipt["sources"].items():
         if not (ROOT / name).is_file():
             reasons.append(f"{name} is gone")

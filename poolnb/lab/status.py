@@ -6,6 +6,7 @@ The table is made when the site is built, so it cannot differ from the receipts.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from docutils import nodes
@@ -35,14 +36,19 @@ def _lines(receipts: list[dict[str, Any]]) -> list[str]:
         return ["No chapter has been executed yet."]
     lines = ["| Chapter | Executed | Seconds | On |", "|---|---|--:|---|"]
     for r in receipts:
-        date = r["date"].replace("-", "\u2011")  # hyphens at which no line breaks
-        lines.append(f"| [](/book/{r['chapter']}) | {date} | {r['seconds']} | {r['device']} |")
+        date = str(r["date"]).replace("-", "\u2011")  # hyphens at which no line breaks
+        lines.append(f"| [](/book/{r['chapter']}) | {_text(date)} | {_text(r['seconds'])} | {_text(r['device'])} |")
     used: dict[str, set[str]] = {}
     for r in receipts:
         for package, version in r["versions"].items():
             used.setdefault(package, set()).add(version)
     lines += ["", "| Package | Versions |", "|---|---|"]
-    return lines + [f"| {package} | {', '.join(sorted(found))} |" for package, found in used.items()]
+    return lines + [f"| {_text(package)} | {_text(', '.join(sorted(found)))} |" for package, found in used.items()]
+
+
+def _text(value: Any) -> str:
+    """What a receipt says, as text in a cell of a table: nothing in it is markup."""
+    return re.sub(r"[!-/:-@\[-`{-~]", r"\\\g<0>", " ".join(str(value).split()))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

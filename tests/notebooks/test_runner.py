@@ -67,6 +67,24 @@ def test_prose_may_change_but_code_sources_and_data_may_not(shelf, monkeypatch):
     assert notebooks.stale(path) == ["its code changed", "_static is gone"]
 
 
+def test_a_replaced_output_is_noticed(shelf):
+    """A picture, a number or a kept value: whatever stands in a committed chapter was written with its receipt."""
+    draw = "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()"
+    keep = "from poolnb.lab.prose import glue; glue(answer=42)"
+    path = write(shelf / "one.ipynb", *(new_code_cell(code) for code in (draw, "print(6 * 7)", keep)))
+    notebooks.execute(path)
+    assert notebooks.stale(path) == []
+    written = path.read_text()
+    shown = [cell.outputs[-1] for cell in nbformat.read(path, as_version=4).cells]
+    kept = shown[2].data["application/papermill.record/text/plain"]
+    for old, new in ((shown[0].data["image/png"][-40:].strip(), "A" * 39), ("42\\n", "43\\n"), (f'"{kept}"', '"41"')):
+        assert written.count(old) == 1
+        path.write_text(written.replace(old, new))
+        assert notebooks.stale(path) == ["its outputs are not those that were written"]
+    path.write_text(written)
+    assert notebooks.stale(path) == []
+
+
 def test_a_receipt_knows_the_data(shelf, monkeypatch):
     path = write(shelf / "one.ipynb", new_code_cell("from poolnb.lab.data import load; _ = load('digits')"))
     notebooks.execute(path)

@@ -91,14 +91,16 @@ def test_every_chapter_leads_to_binder_and_colab(published):
             expected += [f"{launch.COLAB}/github/somebody/pooling/blob/trunk/{page}.ipynb"]
         assert sorted(launching(published, page)) == sorted(expected), page
         assert ADDRESS in Links(published / f"{page}.html").found, f"{page} has no link to the repository"
-    assert f"{ADDRESS} /content" in re.sub("<[^>]+>", "", (published / "book/appendix/run.html").read_text())
+    run = re.sub("<[^>]+>", "", (published / "book/appendix/run.html").read_text())
+    assert f"{ADDRESS} /content" in run and f"git clone {ADDRESS} pooling" in run
 
 
 def test_without_an_address_there_are_no_buttons(site):
     if launch.repository(None):
         pytest.skip("this clone has a public origin, so its site has launch buttons")
     assert [page for page in PAGES if launching(site, page)] == []
-    assert "ADDRESS-OF-THE-REPOSITORY /content" in re.sub("<[^>]+>", "", (site / "book/appendix/run.html").read_text())
+    run = re.sub("<[^>]+>", "", (site / "book/appendix/run.html").read_text())
+    assert "ADDRESS-OF-THE-REPOSITORY /content" in run and "git clone ADDRESS-OF-THE-REPOSITORY pooling" in run
 
 
 def test_colab_is_offered_for_github_alone():
