@@ -25,8 +25,8 @@ from typing import Any
 import nbformat
 
 from poolnb.lab.data import load, missing_files
+from poolnb.lab.files import write_atomically
 from poolnb.lab.provenance import BOOK, RESULTS, folder_hash, source_hash, text_hash
-from poolnb.lab.records import write_atomically
 
 RECEIPTS = RESULTS / "receipts"
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "sympy", "matplotlib")
