@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out one command; returns its exit status: 0, 1 if runs failed or are missing, 130 after Ctrl-C; a mistake exits: 2."""
+    """Carry out one command; the exit status: 1 if runs failed or are missing, 130 after Ctrl-C, 2 after a mistake."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in _others():
         return importlib.import_module(_OTHERS[argv[0]][0]).main(argv[1:]) or 0
