@@ -14,12 +14,13 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
-from .config import ConfigError, UserError
+from .config import ConfigError, UserError, shown
 
+T = TypeVar("T")
 LARGEST = 64 * 2**20  # bytes; a run of 100,000 epochs leaves less
 # What another way of writing cannot mend: no room, no such place.
 _FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
@@ -145,6 +146,8 @@ def _fill(path: Path, content: bytes, how: int) -> None:
     with open(handle, "wb") as file:
         file.write(content)
         file.flush()
+        if not content:
+            return
         try:
             os.fsync(file.fileno())
         except OSError as error:
@@ -167,10 +170,10 @@ def sealed(values: Mapping[str, Any]) -> str:
     return json.dumps({**values, "digest": digest(values)}, allow_nan=False, indent=1) + "\n"
 
 
-def unsealed(text: str, form: str, names: set[str]) -> dict[str, Any]:
-    """The values in the `text` of a sealed file, without the digest.
+def unsealed(text: str, form: str, names: set[str], made_of: Callable[[dict[str, Any]], T]) -> T:
+    """What `made_of` makes of the values in the `text` of a sealed file; it may raise `ValueError` with a reason.
 
-    Raises `ValueError` with the reason if it is not JSON of the format `form` with just these `names`, or was altered.
+    Raises `ValueError` as well if it is not JSON of the format `form` with just these `names`, or was altered.
     """
     try:
         values = json.loads(text, parse_constant=_no_constant)
@@ -180,16 +183,19 @@ def unsealed(text: str, form: str, names: set[str]) -> dict[str, Any]:
         raise ValueError(f"it is not JSON ({error})") from None
     if not isinstance(values, dict) or values.get("format") != form:
         found = values.get("format") if isinstance(values, dict) else type(values).__name__
-        raise ValueError(f"its format is {found!r:.80}, not {form!r}")
-    if set(values) != names | {"digest"}:
-        raise ValueError(f"its sections are not those of the format: {', '.join(sorted(set(values) ^ names))[:200]}")
+        raise ValueError(f"its format is {shown(found)}, not {form!r}")
+    differing = set(values) ^ (names | {"digest"})
+    if differing:
+        raise ValueError(f"its sections are not those of a record: {', '.join(sorted(differing))[:200]}")
+    given = values.pop("digest")
     try:
-        altered = values.pop("digest") != digest(values)
-    except (ValueError, RecursionError):
-        altered = True
+        made = made_of(values)
+        altered = given != digest(values)
+    except RecursionError:
+        raise ValueError("it is nested too deeply for a result") from None
     if altered:
         raise ValueError("its digest does not belong to its content: it was altered")
-    return values
+    return made
 
 
 def _no_constant(name: str) -> NoReturn:

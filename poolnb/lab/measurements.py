@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import training
-from .config import ConfigError
+from .config import ConfigError, shown
 from .files import prepare_folder, read_text, sealed, unsealed, write_result
 from .provenance import note_use
 from .records import RecordError
@@ -59,15 +59,21 @@ def path_of(folder: str | os.PathLike[str], measurement: Measurement) -> Path:
 def read_measurement(path: Path) -> Measurement:
     """The measurement in the file `path`. Raises `RecordError` that names the file if it is damaged or not one."""
     try:
-        found = Measurement(**unsealed(read_text(path), FORMAT, {spec.name for spec in fields(Measurement)}))
-        sections = (found.parameters, found.values, found.environment, found.hashes, found.timing)
-        if not isinstance(found.kind, str) or not all(isinstance(section, dict) for section in sections):
-            raise ValueError("its sections are of other types")
+        found = unsealed(read_text(path), FORMAT, {spec.name for spec in fields(Measurement)}, _checked)
         if path.name != path_of(path.parent, found).name:
             raise ValueError("its name belongs to another one")
     except ValueError as error:
         raise RecordError(f"{path} is not a whole measurement: {error}") from None
     return found
+
+
+def _checked(values: dict[str, Any]) -> Measurement:
+    for name in ("parameters", "values", "environment", "hashes", "timing"):
+        if not isinstance(values[name], dict):
+            raise ValueError(f"its {name} is {shown(values[name])}, not a dict")
+    if not isinstance(values["kind"], str):
+        raise ValueError(f"its kind is {shown(values['kind'])}, not a str")
+    return Measurement(**values)
 
 
 def load_measurements(folder: str | os.PathLike[str]) -> list[Measurement]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import ConfigError, RunConfig, UserError
+from .config import ConfigError, RunConfig, UserError, shown
 from .files import WriteError as WriteError
 from .files import folder_of, read_text, sealed, unsealed, write_result
 from .provenance import note_use
@@ -113,26 +113,23 @@ def summarise(curves: Curves) -> dict[str, dict[str, float] | None]:
 def parse_record(text: str) -> Record:
     """The record that `text` holds. Raises `RecordError` with the reason if it is not one."""
     try:
-        record = Record(**unsealed(text, FORMAT, {spec.name for spec in fields(Record)}))
-        _check(record)
-    except RecordError:
-        raise
+        return unsealed(text, FORMAT, {spec.name for spec in fields(Record)}, _checked)
     except ValueError as error:
         raise RecordError(str(error)) from None
-    return record
 
 
-def _check(record: Record) -> None:
-    """Raise `RecordError` if what `record` says cannot be what a run has left."""
+def _checked(values: dict[str, Any]) -> Record:
+    """The record with these values. Raises `RecordError` if they cannot be what a run has left."""
+    record = Record(**values)
     for name, kind in _SECTIONS.items():
         if not isinstance(getattr(record, name), kind):
-            raise RecordError(f"its {name} is {getattr(record, name)!r:.80}, not a {kind.__name__}")
+            raise RecordError(f"its {name} is {shown(getattr(record, name))}, not a {kind.__name__}")
     try:
         config = record.config
     except (ConfigError, TypeError) as error:
         raise RecordError(f"its parameters are not accepted: {error}") from None
     if config.key != record.key:
-        raise RecordError(f"its key {record.key!r:.80} does not belong to its parameters (theirs is {config.key!r})")
+        raise RecordError(f"its key {shown(record.key)} does not belong to its parameters (theirs is {config.key!r})")
     if not _is_number(record.timing.get("seconds", 0)):
         raise RecordError("its timing has no number of seconds")
     _check_curves(record.curves)
@@ -141,7 +138,8 @@ def _check(record: Record) -> None:
     elif record.status == "failed":
         _check_failed(record, config.epochs)
     else:
-        raise RecordError(f"its status is {record.status!r:.80}, neither 'done' nor 'failed'")
+        raise RecordError(f"its status is {shown(record.status)}, neither 'done' nor 'failed'")
+    return record
 
 
 _SECTIONS = {"parameters": dict, "key": str, "status": str, "curves": dict, "summary": dict}
@@ -153,14 +151,14 @@ def _check_curves(curves: Curves) -> None:
     """Known names, lists, losses from 0, accuracies in [0, 1]; what may be None is said in `Record`."""
     for name, curve in curves.items():
         if name not in _CURVES:
-            raise RecordError(f"it has a curve {name!r:.80}, which no run has")
+            raise RecordError(f"it has a curve {shown(name)}, which no run has")
         if not isinstance(curve, list):
             raise RecordError(f"its curve {name} is no list")
         highest = 1 if name.endswith("accuracy") else math.inf
         may_overflow = name in ("validation_loss", "test_loss")
         for value in curve:
             if not (_is_number(value) and 0 <= value <= highest) and not (value is None and may_overflow):
-                raise RecordError(f"its curve {name} has the value {value!r:.80}")
+                raise RecordError(f"its curve {name} has the value {shown(value)}")
 
 
 def _check_done(record: Record, epochs: int) -> None:

@@ -4,18 +4,18 @@ import json
 from dataclasses import replace
 
 import pytest
+from made_up import HASHES
 
 from poolnb.lab.config import RunConfig
+from poolnb.lab.files import WriteError, sealed, write_atomically
 from poolnb.lab.records import (
     Record,
     RecordError,
-    WriteError,
     load_records,
     parse_record,
     read_record,
     record_path,
     records_frame,
-    write_atomically,
     write_record,
 )
 
@@ -30,6 +30,7 @@ def made_up(seed=0, accuracy=0.5, status="done", **changes):
         error=None if status == "done" else "RuntimeError: made up",
         curves={name: [0.1 + 0.2, value] for name, value in values.items()} if status == "done" else {},
         summary={"last": {"epoch": 2, **values}, "early_stopped": {"epoch": 2, **values}} if status == "done" else {},
+        hashes=HASHES,
         timing={"seconds": 1.5},
     )
 
@@ -58,9 +59,10 @@ def test_timing_is_no_part_of_the_content():
 
 
 def damage(text, change):
+    """A record that was altered and sealed again: the digest does not tell it, so the content must."""
     values = json.loads(text)
     change(values)
-    return json.dumps(values)
+    return sealed(values)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def damage(text, change):
         (lambda v: v["parameters"].update(seed=5), "does not belong to its parameters"),
         (lambda v: v["parameters"].update(colour="red"), "unknown parameter colour"),
         (lambda v: v["parameters"].update(epochs="two"), "epochs is 'two'"),
-        (lambda v: v.update(parameters=3), "not a whole record"),
+        (lambda v: v.update(parameters=3), "its parameters is 3, not a dict"),
         (lambda v: v.update(status="nearly"), "status is 'nearly'"),
         (lambda v: v["curves"]["train_loss"].pop(), "do not have 2 epochs each"),
         (lambda v: v["curves"].clear(), "do not have 2 epochs each"),
@@ -123,7 +125,7 @@ def test_an_older_record_without_a_newer_parameter_is_still_read():
     """A parameter added later has a default that means what the older runs did."""
     values = json.loads(made_up(3).to_json())
     del values["parameters"]["dropout"]
-    assert parse_record(json.dumps(values)).config == made_up(3).config
+    assert parse_record(sealed(values)).config == made_up(3).config
 
 
 def test_a_nan_is_never_written(tmp_path):
