@@ -20,7 +20,7 @@ from .records import record_path
 from .tasks import NOTEBOOK, Executor, Outcome, Task, present
 
 IN_VAIN = 3  # so many runs in a row that could not be carried out stop a sweep
-_AGAIN = "started again, the sweep does what is missing"
+_AGAIN = "started again, it does what is missing"
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def sweep(
                 raise WriteError(f"{outcome.error}; the sweep has stopped; {_AGAIN}", outcome.record)
             in_vain = 0 if outcome.recorded else in_vain + 1
             if in_vain == IN_VAIN:
-                raise UserError(f"{in_vain} runs in a row were not carried out, the last: {outcome.error}; {_AGAIN}")
+                reason = f"{in_vain} runs in a row could not be carried out, the last: {outcome.error}"
+                raise UserError(f"{reason}; the sweep has stopped; {_AGAIN}")
             bar.note(outcome)
             if on_outcome is not None:
                 on_outcome(report, outcome)
