@@ -10,6 +10,8 @@ import torch
 import poolnb
 from poolnb.lab import models
 from poolnb.lab.config import ConfigError, RunConfig, config_from_notebook, defaults
+from poolnb.lab.provenance import RESULTS
+from poolnb.registry import pool_class
 
 
 def test_every_field_has_a_help_text_a_rule_and_a_default_that_its_rule_accepts():
@@ -132,7 +134,7 @@ def spellings(value):
         ("soft", {"beta": 0}, {"beta": -0.0}),
         ("soft", {"beta": 2}, {"semi_grad": False, "beta": 2, "padding": [0, 0]}),
         ("max", {"padding": 1}, {"padding": (1, 1)}),
-        ("tree", {"n_leaves": 8}, {"n_leaves": 8.0}),
+        ("tree", {"n_leaves": 2}, {"n_leaves": 2.0}),
         ("tdgs", {"init": 2, "hard": False}, {"hard": False, "init": 2.0, "tau": 1}),
     ],
 )
