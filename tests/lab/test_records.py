@@ -17,6 +17,7 @@ from poolnb.lab.records import (
     read_record,
     record_path,
     records_frame,
+    summarise,
     write_record,
 )
 
@@ -116,17 +117,25 @@ def test_a_foreign_file_is_named_and_left_out(folder, text):
         assert len(load_records(folder)) == 2
 
 
-@pytest.mark.parametrize("section", ["parameters", "environment", "hashes", "timing", "curves", "pooling"])
-def test_whatever_is_altered_the_digest_tells(folder, section):
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [
+        ("environment", {"device": "cuda"}),
+        ("hashes", {"sources": "2" * 64}),
+        ("hashes", {"data": "2" * 64}),
+        ("timing", {"seconds": 1.6}),
+        ("parameters", {"device": "cpu"}),
+        ("curves", {"test_loss": [1, 1]}),
+    ],
+)
+def test_what_is_altered_and_could_be_is_told_by_the_digest(folder, section, value):
     path = record_path(folder, made_up(0).config)
     values = json.loads(path.read_text())
-    values[section] = {"device": "cuda", "seconds": 1.6, "sources": "2" * 64, "data": "1" * 64} | values[section]
-    if section in ("hashes", "timing", "parameters"):
-        values[section] |= (
-            {"sources": "2" * 64} if section == "hashes" else {"seconds": 2} if section == "timing" else {}
-        )
+    values[section] |= value
+    if section == "curves":
+        values["summary"] = summarise(values["curves"])
     path.write_text(json.dumps(values))
-    with pytest.warns(UserWarning, match="left out: "):
+    with pytest.warns(UserWarning, match="left out: .*its digest does not belong to its content: it was altered"):
         assert load_records(folder) == [made_up(1)]
 
 

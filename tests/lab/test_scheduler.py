@@ -154,7 +154,9 @@ def lonely(tmp_path):
         options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path / "dask")]
         command = [sys.executable, "-m", "distributed.cli.dask_worker", address, *options]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        started.append(subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, **environment}, **quiet))
+        started.append(
+            subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path, **environment}, **quiet)
+        )
         wait_for(lambda: workers(address) == len(started) - 1, started[-1])
         return started[-1]
 
