@@ -209,3 +209,21 @@ def test_a_gpu_gives_nearly_the_same_curves():
     cpu, gpu = quick(device="cpu"), quick(device="cuda")
     assert gpu.environment["device"] == "cuda" and gpu.key == cpu.key
     assert gpu.curves["train_loss"] == pytest.approx(cpu.curves["train_loss"], rel=1e-2)
+
+
+def test_the_record_says_which_kernels_were_in_force():
+    from poolnb import native
+
+    with native.disabled():
+        assert quick().environment["kernels"] == {"set": "pytorch", "library": None}
+    if native.available():
+        kernels = quick().environment["kernels"]
+        assert kernels["set"] == "compiled" and len(kernels["library"]) == 64
+
+
+def test_a_pooling_parameter_that_is_not_finite_fails_the_run(monkeypatch):
+    with training.prepared(replace(SMALL, pooler="gem")) as job:
+        with torch.no_grad():
+            next(job.model.pools[0].parameters()).fill_(math.inf)
+        with pytest.raises(FloatingPointError, match="the mean of pool1.p is inf"):
+            job._note({"test_accuracy": 0.5})
