@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out one command; returns its exit status: 0, 1 if runs failed, 130 after Ctrl-C; a mistake exits: 2."""
+    """Carry out one command; the exit status: 1 if runs failed or are missing, 130 after Ctrl-C, 2 after a mistake."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in _others():
         return importlib.import_module(_OTHERS[argv[0]][0]).main(argv[1:]) or 0
@@ -129,31 +129,38 @@ def _literal(text: str) -> Any:
         return None
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:
     """`["beta=2", "semi_grad=true"]` or one JSON object, as a mapping."""
-    from poolnb.lab.config import ConfigError
+    from poolnb.lab.config import ConfigError, shown
 
     if len(words) == 1 and words[0].lstrip().startswith("{"):
         return _literal(words[0])
     pairs = [word.partition("=") for word in words]
     if not all(name and equals for name, equals, _ in pairs):
-        raise ConfigError(f"pooler_options is {' '.join(words)!r}; accepted: NAME=VALUE ..., or one JSON object")
+        raise ConfigError(f"pooler_options is {shown(' '.join(words))}; accepted: NAME=VALUE ..., or one JSON object")
     return {name: _literal(value) for name, _, value in pairs}
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from poolnb.lab import RunConfig, run
+    from poolnb.lab.files import WriteError
     from poolnb.lab.records import record_path
 
     given = {name: value for name, value in vars(arguments).items() if name in RunConfig.names()}
     if "pooler_options" in given:
         given["pooler_options"] = _options(given["pooler_options"])
     config = RunConfig.from_mapping(given)
-    record = run(config, arguments.results, progress=_bar(arguments))
+    try:
+        record = run(config, arguments.results, progress=_bar(arguments))
+    except WriteError as error:
+        if error.kept is None:
+            print(error.record.to_json(), end="")
+            _fail(f"{error}; it was printed instead")
+        raise
     for when, values in record.summary.items():
         if values is not None:
             label = when.replace("_", " ")
@@ -170,7 +177,8 @@ def _bar(arguments: argparse.Namespace) -> bool:
 def _tell(report: Any, outcome: Any) -> None:
     """One line per finished run, for a log file."""
     finished = report.before + report.done + len(report.failed)
-    print(f"{finished}/{report.total} {outcome.task.config.name}: {outcome.error or 'done'}", flush=True)
+    state = f"{outcome.kind}: {outcome.error}" if outcome.error else "done"
+    print(f"{finished}/{report.total} {outcome.task.config.name}: {state}", flush=True)
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
@@ -201,10 +209,14 @@ def _sweep(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("poolnb: stopped; started again, the sweep does what is missing", file=sys.stderr)
         return 130
-    print(f"{report.before} were there, {report.done} done now, {len(report.failed)} failed")
-    for name, error in report.failed.items():
-        print(f"failed: {name}: {error}")
-    return 1 if report.failed else 0
+    missing = f", {len(report.missing)} missing" if report.missing else ""
+    print(f"{report.before} were there, {report.done} done now, {len(report.failed)} failed{missing}")
+    for kind, errors in (("failed", report.failed), ("missing", report.missing)):
+        for name, error in errors.items():
+            print(f"{kind}: {name}: {error}")
+    if report.missing:
+        print("started again, the sweep does what is missing")
+    return 1 if report.failed or report.missing else 0
 
 
 def _measure(arguments: argparse.Namespace) -> int:

@@ -234,6 +234,18 @@ def names(device: str = "cpu") -> tuple[str, ...]:
     return tuple(_handles[device].poolnb_operators().decode().split()) if device in _handles else ()
 
 
+def in_force(device: str = "cpu") -> dict[str, str | None]:
+    """The kernels that a device (``cpu`` or ``cuda``) computes with now: which set, and the library's fingerprint."""
+    if not _active or device not in _handles:
+        return {"set": "pytorch", "library": None}
+    return {"set": "compiled", "library": _fingerprint(_loaded[device])}
+
+
+@functools.cache
+def _fingerprint(library: Path) -> str:
+    return hashlib.sha256(library.read_bytes()).hexdigest()
+
+
 @contextlib.contextmanager
 def disabled() -> Iterator[None]:
     """Run a block with the PyTorch kernels alone. It counts for the whole process, all threads."""

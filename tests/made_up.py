@@ -5,6 +5,8 @@ import numpy as np
 from poolnb.lab import evidence, ledger, provenance
 from poolnb.lab.records import Record, summarise, write_record
 
+HASHES = {"sources": "0" * 64, "data": "1" * 64}
+
 
 def record(config, right=0.7, temperature=None):
     """A finished run that ends at the accuracy `right`; a little lower for the seeds that follow the first.
@@ -22,7 +24,7 @@ def record(config, right=0.7, temperature=None):
         described = {"mean": learned, "min": 0.0, "max": 2.0, "trajectory": course, "histogram": [1, 2, 1]}
         pooling = {f"pool{k}.temperature": described | {"mean_map": [[learned]]} for k in (1, 2, 3)}
     device = {"device": "cpu"}
-    return Record(config.parameters, config.key, "done", None, curves, summarise(curves), pooling, device)
+    return Record(config.parameters, config.key, "done", None, curves, summarise(curves), pooling, device, HASHES)
 
 
 def write(results, folder, configs, **how):

@@ -11,9 +11,12 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from .options import chosen, spelt
 
 
 class UserError(Exception):
@@ -32,15 +35,45 @@ class Rule:
     accepts: Callable[[], str]
 
 
-def _integer(minimum: int, none: str = "") -> Rule:
-    def parse(value: Any) -> int | None:
-        if value is None and none:
-            return None
-        if isinstance(value, bool) or int(value) != float(value) or int(value) < minimum:
-            raise ValueError
-        return int(value)
+LARGEST = 2**63 - 1  # what torch takes for a number of things
 
-    return Rule(parse, lambda: f"a whole number >= {minimum}" + (f", or none ({none})" if none else ""))
+
+def _integer(minimum: int, none: str = "", maximum: int = LARGEST) -> Rule:
+    def parse(value: Any) -> int | None:
+        if none and _is_none(value):
+            return None
+        number = _whole(value)
+        if not minimum <= number <= maximum:
+            raise ValueError
+        return number
+
+    bounds = f"a whole number >= {minimum}" + (f" and <= {maximum}" if maximum < LARGEST else "")
+    return Rule(parse, lambda: bounds + (f", or none ({none})" if none else ""))
+
+
+def _whole(value: Any) -> int:
+    """The whole number that `value` is or spells, with all its digits. Raises ValueError for any other value."""
+    if isinstance(value, bool):
+        raise ValueError
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
+        return int(value)
+    number = float(value) if isinstance(value, str) else value
+    if int(number) != number:
+        raise ValueError
+    return int(number)
+
+
+def _is_none(value: Any) -> bool:
+    """None, or the text that shells and papermill make of it."""
+    return value is None or (isinstance(value, str) and value.strip().lower() in ("none", "null"))
+
+
+def _parse_seed(value: Any) -> int:
+    """The seed as torch counts: a negative one is counted from 2^64 downwards."""
+    number = _whole(value)
+    if not -(2**63) <= number < 2**64:
+        raise ValueError
+    return number % 2**64
 
 
 def _number(low: float, high: float = math.inf, *, open_low: bool = False) -> Rule:
@@ -73,10 +106,27 @@ def _parse_device(value: Any) -> str:
 
 
 def _parse_options(value: Any) -> dict[str, Any]:
-    options = json.loads(value) if isinstance(value, str) else dict(value or {})
+    if _is_none(value):
+        return {}
+    options = json.loads(value) if isinstance(value, str) else dict(value)
     if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
         raise ValueError
     return json.loads(json.dumps(options, allow_nan=False))
+
+
+def shown(value: Any) -> str:
+    """`value` for a message of one line: of a long one the beginning."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number with thousands of digits
+        return f"too long ({type(value).__name__})"
+    return text if len(text) <= 100 else f"{text[:80]}... ({len(text)} characters)"
+
+
+def _dims(dataset: str) -> int:
+    from .data import DATASETS
+
+    return len(DATASETS[dataset].shape) - 1
 
 
 def _datasets() -> list[str]:
@@ -105,6 +155,7 @@ def _parameter(default: Any, rule: Rule, text: str, *, identity: bool = True) ->
     return field(default=default, metadata=metadata)
 
 
+_SEED = Rule(_parse_seed, lambda: "a whole number that torch.manual_seed takes, from -2^63 to 2^64 - 1")
 _OPTIONS = Rule(_parse_options, lambda: 'a mapping of names to JSON values, such as {"beta": 2.0}')
 
 
@@ -125,7 +176,7 @@ class RunConfig:
     )
     pooler_options: dict[str, Any] = _parameter({}, _OPTIONS, "own arguments of the pooling operator")
     model: str = _parameter("recipe", _choice(_models), "network")
-    seed: int = _parameter(0, _integer(0), "seed of weights, order of the samples and sampled pooling")
+    seed: int = _parameter(0, _SEED, "seed of weights, order of the samples and sampled pooling")
     epochs: int = _parameter(10, _integer(1), "passes over the training samples")
     learning_rate: float = _parameter(1e-3, _number(0, open_low=True), "step size of the optimiser")
     optimizer: str = _parameter("adam", _choice(lambda: ("adam", "sgd")), "optimiser")
@@ -150,7 +201,10 @@ class RunConfig:
         identity=False,
     )
     threads: int | None = _parameter(
-        1, _integer(1, "torch's own choice"), "CPU threads; another number may change the last bits", identity=False
+        1,
+        _integer(1, "torch's own choice", 4096),
+        "CPU threads; another number may change the last bits",
+        identity=False,
     )
 
     def __post_init__(self) -> None:
@@ -159,8 +213,9 @@ class RunConfig:
             rule: Rule = spec.metadata["rule"]
             try:
                 object.__setattr__(self, spec.name, rule.parse(value))
-            except (TypeError, ValueError, OverflowError, AttributeError):
-                raise ConfigError(f"{spec.name} is {value!r}; accepted: {rule.accepts()}") from None
+            except (TypeError, ValueError, OverflowError, AttributeError, RecursionError):
+                raise ConfigError(f"{spec.name} is {shown(value)}; accepted: {rule.accepts()}") from None
+        object.__setattr__(self, "pooler_options", spelt(self.pooler, self.pooler_options, _dims(self.dataset)))
         if self.momentum and self.optimizer != "sgd":
             raise ConfigError(f"momentum is {self.momentum!r}, but only the optimizer 'sgd' has one; accepted here: 0")
 
@@ -182,20 +237,30 @@ class RunConfig:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The parameters that make this run another one than the default run."""
+        """The parameters that make this run another one than the default run; of the options, the same."""
         kept = [spec.name for spec in dataclasses.fields(self) if spec.metadata["identity"]]
-        return {name: getattr(self, name) for name in kept if getattr(self, name) != _DEFAULTS[name]}
+        given = self.parameters | {"pooler_options": chosen(self.pooler, self.pooler_options)}
+        return {name: given[name] for name in kept if given[name] != _DEFAULTS[name]}
 
     @property
     def key(self) -> str:
         """Twelve hexadecimal digits: a hash of the canonical form of `identity`."""
-        canonical = json.dumps(self.identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        as_given = _hash(self.identity | {"pooler_options": self.pooler_options})
+        return as_given if as_given in _EARLIER else _hash(self.identity)
 
     @property
     def name(self) -> str:
         """A readable name that is the run's own: `cifar10-soft-seed1-0123456789ab`."""
         return f"{self.dataset}-{self.pooler}-seed{self.seed}-{self.key}"
+
+
+# Runs recorded with the option init = 1.0 before an option's default was left out of the key: their records keep it.
+_EARLIER = ("91ac4a6c1ef3", "fb212e9ef69f", "4d1b4e9a55ad", "8e6b6fb4d994", "a3364fa2beb4")
+
+
+def _hash(identity: Mapping[str, Any]) -> str:
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 _DEFAULTS: dict[str, Any] = {

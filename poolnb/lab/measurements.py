@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from . import training
-from .config import ConfigError
+from .config import ConfigError, shown
+from .files import prepare_folder, read_text, sealed, unsealed, write_result
 from .provenance import note_use
-from .records import RecordError, WriteError, prepare_folder, write_atomically
+from .records import RecordError
 
-FORMAT = "poolnb-measurement/1"
+FORMAT = "poolnb-measurement/2"  # 1 had no digest, and did not say which kernels were in force
 KINDS = {"gradients": "gradients", "test-pooling": "swapping", "training-cost": "training_cost"}
 
 
@@ -46,6 +47,10 @@ class Measurement:
         words += [f"seed{self.parameters['seed']}"] if "seed" in self.parameters else []
         return "-".join([self.kind, *words, hashlib.sha256(canonical.encode()).hexdigest()[:12]])
 
+    def to_json(self) -> str:
+        """The measurement as a text that floats survive unchanged, with its digest. Raises ValueError for a NaN."""
+        return sealed(asdict(self))
+
 
 def path_of(folder: str | os.PathLike[str], measurement: Measurement) -> Path:
     return Path(folder) / f"{measurement.name}.json"
@@ -54,15 +59,21 @@ def path_of(folder: str | os.PathLike[str], measurement: Measurement) -> Path:
 def read_measurement(path: Path) -> Measurement:
     """The measurement in the file `path`. Raises `RecordError` that names the file if it is damaged or not one."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values.get("format") != FORMAT or set(values) != {spec.name for spec in fields(Measurement)}:
-            raise ValueError("it is no measurement")
-        found = Measurement(**values)
+        found = unsealed(read_text(path), FORMAT, {spec.name for spec in fields(Measurement)}, _checked)
         if path.name != path_of(path.parent, found).name:
             raise ValueError("its name belongs to another one")
-    except (ValueError, AttributeError, TypeError) as error:
+    except ValueError as error:
         raise RecordError(f"{path} is not a whole measurement: {error}") from None
     return found
+
+
+def _checked(values: dict[str, Any]) -> Measurement:
+    for name in ("parameters", "values", "environment", "hashes", "timing"):
+        if not isinstance(values[name], dict):
+            raise ValueError(f"its {name} is {shown(values[name])}, not a dict")
+    if not isinstance(values["kind"], str):
+        raise ValueError(f"its kind is {shown(values['kind'])}, not a str")
+    return Measurement(**values)
 
 
 def load_measurements(folder: str | os.PathLike[str]) -> list[Measurement]:
@@ -96,21 +107,25 @@ def measure(
     found = []
     for parameters in tqdm(list(module.PLAN if plan is None else plan), desc=kind, disable=not progress):
         path = path_of(folder, Measurement(kind, parameters, {}))
-        if not path.exists():
-            _write(path, _measured(kind, module, parameters))
-        found.append(read_measurement(path))
+        found.append(_present(path) or _measured(path, kind, module, parameters))
     return found
 
 
-def _measured(kind: str, module: Any, parameters: dict[str, Any]) -> Measurement:
+def _present(path: Path) -> Measurement | None:
+    """The measurement at `path`, if it is there and whole."""
+    if not path.exists():
+        return None
+    try:
+        return read_measurement(path)
+    except RecordError as error:
+        warnings.warn(f"done again: {error}", stacklevel=2)
+        return None
+
+
+def _measured(path: Path, kind: str, module: Any, parameters: dict[str, Any]) -> Measurement:
     start = time.perf_counter()
     values, hashes = module.measure(parameters)
     environment = training.environment(training.resolve_device("cpu"))
-    return Measurement(kind, parameters, values, environment, hashes, {"seconds": time.perf_counter() - start})
-
-
-def _write(path: Path, measurement: Measurement) -> None:
-    try:
-        write_atomically(path, json.dumps(asdict(measurement), allow_nan=False, indent=1) + "\n")
-    except OSError as error:
-        raise WriteError(f"the measurement {path} cannot be written: {error.strerror or error}") from None
+    made = Measurement(kind, parameters, values, environment, hashes, {"seconds": time.perf_counter() - start})
+    write_result(path, made, "measurement")
+    return read_measurement(path)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import poolnb
 
-from .config import ConfigError, RunConfig
+from .config import ConfigError, RunConfig, shown
 from .data import CLASSES, DATASETS
 
 Size = tuple[int, ...]
@@ -129,9 +129,9 @@ def build(config: RunConfig) -> nn.Module:
         model = MODELS[config.model](DATASETS[config.dataset].shape, pool_maker(config), config.dropout)
     except ConfigError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise ConfigError(
-            f"pooler_options is {config.pooler_options!r}, not accepted by {config.pooler!r}: {error}"
+            f"pooler_options is {shown(config.pooler_options)}, not accepted by {config.pooler!r}: {error}"
         ) from error
     if config.pool_learning_rate != 1 and not pooling_modules(model):
         raise ConfigError(

@@ -26,10 +26,10 @@ from typing import Any
 import nbformat
 
 from poolnb.lab.data import load, missing_files
+from poolnb.lab.files import write_atomically
 from poolnb.lab.fingerprint import file_fingerprint
 from poolnb.lab.provenance import BOOK, RESULTS, ROOT, folder_hash, text_hash
 from poolnb.lab.reach import reached_files
-from poolnb.lab.records import write_atomically
 
 RECEIPTS = RESULTS / "receipts"
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "scikit-learn", "scikit-image", "sympy", "matplotlib")

@@ -12,18 +12,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .config import ConfigError, RunConfig
-from .tasks import Outcome, Task, carry_out, record_failure
+from .config import ConfigError, RunConfig, UserError, shown
+from .tasks import ATTEMPTS, Outcome, Task, carry_out
 
-ATTEMPTS = 2  # a run whose process dies is tried once more before it counts as failed
+MOST = 1024  # processes
+_GUARD = 'a script that starts a sweep does so under `if __name__ == "__main__":`, since every worker imports it'
+_READY = "ready"
+
+
+def check_main_module() -> None:
+    """Raise `UserError` in a worker that imports a script which starts a sweep as it is imported."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UserError(_GUARD)
 
 
 class LocalProcesses:
     """An executor with `workers` processes. Each does one run after the other; one that dies is replaced."""
 
     def __init__(self, workers: int) -> None:
-        if workers < 1:
-            raise ConfigError(f"workers is {workers}; accepted: a whole number >= 1")
+        if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= MOST:
+            raise ConfigError(f"workers is {shown(workers)}; accepted: a whole number from 1 to {MOST}")
         self.workers = workers
 
     def execute(self, tasks: Sequence[Task]) -> Iterator[Outcome | None]:
@@ -65,6 +73,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.threads = threads
         self.job: tuple[Task, int] | None = None
+        self.ready = False
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs,), daemon=False)
         with _environment(
@@ -85,17 +94,35 @@ class _Worker:
             pass  # the process has just died: `take` finds out
 
     def take(self, waiting: deque[tuple[Task, int]]) -> Outcome | None:
-        """The outcome that the process has sent. If it has died, its task goes back to the queue, or has failed."""
+        """The outcome that the process has sent, if it has sent one.
+
+        A run that could not be carried out goes back to the queue, or is missing. Raises `UserError` if the process has
+        ended before it was ready for a run, as every other one would.
+        """
         assert self.job is not None
-        (task, attempt), self.job = self.job, None
         try:
-            return self.connection.recv()
+            sent = self.connection.recv()
         except (EOFError, OSError):
-            self.process.join()
-        if attempt < ATTEMPTS:
+            sent = self._ended()
+        if sent == _READY:
+            self.ready = True
+            return None
+        (task, attempt), self.job = self.job, None
+        if not sent.recorded and not sent.unwritable and attempt < ATTEMPTS:
             waiting.appendleft((task, attempt + 1))
             return None
-        return record_failure(task, f"its process ended {attempt} times, last with exit code {self.process.exitcode}")
+        return sent
+
+    def _ended(self) -> Outcome:
+        """What became of the task of a process that has ended."""
+        assert self.job is not None
+        task, attempt = self.job
+        self.process.join()
+        code = self.process.exitcode
+        if not self.ready and code is not None and code > 0:  # it was not killed: it could not start
+            raise UserError(f"a worker process has ended as it started, with exit code {code}; {_GUARD}")
+        reason = f"its process ended {attempt} times, last with exit code {code}"
+        return Outcome(task, reason + (" (killed: for want of memory?)" if code == -9 else ""), recorded=False)
 
     def stop(self) -> None:
         self.connection.close()
@@ -110,6 +137,7 @@ def _work(connection: multiprocessing.connection.Connection) -> None:
     """A worker's life: tasks in, outcomes out, until the parent closes the pipe or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    connection.send(_READY)
     while True:
         try:
             task = connection.recv()

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
-import tempfile
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import ConfigError, RunConfig, UserError
+from .config import ConfigError, RunConfig, UserError, shown
+from .files import WriteError as WriteError
+from .files import folder_of, read_text, sealed, unsealed, write_result
 from .provenance import note_use
 
 if TYPE_CHECKING:
     import pandas
 
-FORMAT = "poolnb-run/1"
+FORMAT = "poolnb-run/2"  # 1 had no digest, and did not say which kernels were in force
 
 Curves = dict[str, list[float]]
 
 
 class RecordError(UserError, ValueError):
     """A file that is not a record of a run, or a damaged one."""
-
-
-class WriteError(UserError, OSError):
-    """A record that could not be written: the disk is full, say. No part of it is left."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,8 @@ class Record:
     - `summary`: the values of the epochs `last` and `early_stopped` (best validation accuracy, the earlier one at a
       tie; None without validation samples).
     - `pooling`: per learned pooling parameter its shape, statistics and course; see `training.describe_parameter`.
-    - `environment`: versions, device, threads. `hashes`: of the sources and of the data.
+    - `environment`: versions, device, threads, `kernels` (the set in force, and the library's fingerprint; "not
+      recorded" in runs of before it was). `hashes`: of the sources and of the data.
     - `timing`: the only part in which two runs of one configuration on one CPU differ.
     """
 
@@ -96,8 +95,8 @@ class Record:
         )
 
     def to_json(self) -> str:
-        """The record as a text that floats survive unchanged. Raises ValueError for a NaN."""
-        return json.dumps(asdict(self), allow_nan=False, indent=1) + "\n"
+        """The record as a text that floats survive unchanged, with its digest. Raises ValueError for a NaN."""
+        return sealed(asdict(self))
 
 
 def summarise(curves: Curves) -> dict[str, dict[str, float] | None]:
@@ -118,42 +117,97 @@ def summarise(curves: Curves) -> dict[str, dict[str, float] | None]:
 def parse_record(text: str) -> Record:
     """The record that `text` holds. Raises `RecordError` with the reason if it is not one."""
     try:
-        values = json.loads(text)
+        return unsealed(text, FORMAT, {spec.name for spec in fields(Record)}, _checked)
     except ValueError as error:
-        raise RecordError(f"it is not JSON ({error})") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        found = values.get("format") if isinstance(values, dict) else type(values).__name__
-        raise RecordError(f"its format is {found!r}, not {FORMAT!r}")
-    expected = {spec.name for spec in fields(Record)}
-    if set(values) != expected:
-        raise RecordError(f"its sections are not those of a record: {', '.join(sorted(set(values) ^ expected))}")
+        raise RecordError(str(error)) from None
+
+
+def _checked(values: dict[str, Any]) -> Record:
+    """The record with these values. Raises `RecordError` if they cannot be what a run has left."""
     record = Record(**values)
+    for name, kind in _SECTIONS.items():
+        if not isinstance(getattr(record, name), kind):
+            raise RecordError(f"its {name} is {shown(getattr(record, name))}, not a {kind.__name__}")
     try:
         config = record.config
     except (ConfigError, TypeError) as error:
         raise RecordError(f"its parameters are not accepted: {error}") from None
     if config.key != record.key:
-        raise RecordError(f"its key {record.key!r} does not belong to its parameters (theirs is {config.key!r})")
+        raise RecordError(f"its key {shown(record.key)} does not belong to its parameters (theirs is {config.key!r})")
+    if not _is_number(record.timing.get("seconds", 0)):
+        raise RecordError("its timing has no number of seconds")
+    _check_curves(record.curves)
     if record.status == "done":
-        _check_curves(record, config.epochs)
-    elif record.status != "failed":
-        raise RecordError(f"its status is {record.status!r}, neither 'done' nor 'failed'")
+        _check_done(record, config.epochs)
+    elif record.status == "failed":
+        _check_failed(record, config.epochs)
+    else:
+        raise RecordError(f"its status is {shown(record.status)}, neither 'done' nor 'failed'")
     return record
 
 
-def _check_curves(record: Record, epochs: int) -> None:
+_SECTIONS = {"parameters": dict, "key": str, "status": str, "curves": dict, "summary": dict}
+_SECTIONS |= {"pooling": dict, "environment": dict, "hashes": dict, "timing": dict}
+_CURVES = {f"{part}_{quantity}" for part in ("train", "validation", "test") for quantity in ("loss", "accuracy")}
+
+
+def _check_curves(curves: Curves) -> None:
+    """Known names, lists, losses from 0, accuracies in [0, 1]; what may be None is said in `Record`."""
+    for name, curve in curves.items():
+        if name not in _CURVES:
+            raise RecordError(f"it has a curve {shown(name)}, which no run has")
+        if not isinstance(curve, list):
+            raise RecordError(f"its curve {name} is no list")
+        highest = 1 if name.endswith("accuracy") else math.inf
+        may_overflow = name in ("validation_loss", "test_loss")
+        for value in curve:
+            if not (_is_number(value) and 0 <= value <= highest) and not (value is None and may_overflow):
+                raise RecordError(f"its curve {name} has the value {shown(value)}")
+
+
+def _check_done(record: Record, epochs: int) -> None:
     lengths = {name: len(curve) for name, curve in record.curves.items()}
     if "test_accuracy" not in lengths or set(lengths.values()) != {epochs}:
         raise RecordError(f"its curves do not have {epochs} epochs each: {lengths}")
-    if record.summary["last"] is None or record.summary["last"]["test_accuracy"] != record.curves["test_accuracy"][-1]:
+    if record.summary != summarise(record.curves):
         raise RecordError("its summary does not agree with its curves")
+    if record.error is not None:
+        raise RecordError("it is done and has an error")
+    for name in ("sources", "data"):
+        if not re.fullmatch("[0-9a-f]{64}", str(record.hashes.get(name))):
+            raise RecordError(f"it has no hash of the {name}")
+    for name, described in record.pooling.items():
+        _check_parameter(name, described, epochs)
+
+
+def _check_parameter(name: str, described: Any, epochs: int) -> None:
+    """A learned parameter: finite statistics in their order, and a course from before training to the last epoch."""
+    course = described.get("trajectory") if isinstance(described, dict) else None
+    if not isinstance(course, list) or len(course) != epochs + 1 or not all(map(_is_number, course)):
+        raise RecordError(f"its parameter {name} has no course of {epochs} epochs")
+    statistics = [described.get(one) for one in ("min", "mean", "max")]
+    # The mean is rounded: of equal values it may lie beside them.
+    slack = 1e-9 * max((abs(one) for one in statistics if _is_number(one)), default=0)
+    if not all(map(_is_number, statistics)) or not statistics[0] - slack <= statistics[1] <= statistics[2] + slack:
+        raise RecordError(f"its parameter {name} has the statistics {statistics}")
+
+
+def _check_failed(record: Record, epochs: int) -> None:
+    if not isinstance(record.error, str) or not record.error or record.summary or record.pooling:
+        raise RecordError("it has failed, without an error or with results")
+    if any(len(curve) >= epochs for curve in record.curves.values()):
+        raise RecordError(f"it has failed, with curves of all {epochs} epochs")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_record(path: Path) -> Record:
     """The record in the file `path`. Raises `RecordError` that names the file if it is damaged or not a record."""
     try:
-        record = parse_record(path.read_text(encoding="utf-8"))
-    except (RecordError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        record = parse_record(read_text(path))
+    except ValueError as error:
         raise RecordError(f"{path} is not a whole record: {error}") from None
     if path.name != record_path(path.parent, record.config).name:
         raise RecordError(f"{path} is not a whole record: its name belongs to another run")
@@ -200,21 +254,18 @@ def records_frame(records: Iterable[Record]) -> pandas.DataFrame:
 
 def record_path(folder: str | os.PathLike[str], config: RunConfig) -> Path:
     """Where the record of `config` lies in `folder`."""
-    return Path(folder) / f"{config.name}.json"
+    return (folder_of(folder) or Path()) / f"{config.name}.json"
 
 
 def write_record(record: Record, folder: str | os.PathLike[str]) -> Path:
-    """Write `record` into `folder`, whole or not at all (`WriteError`).
+    """Write `record` into `folder`, whole or not at all (`WriteError`, which says where it was put instead).
 
     The record of a failed run does not replace that of a finished one.
     """
     path = record_path(folder, record.config)
     if record.status == "failed" and is_done(path):
         return path
-    try:
-        write_atomically(path, record.to_json())
-    except OSError as error:
-        raise WriteError(f"the record {path} cannot be written: {error.strerror or error}") from None
+    write_result(path, record, "record")
     return path
 
 
@@ -222,32 +273,5 @@ def is_done(path: Path) -> bool:
     """Whether `path` is the whole record of a finished run."""
     try:
         return read_record(path).status == "done"
-    except (RecordError, OSError):
+    except RecordError:
         return False
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the file `path` by one with this text. After a failure, a full disk say, the old file is still there."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    try:
-        os.fchmod(handle, 0o644)
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def prepare_folder(folder: str | os.PathLike[str]) -> Path:
-    """Make `folder` if need be and try that files can be written to it; raises `ConfigError` if not."""
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(f"results is {str(folder)!r}, a folder that cannot be written to: {error}") from None
-    return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import sys
@@ -12,10 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .config import ConfigError, RunConfig, check_names
-from .processes import LocalProcesses
-from .records import WriteError, prepare_folder, record_path
+from .config import ConfigError, RunConfig, UserError, check_names, shown
+from .files import WriteError, prepare_folder
+from .processes import LocalProcesses, check_main_module
+from .records import record_path
 from .tasks import NOTEBOOK, Executor, Outcome, Task, present
+
+IN_VAIN = 3  # so many runs in a row that could not be carried out stop a sweep
+_AGAIN = "started again, it does what is missing"
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,8 @@ def read_sweep(path: str | os.PathLike[str]) -> Sweep:
     """
     path = Path(path)
     try:
-        spec = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        spec = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors may begin it with a byte order mark
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"sweep file {path}: {error}") from None
     try:
         check_names(spec, ("description", "fixed", "grid", "variants"))
@@ -51,10 +56,12 @@ def _expand(spec: Mapping[str, Any]) -> list[RunConfig]:
     fixed, grid, variants = spec.get("fixed", {}), spec.get("grid", {}), spec.get("variants", [{}])
     for name, value, kind in (("fixed", fixed, dict), ("grid", grid, dict), ("variants", variants, list)):
         if not isinstance(value, kind) or (kind is list and not all(isinstance(one, dict) for one in value)):
-            raise ConfigError(f"{name} is {value!r}; accepted: {'a table' if kind is dict else 'tables'}")
+            raise ConfigError(f"{name} is {shown(value)}; accepted: {'a table' if kind is dict else 'tables'}")
+    if not variants:
+        raise ConfigError("variants is []; accepted: at least one table")
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
-            raise ConfigError(f"grid: {name} is {values!r}; accepted: a list with at least one value")
+            raise ConfigError(f"grid: {name} is {shown(values)}; accepted: a list with at least one value")
     configs = []
     for variant, *values in itertools.product(variants, *grid.values()):
         chosen = dict(zip(grid, values, strict=True))
@@ -67,12 +74,16 @@ def _expand(spec: Mapping[str, Any]) -> list[RunConfig]:
 
 @dataclass
 class Report:
-    """What a sweep has done: how many runs were there before, and the errors of those that failed, by run."""
+    """What a sweep has done: how many runs were there before, and by run why it has failed or is still missing.
+
+    A failed run has a record that says so. A missing one has none: the machine was at fault; the next sweep does it.
+    """
 
     total: int
     before: int = 0
     done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
 
 
 def sweep(
@@ -89,15 +100,18 @@ def sweep(
     """Do every run of `configs` whose record is not in the folder `results` yet.
 
     A run that fails leaves a record that says why, and the others go on; it is done again only with `retry_failed`.
+    A run that this machine could not carry out, as when its process was killed, stays missing, and the others go on.
     With `fast` a run is a call of `run`; without, an execution of the one-run notebook. The records are the same.
     `workers` is the number of processes (default: as many as the cores hold, with the threads that each run uses).
     `on_outcome(report, outcome)` is called after every run.
 
     Stopped in any way and started again, a sweep does only what is missing.
 
-    Raises `ConfigError` or `DataError` before any run if one of the runs cannot work, and `WriteError` as soon as a
-    record cannot be written, on a full disk say: every further run would be in vain.
+    Raises `ConfigError` or `DataError` before any run if one of the runs cannot work, `WriteError` as soon as a record
+    cannot be written, on a full disk say, and `UserError` after several runs in a row that could not be carried out:
+    every further run would be in vain.
     """
+    check_main_module()
     configs = [replace(config, threads=config.threads or 1) for config in configs]
     results = prepare_folder(results).resolve()
     notebook = None if fast else str(_existing(NOTEBOOK))
@@ -112,24 +126,34 @@ def sweep(
         else:
             report.before += 1
     _check_options([task.config for task in tasks])
-    executor = executor or LocalProcesses(workers or default_workers(configs))
+    executor = executor or LocalProcesses(default_workers(configs) if workers is None else workers)
+    in_vain = 0
     with _bar(report, progress) as bar:
         for outcome in executor.execute(tasks) if tasks else ():
             if outcome is None:
                 bar.refresh()
                 continue
-            if outcome.error is None:
-                report.done += 1
-            else:
-                report.failed[outcome.task.config.name] = outcome.error
-                if progress:
-                    bar.write(f"failed: {outcome.task.config.name}: {outcome.error}", file=sys.stderr)
-            if not outcome.recorded:
-                raise WriteError(f"{outcome.error}; the sweep has stopped; started again, it does what is missing")
+            _count(report, outcome)
+            if progress and outcome.error is not None:
+                bar.write(f"{outcome.kind}: {outcome.task.config.name}: {outcome.error}", file=sys.stderr)
+            if outcome.unwritable:
+                raise WriteError(f"{outcome.error}; the sweep has stopped; {_AGAIN}", outcome.record)
+            in_vain = 0 if outcome.recorded else in_vain + 1
+            if in_vain == IN_VAIN:
+                reason = f"{in_vain} runs in a row could not be carried out, the last: {outcome.error}"
+                raise UserError(f"{reason}; the sweep has stopped; {_AGAIN}")
             bar.note(outcome)
             if on_outcome is not None:
                 on_outcome(report, outcome)
     return report
+
+
+def _count(report: Report, outcome: Outcome) -> None:
+    if outcome.error is None:
+        report.done += 1
+    else:
+        errors = report.failed if outcome.recorded else report.missing
+        errors[outcome.task.config.name] = outcome.error
 
 
 def default_workers(configs: Iterable[RunConfig]) -> int:
@@ -144,6 +168,9 @@ def _existing(path: Path) -> Path:
         raise ConfigError(
             f"{path.name} is not where a checkout has it ({path.parent}); use --fast, which needs no notebook"
         )
+    lacking = [name for name in ("papermill", "ipykernel") if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise ConfigError(f"{' and '.join(lacking)} not installed; use --fast, which needs no notebook")
     return path
 
 
@@ -171,7 +198,7 @@ def _bar(report: Report, progress: bool) -> Iterator[Any]:
 
         def note(self, outcome: Outcome) -> None:
             """Count the run, and show the best run so far of its data set, by validation accuracy."""
-            self.update()
+            self.update(int(outcome.recorded))
             config = outcome.task.config
             record = None if outcome.error else present(record_path(outcome.task.results, config))
             chosen = record.summary.get("early_stopped") if record else None
@@ -180,6 +207,7 @@ def _bar(report: Report, progress: bool) -> Iterator[Any]:
                 self.best = {**self.best, config.dataset: max(candidate, self.best.get(config.dataset, candidate))}
             parts = [f"{dataset} {value:.3f} {pooler}" for dataset, (value, pooler) in self.best.items()]
             failed = [f"{len(report.failed)} failed"] if report.failed else []
+            failed += [f"{len(report.missing)} missing"] if report.missing else []
             self.set_postfix_str(", ".join([*parts, *failed]))
 
     with Bar(total=report.total, initial=report.before + len(report.failed), unit="run", disable=not progress) as bar:

@@ -1,20 +1,28 @@
-"""One run of a sweep: carried out by the notebook or by the function that it calls, with a record whatever happens."""
+"""One run of a sweep: carried out by the notebook or by the function that it calls.
+
+A run ends in one of three ways. It is done. It has failed: training itself did, and its record says so. Or it is
+missing: something about this machine was wrong, which says nothing of the run, so there is no record; the next sweep
+tries it again.
+"""
 
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from .config import RunConfig, UserError
+from .config import RunConfig
+from .files import WriteError
 from .provenance import BOOK
-from .records import Record, RecordError, read_record, record_path, write_record
+from .records import Record, RecordError, is_done, read_record, record_path
 
 NOTEBOOK = BOOK / "experiments" / "one-run.ipynb"
+ATTEMPTS = 2  # a run that this machine could not carry out is tried once more before it is left missing
 
 
 @dataclass(frozen=True)
@@ -28,11 +36,22 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: no `error`, or a line that says what went wrong; `recorded`, whether a record says it."""
+    """What became of a task: no `error`, or a line that says what went wrong.
+
+    `recorded`: whether there is a record, of a run that is done or has failed; else the run is missing. `unwritable`:
+    the record could not be written to the results, so that every further run is in vain; `record` is that record.
+    """
 
     task: Task
     error: str | None = None
     recorded: bool = True
+    unwritable: bool = False
+    record: Record | None = None
+
+    @property
+    def kind(self) -> str:
+        """What became of it in one word: done, failed or missing."""
+        return "missing" if not self.recorded else "failed" if self.error else "done"
 
 
 class Executor(Protocol):
@@ -43,30 +62,59 @@ class Executor(Protocol):
 
 
 def carry_out(task: Task) -> Outcome:
-    """Do the run of `task` and write its record; a failed run leaves a record that says why."""
-    try:
-        if task.notebook is None:
-            from .training import run
+    """Do the run of `task`, unless another sweep on the same folder has done it meanwhile."""
+    from .training import RunError, run
 
+    path = record_path(task.results, task.config)
+    try:
+        if is_done(path):
+            return Outcome(task)
+        if task.notebook is None:
             run(task.config, task.results, progress=False)
         else:
             _run_notebook(task)
-    except OSError as error:  # nothing could be written, a record of the failure neither: the run stays missing
-        return Outcome(task, str(error), recorded=False)
+    except RunError as error:
+        own = present(path)
+        return Outcome(task, own.error if own and own.error else str(error))
+    except WriteError as error:
+        return Outcome(task, str(error), recorded=False, unwritable=True, record=error.record)
     except Exception as error:
-        return record_failure(task, _reason(error))
+        return Outcome(task, _reason(error), recorded=False)
     return Outcome(task)
 
 
 def _run_notebook(task: Task) -> None:
+    """Execute the notebook, and raise what the run in it has raised."""
     import papermill
 
+    from .training import RunError
+
     parameters = {**task.config.parameters, "results": task.results}
-    with _quiet():
-        papermill.execute_notebook(task.notebook, None, parameters, progress_bar=False, kernel_name="python3")
-    record = read_record(record_path(task.results, task.config))
-    if record.status != "done":
-        raise UserError(record.error)
+    try:
+        with _quiet(), _own_kernel():
+            papermill.execute_notebook(task.notebook, None, parameters, progress_bar=False, kernel_name="python3")
+    except papermill.PapermillExecutionError as error:
+        raised = {"RunError": RunError, "WriteError": WriteError}.get(error.ename)
+        if raised is not None:
+            raise raised(error.evalue) from None
+        if not is_done(record_path(task.results, task.config)):  # what comes after the run is none of it
+            raise
+    read_record(record_path(task.results, task.config))
+
+
+@contextmanager
+def _own_kernel() -> Iterator[None]:
+    """Let the kernel called python3 be this Python: the user may have one of this name that is another."""
+    from ipykernel.kernelspec import write_kernel_spec
+
+    before = os.environ.get("JUPYTER_PATH")
+    with tempfile.TemporaryDirectory(prefix="poolnb-kernel-") as folder:
+        write_kernel_spec(os.path.join(folder, "kernels", "python3"))
+        os.environ["JUPYTER_PATH"] = os.pathsep.join([folder, *([before] if before else [])])
+        try:
+            yield
+        finally:
+            os.environ.pop("JUPYTER_PATH") if before is None else os.environ.update(JUPYTER_PATH=before)
 
 
 @contextmanager
@@ -88,29 +136,7 @@ def _quiet() -> Iterator[None]:
 def _reason(error: Exception) -> str:
     """The error in one line; for an error in a notebook the notebook's own."""
     kind, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
-    return f"{kind}: {text}".splitlines()[0]
-
-
-def record_failure(task: Task, reason: str, environment: dict[str, Any] | None = None) -> Outcome:
-    """Make sure that `results` has a record of the failed run; the run's own, which says more, is kept.
-
-    `environment` says where the run was tried (default: here).
-    """
-    from . import training
-
-    path = record_path(task.results, task.config)
-    own = present(path)
-    if own is not None and own.status == "failed" and own.error:
-        return Outcome(task, own.error)
-    config = task.config
-    if environment is None:
-        environment = training.environment(training.resolve_device(config.device))
-    record = Record(config.parameters, config.key, "failed", reason, environment=environment)
-    try:
-        write_record(record, task.results)
-    except OSError as error:
-        return Outcome(task, f"{reason} (not recorded: {error})", recorded=False)
-    return Outcome(task, reason)
+    return f"{kind}: {text}".strip().splitlines()[0]
 
 
 def present(path: Path) -> Record | None:

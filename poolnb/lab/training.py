@@ -20,10 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
+from poolnb import native
+
 from . import data, models
 from .config import ConfigError, RunConfig, UserError
+from .files import folder_of, prepare_folder
 from .provenance import source_hash
-from .records import Curves, Record, prepare_folder, summarise, write_record
+from .records import Curves, Record, summarise, write_record
 
 EVALUATION_BATCH = 250  # on a CPU: its activations stay in the cache
 EVALUATION_BATCH_CUDA = 5000
@@ -38,7 +41,7 @@ class RunError(UserError, RuntimeError):
 
 def run(
     config: RunConfig,
-    results: str | os.PathLike[str] | None = None,
+    results: str | os.PathLike[str] | int | None = None,
     progress: bool = True,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Record:
@@ -50,16 +53,22 @@ def run(
     Raises `ConfigError` or `DataError` before any training if the configuration does not fit this machine, its options
     do not fit the pooler, `results` cannot be written to, or data are missing. Raises `RunError` if training itself
     fails: a loss that is not finite, or an operator that raises; the record of the failed run is then in `results`.
+    Raises `WriteError`, which holds the record and says where it was put instead, if it cannot be written to `results`.
+    What only says something of the machine, as a lack of memory, is raised as it is and leaves no record.
 
     The state of torch's random generators and its number of threads are as before afterwards.
     """
-    folder = None if results is None else prepare_folder(results)
+    folder = None if folder_of(results) is None else prepare_folder(results)
     with prepared(config) as job:
         started, start = datetime.now(UTC), time.perf_counter()
         error: BaseException | None = None
         try:
-            job.train(progress, on_epoch)
-        except Exception as raised:  # an operator may raise anything: the record says what
+            job.train(progress, on_epoch and _apart(on_epoch))
+        except _CallerError as raised:
+            raise raised.__cause__ or raised from None
+        except _OF_THE_RUN as raised:
+            if _is_of_the_machine(raised):
+                raise
             error = raised
         timing = {
             "seconds": time.perf_counter() - start,
@@ -72,6 +81,34 @@ def run(
     if error is not None:
         raise RunError(f"run {config.name} failed: {record.error}") from error
     return record
+
+
+class _CallerError(Exception):
+    """An error of the caller's function, its cause, that is none of the run."""
+
+
+def _apart(on_epoch: Callable[[int, dict[str, float]], None]) -> Callable[[int, dict[str, float]], None]:
+    def told(epoch: int, values: dict[str, float]) -> None:
+        try:
+            on_epoch(epoch, values)
+        except Exception as error:
+            raise _CallerError from error
+
+    return told
+
+
+# What an operator or a loss raises on its data. A missing file or package, a lack of memory, Ctrl-C are none of these.
+_OF_THE_RUN = (ArithmeticError, ValueError, IndexError, RuntimeError)
+_OF_THE_MACHINE = (OSError, torch.OutOfMemoryError, torch.AcceleratorError, NotImplementedError, RecursionError)
+_MACHINE_WORDS = ("alloc", "out of memory", "cuda", "cudnn", "cublas", "device-side", "new thread", "nccl")
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether `error` says something of this machine, not of the run: torch raises RuntimeError for most of it."""
+    said = str(error).lower()
+    return isinstance(error, _OF_THE_MACHINE) or (
+        type(error) is RuntimeError and any(word in said for word in _MACHINE_WORDS)
+    )
 
 
 @contextmanager
@@ -116,7 +153,7 @@ class Job:
             model = model.to(memory_format=torch.channels_last)
         dataset = data.load(config.dataset)
         train, validation = data.split(dataset.train, config.validation, config.limit)
-        hashes = {"sources": _source_hash(), "data": dataset.sha256}
+        hashes = {"sources": source_hash_in_use(), "data": dataset.sha256}
         trajectory = {name: [float(value.double().mean())] for name, value in models.pooling_parameters(model).items()}
         parts = {"train": train, "validation": validation, "test": dataset.test}
         on_device = {name: samples.to(device) for name, samples in parts.items()}
@@ -172,11 +209,15 @@ class Job:
         return values
 
     def _note(self, values: dict[str, float]) -> None:
+        means = {name: float(p.double().mean()) for name, p in models.pooling_parameters(self.model).items()}
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                raise FloatingPointError(f"the mean of {name} is {mean} after the epoch")
         for name, value in values.items():
             # An evaluation loss may overflow while training goes on; JSON has no infinity.
             self.curves.setdefault(name, []).append(value if math.isfinite(value) else None)  # type: ignore[arg-type]
-        for name, parameter in models.pooling_parameters(self.model).items():
-            self.trajectory[name].append(float(parameter.double().mean()))
+        for name, mean in means.items():
+            self.trajectory[name].append(mean)
 
     def record(self, timing: dict[str, Any], error: BaseException | None) -> Record:
         failed = error is not None
@@ -264,7 +305,7 @@ def describe_parameter(value: Tensor, trajectory: list[float]) -> dict[str, Any]
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, device and threads of this process."""
+    """Versions, device, threads and kernels of this process."""
     versions = {"python": platform.python_version()}
     for package in ("poolnb", "torch", "torchvision", "numpy"):
         try:
@@ -276,6 +317,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         "threads": torch.get_num_threads(),
+        "kernels": native.in_force(device.type),
     }
 
 
@@ -289,7 +331,7 @@ def _cpu_name() -> str:
 
 
 # Once per process: the modules in memory are the ones of its start, whatever happens to the files later.
-_source_hash = functools.lru_cache(maxsize=1)(source_hash)
+source_hash_in_use = functools.lru_cache(maxsize=1)(source_hash)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 
 from poolnb.cli import main
 from poolnb.lab.config import RunConfig
-from poolnb.lab.records import load_records
+from poolnb.lab.records import load_records, parse_record
 
 QUICK = ["run", "--epochs", "1", "--limit", "128", "--quiet"]
 
@@ -65,6 +65,15 @@ def test_every_parameter_is_an_option_with_its_help(capsys):
         (["run", "--pooler-options", "beat=2"], "beat"),
         (["run", "--pooler-options", "{"], "pooler_options is '{'; accepted: "),
         (["run", "--results", "/dev/null/folder"], "results is '/dev/null/folder', a folder that cannot be written to"),
+        (["run", "--seed", str(2**64)], "seed is 18446744073709551616; accepted: a whole number that torch"),
+        (["run", "--seed", "9" * 5000], "seed is "),
+        (["run", "--seed", "[" * 100_000], "seed is "),
+        (["run", "--epochs", str(2**64)], "epochs is 18446744073709551616; accepted: "),
+        (["run", "--limit", str(2**70)], "limit is "),
+        (["run", "--batch-size", str(2**63)], "batch_size is "),
+        (["run", "--threads", str(2**40)], "threads is 1099511627776; accepted: a whole number >= 1 and <= 4096"),
+        (["run", "--learning-rate", "9" * 400], "learning_rate is "),
+        (["run", "--pooler", "lse", "--pooler-options", "r=" + "9" * 400], "pooler_options is "),
         (["sweep", "nowhere.toml"], "sweep file nowhere.toml: "),
         (["sweep"], "required: SPEC.toml"),
         (["rnu"], "invalid choice: 'rnu'"),
@@ -96,8 +105,8 @@ def test_a_failed_run_costs_one_line_and_leaves_its_record(capsys, tmp_path):
     assert [record.status for record in load_records(tmp_path, failed=True)] == ["failed"]
 
 
-def test_a_full_disk_costs_one_line_and_leaves_nothing(tmp_path):
-    """A limit on the size of files stands for the full disk: the write fails half way, for real."""
+def test_a_full_disk_costs_one_line_and_the_record_is_printed(tmp_path):
+    """A limit on the size of files stands for disks that are full everywhere: the write fails half way, for real."""
     command = [sys.executable, "-m", "poolnb", *QUICK, "--results", str(tmp_path)]
     limit = (600, resource.RLIM_INFINITY)
     done = subprocess.run(
@@ -109,7 +118,10 @@ def test_a_full_disk_costs_one_line_and_leaves_nothing(tmp_path):
     )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("poolnb: error: the record ") and line.endswith("cannot be written: File too large")
+    assert line.startswith("poolnb: error: the record ") and line.endswith(
+        "cannot be written: File too large; it was printed instead"
+    )
+    assert parse_record(done.stdout).status == "done"
     assert list(tmp_path.iterdir()) == []
 
 

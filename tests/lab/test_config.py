@@ -1,11 +1,17 @@
 """`RunConfig`: what it accepts, what it refuses and how it says so, and when two configurations are one run."""
 
 import dataclasses
+import inspect
 import json
 
 import pytest
+import torch
 
+import poolnb
+from poolnb.lab import models
 from poolnb.lab.config import ConfigError, RunConfig, config_from_notebook, defaults
+from poolnb.lab.provenance import RESULTS
+from poolnb.registry import pool_class
 
 
 def test_every_field_has_a_help_text_a_rule_and_a_default_that_its_rule_accepts():
@@ -24,7 +30,10 @@ def test_every_field_has_a_help_text_a_rule_and_a_default_that_its_rule_accepts(
         ("pooler_options", '{"beta": ', "mapping"),
         ("pooler_options", {"beta": float("nan")}, "mapping"),
         ("model", "vgg", "recipe"),
-        ("seed", -1, ">= 0"),
+        ("seed", 2**64, "2^64"),
+        ("seed", -(2**63) - 1, "2^64"),
+        ("epochs", 2**63, ">= 1"),
+        ("limit", 2**70, ">= 1"),
         ("seed", 1.5, "whole number"),
         ("seed", True, "whole number"),
         ("epochs", 0, ">= 1"),
@@ -89,6 +98,83 @@ def test_keys_of_committed_records_stay_what_they_are():
     """A changed default, or a changed way of hashing, would orphan every record there is."""
     assert RunConfig().key == "44136fa355b3"
     assert RunConfig(dataset="cifar10", pooler="max", epochs=25).key == "499b3b8e2676"
+
+
+def test_keys_of_all_committed_records_stay_what_they_are():
+    files = [path for path in RESULTS.rglob("*.json") if b'"poolnb-run/2"' in path.read_bytes()]
+    assert len(files) > 300
+    for path in files:
+        values = json.loads(path.read_text())
+        config = RunConfig.from_mapping(values["parameters"])
+        assert config.key == values["key"] and path.name == f"{config.name}.json"
+
+
+@pytest.mark.parametrize("pooler", poolnb.list_pools())
+def test_an_option_that_is_the_default_makes_no_other_run(pooler):
+    plain = RunConfig(pooler=pooler)
+    for name, parameter in inspect.signature(pool_class(pooler)).parameters.items():
+        if parameter.default is inspect.Parameter.empty:
+            continue
+        for value in spellings(parameter.default):
+            assert RunConfig(pooler=pooler, pooler_options={name: value}).name == plain.name, (name, value)
+
+
+def spellings(value):
+    """The ways in which a number, or a size in two dimensions, is written."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return [value]
+    whole = [int(value), float(value)] if float(value).is_integer() else [value]
+    return [*whole, *([(value, value), [value, value]] if isinstance(value, int) and value < 2 else [])]
+
+
+@pytest.mark.parametrize(
+    ("pooler", "one", "other"),
+    [
+        ("soft", {"beta": 2}, {"beta": 2.0}),
+        ("soft", {"beta": 0}, {"beta": -0.0}),
+        ("soft", {"beta": 2}, {"semi_grad": False, "beta": 2, "padding": [0, 0]}),
+        ("max", {"padding": 1}, {"padding": (1, 1)}),
+        ("tree", {"n_leaves": 2}, {"n_leaves": 2.0}),
+        ("tdgs", {"init": 2, "hard": False}, {"hard": False, "init": 2.0, "tau": 1}),
+    ],
+)
+def test_one_run_has_one_key_however_its_options_are_spelt(pooler, one, other):
+    first, second = (RunConfig(pooler=pooler, pooler_options=options) for options in (one, other))
+    assert first.name == second.name != RunConfig(pooler=pooler).name
+    assert RunConfig.from_mapping(json.loads(json.dumps(second.parameters))).name == first.name
+    models.build(first), models.build(second)
+
+
+def test_other_options_make_another_run():
+    kinds = [
+        {},
+        {"beta": 2},
+        {"beta": 3},
+        {"semi_grad": True},
+        {"padding": 1},
+        {"padding": [1, 0]},
+        {"ceil_mode": True},
+    ]
+    assert len({RunConfig(pooler_options=options).key for options in kinds}) == len(kinds)
+
+
+@pytest.mark.parametrize("seed", [2**53 + 1, 1764198000123456789, 2**64 - 1, str(2**53 + 1), -1, -(2**63)])
+def test_a_seed_may_be_what_torch_takes_with_all_its_digits(seed):
+    drawn = torch.rand(3, generator=torch.Generator().manual_seed(int(seed)))
+    config = RunConfig(seed=seed)
+    assert torch.equal(torch.rand(3, generator=torch.Generator().manual_seed(config.seed)), drawn)
+    assert config.seed == int(seed) % 2**64 and f"-seed{config.seed}-" in config.name
+    assert RunConfig.from_mapping(json.loads(json.dumps(config.parameters))) == config
+
+
+@pytest.mark.parametrize("none", [None, "none", "None", "null"])
+def test_none_may_come_as_text(none):
+    config = RunConfig(limit=none, threads=none, pooler_options=none)
+    assert (config.limit, config.threads, config.pooler_options) == (None, None, {})
+
+
+def test_numbers_may_come_as_text():
+    assert RunConfig(learning_rate="0.001", epochs="10", dropout="0") == RunConfig()
 
 
 def notebook(*cells, **values):

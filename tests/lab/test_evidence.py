@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import made_up as made_up_records
 import pytest
 
 from poolnb.lab import evidence
@@ -17,7 +18,9 @@ BASE = RunConfig(dataset="mnist", epochs=2, pooler="max")
 def made_up(config, accuracy):
     values = {"train_loss": 1.0, "validation_accuracy": accuracy, "test_accuracy": accuracy, "test_loss": 2.0}
     curves = {name: [value / (epoch + 1) for epoch in range(config.epochs)] for name, value in values.items()}
-    return Record(config.parameters, config.key, "done", curves=curves, summary=summarise(curves))
+    return Record(
+        config.parameters, config.key, "done", curves=curves, summary=summarise(curves), hashes=made_up_records.HASHES
+    )
 
 
 @pytest.fixture

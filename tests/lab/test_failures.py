@@ -3,16 +3,22 @@
 import json
 import os
 import subprocess
+import sys
+import tempfile
 from dataclasses import replace
 
 import pytest
-from sweeps import EXPLODING, SMALL, SPEC, contents, done
+import torch
+from sweeps import EXPLODING, SMALL, SPEC, alive, children, contents, done, wait_for
 from torch import nn
 
 from poolnb.cli import main
 from poolnb.lab import data, models
-from poolnb.lab.config import ConfigError
-from poolnb.lab.records import WriteError, load_records, record_path
+from poolnb.lab.config import ConfigError, UserError
+from poolnb.lab.files import WriteError
+from poolnb.lab.processes import LocalProcesses
+from poolnb.lab.records import load_records, read_record, record_path
+from poolnb.lab.sweep import sweep
 from poolnb.lab.training import run
 
 
@@ -42,17 +48,20 @@ def mounted(tmp_path):
 CONFIGS = [replace(SMALL, seed=seed) for seed in range(3)]
 
 
-def test_a_full_disk_stops_the_sweep_and_leaves_whole_records(mounted):
-    """A disk with room for one record and not for two."""
+def test_a_full_disk_stops_the_sweep_and_leaves_whole_records(mounted, tmp_path, monkeypatch):
+    """A disk with room for one record and not for two: the second is put among the temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     size = len(run(SMALL, progress=False).to_json())
     pages = -(-size // 4096)
     folder = mounted(f"size={4096 * pages}")
     with pytest.raises(WriteError) as caught:
         done(CONFIGS, folder)
+    (kept,) = tmp_path.glob(f"poolnb-results-*/{CONFIGS[1].name}.json")
     assert str(caught.value) == (
         f"the record {record_path(folder, CONFIGS[1])} cannot be written: No space left on device; "
-        "the sweep has stopped; started again, it does what is missing"
+        f"it was put at {kept} instead; the sweep has stopped; started again, it does what is missing"
     )
+    assert read_record(kept) == caught.value.record
     assert consistent(folder) == {CONFIGS[0].name}
     mounted_again = subprocess.run(["mount", "-o", "remount,size=1m", str(folder)])
     assert mounted_again.returncode == 0
@@ -158,3 +167,184 @@ def test_a_loss_that_is_not_finite_fails_alone(tmp_path):
     assert list(report.failed) == [EXPLODING.name] and report.done == 1
     assert report.failed[EXPLODING.name].startswith("FloatingPointError: the training loss is ")
     assert consistent(tmp_path) == {EXPLODING.name, SMALL.name}
+
+
+# ---- the machine is at fault, not the run ----------------------------------------------------------------------------
+
+
+def broken(monkeypatch, error):
+    """A model whose pools raise `error`; the configuration of a run with it."""
+
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise error
+
+    monkeypatch.setitem(models.MODELS, "broken", lambda shape, *_: models.Recipe(shape, lambda *_: Broken()))
+    return replace(SMALL, model="broken")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("No module named 'numpy'"),
+        MemoryError(),
+        OSError(5, "Input/output error"),
+        AttributeError("module 'torch' has no attribute 'x'"),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        NotImplementedError("Could not run 'poolnb::soft' with arguments from the 'CUDA' backend"),
+        RuntimeError("can't start new thread"),
+    ],
+    ids=lambda error: f"{type(error).__name__} {error}"[:40],
+)
+def test_a_fault_of_the_machine_leaves_the_run_missing_and_the_others_go_on(tmp_path, monkeypatch, error):
+    config = broken(monkeypatch, error)
+    with pytest.raises(type(error)):
+        run(config, tmp_path, progress=False)
+    report = done([config, SMALL], tmp_path)
+    assert (report.done, report.failed) == (1, {}) and report.missing[config.name].startswith(type(error).__name__)
+    assert consistent(tmp_path) == {SMALL.name}
+    monkeypatch.setitem(models.MODELS, "broken", models.Recipe)  # the cause is mended
+    assert (again := done([config, SMALL], tmp_path)).done == 1 and again.before == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("x must be positive"), ZeroDivisionError("x"), RuntimeError("sizes")])
+def test_what_an_operator_raises_on_its_data_is_a_failed_run(tmp_path, monkeypatch, error):
+    report = done([broken(monkeypatch, error)], tmp_path)
+    assert list(report.failed.values()) == [f"{type(error).__name__}: {error}"] and report.missing == {}
+
+
+def test_an_error_of_the_caller_s_own_function_is_no_failed_run(tmp_path):
+    def told(epoch, values):
+        raise ValueError("of the caller")
+
+    with pytest.raises(ValueError, match="^of the caller$"):
+        run(SMALL, tmp_path, progress=False, on_epoch=told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_that_can_do_nothing_stops_the_sweep(tmp_path, monkeypatch):
+    config = broken(monkeypatch, ImportError("No module named 'numpy'"))
+    with pytest.raises(UserError, match="3 runs in a row could not be carried out, the last: ImportError: No module"):
+        done([replace(config, seed=seed) for seed in range(5)], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def by_notebook(configs, folder):
+    return sweep(configs, folder, progress=False, executor=LocalProcesses(1))
+
+
+def test_a_foreign_kernel_called_python3_does_no_harm(tmp_path, monkeypatch):
+    kernel = tmp_path / "data" / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text(json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "R"}))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    report = by_notebook([SMALL], tmp_path / "results")
+    assert (report.done, report.failed, report.missing) == (1, {}, {})
+
+
+def test_a_package_that_the_notebook_lacks_leaves_the_run_missing(tmp_path, monkeypatch):
+    (tmp_path / "seaborn").mkdir()
+    (tmp_path / "seaborn" / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'seaborn'\")")
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        report = by_notebook([SMALL], tmp_path / "results")
+    assert report.missing == {SMALL.name: "ModuleNotFoundError: No module named 'seaborn'"} and report.failed == {}
+    assert list((tmp_path / "results").iterdir()) == []
+    assert by_notebook([SMALL], tmp_path / "results").done == 1
+
+
+def test_a_kernel_that_is_killed_leaves_the_run_missing(tmp_path):
+    """The kernel's process ends by a signal, as when memory is short; the worker that waits for it lives on."""
+    script = (
+        "import sys; from sweeps import SMALL; from test_failures import by_notebook\n"
+        "from dataclasses import replace\n"
+        "if __name__ == '__main__':\n"
+        "    report = by_notebook([replace(SMALL, epochs=2000)], sys.argv[1])\n"
+        "    print(report.missing, report.failed)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    here = os.path.dirname(__file__)
+    path = os.pathsep.join([here, os.path.dirname(here), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "results")],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    for _ in range(2):  # it is tried twice
+        killed = kernels(process)
+        for pid in killed:
+            os.kill(pid, 9)
+        wait_for(lambda: not any(map(alive, killed)), process)  # noqa: B023
+    output, _ = process.communicate(timeout=300)
+    assert "ernel died" in output and output.strip().endswith("{}")
+    assert list((tmp_path / "results").iterdir()) == []
+
+
+def kernels(process):
+    """The kernels of the workers of the sweep in `process`, as soon as there is one."""
+    found = []
+
+    def there():
+        found[:] = [k for worker in children(process.pid, "spawn_main") for k in children(worker, "ipykernel")]
+        return found
+
+    wait_for(there, process)
+    return found
+
+
+def test_a_full_disk_in_the_notebook_stops_the_sweep(mounted, tmp_path, monkeypatch):
+    size = len(run(SMALL, progress=False).to_json())
+    folder = mounted(f"size={4096 * (-(-size // 4096))}")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with pytest.raises(WriteError, match="No space left on device; it was put at .* instead; the sweep has stopped"):
+        by_notebook(CONFIGS[:2], folder)
+    assert consistent(folder) == {CONFIGS[0].name}
+    (kept,) = tmp_path.glob(f"poolnb-results-*/{CONFIGS[1].name}.json")
+    assert read_record(kept).status == "done"
+
+
+def test_two_sweeps_on_one_folder_do_no_harm(tmp_path):
+    (tmp_path / "spec.toml").write_text(SPEC)
+    command = [sys.executable, "-m", "poolnb", "sweep", str(tmp_path / "spec.toml"), "--workers", "1", "--fast"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([*command, "--results", str(tmp_path / "results")], **pipes) for _ in range(2)]
+    for process in both:
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0 and errors == "" and "0 failed" in output
+    assert len(consistent(tmp_path / "results")) == 4
+
+
+def test_a_run_that_another_sweep_has_done_meanwhile_is_not_done_again(tmp_path, monkeypatch):
+    from poolnb.lab import training
+
+    class Late:
+        def execute(self, tasks):
+            from poolnb.lab.tasks import carry_out
+
+            run(SMALL, tmp_path, progress=False)
+            monkeypatch.setattr(training, "run", lambda *_, **__: pytest.fail("done again"))
+            yield from map(carry_out, tasks)
+
+    assert done([SMALL], tmp_path, Late()).done == 1
+
+
+def test_a_script_without_a_main_guard_costs_a_message_and_no_record(tmp_path):
+    script = (
+        "from sweeps import SMALL\nfrom poolnb.lab.sweep import sweep\n"
+        "GUARD:\n    print(sweep([SMALL], 'results', workers=1, fast=True, progress=False))\n"
+    )
+    path = os.pathsep.join([os.path.dirname(os.path.dirname(__file__)), os.environ.get("PYTHONPATH", "")])
+
+    def tried(guard):
+        (tmp_path / "script.py").write_text(script.replace("GUARD", guard))
+        command, env = [sys.executable, "script.py"], {**os.environ, "PYTHONPATH": path}
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    said = tried("if True").stderr
+    assert "UserError: a worker process has ended as it started, with exit code 1; a script that starts a sweep" in said
+    assert list((tmp_path / "results").iterdir()) == []
+    assert "done=1" in tried('if __name__ == "__main__"').stdout

@@ -9,8 +9,8 @@ from torch import nn
 from poolnb.cli import main
 from poolnb.lab import data, gradients, measurements, models, swapping, training_cost
 from poolnb.lab.config import ConfigError, RunConfig
+from poolnb.lab.files import WriteError, write_result
 from poolnb.lab.measurements import Measurement, load_measurements, measure, path_of
-from poolnb.lab.records import WriteError
 from poolnb.lab.training import evaluate, prepared, run
 
 GRADIENTS = {"dataset": "digits", "limit": 256, "stages": [0, 1], "pooler": "max", "seed": 0}
@@ -41,7 +41,7 @@ def test_two_measurements_are_equal_to_the_bit(tmp_path):
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": "poolnb-run/1"}'])
 def test_a_foreign_file_is_named_and_left_out(tmp_path, text):
     kept = Measurement("gradients", {"seed": 1}, {})
-    measurements._write(path_of(tmp_path, kept), kept)
+    write_result(path_of(tmp_path, kept), kept, "measurement")
     (tmp_path / "other.json").write_text(text)
     with pytest.warns(UserWarning, match="left out: .*other.json is not a whole measurement"):
         assert load_measurements(tmp_path) == [kept]
@@ -49,7 +49,7 @@ def test_a_foreign_file_is_named_and_left_out(tmp_path, text):
 
 def test_a_measurement_under_another_name_does_not_count_twice(tmp_path):
     kept = Measurement("gradients", {"seed": 1}, {})
-    measurements._write(path_of(tmp_path, kept), kept)
+    write_result(path_of(tmp_path, kept), kept, "measurement")
     (tmp_path / "copy.json").write_text(path_of(tmp_path, kept).read_text())
     with pytest.warns(UserWarning, match="its name belongs to another one"):
         assert load_measurements(tmp_path) == [kept]

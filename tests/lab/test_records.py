@@ -1,21 +1,23 @@
 """Records: whole or not there, equal after a round trip, and never mistaken for one another."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
+from made_up import HASHES
 
 from poolnb.lab.config import RunConfig
+from poolnb.lab.files import WriteError, sealed, write_atomically
 from poolnb.lab.records import (
     Record,
     RecordError,
-    WriteError,
     load_records,
     parse_record,
     read_record,
     record_path,
     records_frame,
-    write_atomically,
+    summarise,
     write_record,
 )
 
@@ -30,6 +32,7 @@ def made_up(seed=0, accuracy=0.5, status="done", **changes):
         error=None if status == "done" else "RuntimeError: made up",
         curves={name: [0.1 + 0.2, value] for name, value in values.items()} if status == "done" else {},
         summary={"last": {"epoch": 2, **values}, "early_stopped": {"epoch": 2, **values}} if status == "done" else {},
+        hashes=HASHES,
         timing={"seconds": 1.5},
     )
 
@@ -58,9 +61,10 @@ def test_timing_is_no_part_of_the_content():
 
 
 def damage(text, change):
+    """A record that was altered and sealed again: the digest does not tell it, so the content must."""
     values = json.loads(text)
     change(values)
-    return json.dumps(values)
+    return sealed(values)
 
 
 @pytest.mark.parametrize(
@@ -72,12 +76,29 @@ def damage(text, change):
         (lambda v: v["parameters"].update(seed=5), "does not belong to its parameters"),
         (lambda v: v["parameters"].update(colour="red"), "unknown parameter colour"),
         (lambda v: v["parameters"].update(epochs="two"), "epochs is 'two'"),
-        (lambda v: v.update(parameters=3), "not a whole record"),
+        (lambda v: v.update(parameters=3), "its parameters is 3, not a dict"),
         (lambda v: v.update(status="nearly"), "status is 'nearly'"),
         (lambda v: v["curves"]["train_loss"].pop(), "do not have 2 epochs each"),
         (lambda v: v["curves"].clear(), "do not have 2 epochs each"),
         (lambda v: v["summary"]["last"].update(test_accuracy=0.99), "does not agree with its curves"),
         (lambda v: v["summary"].clear(), "not a whole record"),
+        (lambda v: v["summary"]["early_stopped"].update(test_accuracy=0.9), "does not agree with its curves"),
+        (lambda v: v["curves"]["train_loss"].__setitem__(0, -5), "train_loss has the value -5"),
+        (lambda v: v["curves"]["test_accuracy"].__setitem__(0, 1.7), "test_accuracy has the value 1.7"),
+        (lambda v: v["curves"]["test_accuracy"].__setitem__(0, "high"), "test_accuracy has the value 'high'"),
+        (lambda v: v["curves"]["test_accuracy"].__setitem__(0, True), "test_accuracy has the value True"),
+        (lambda v: v["curves"]["test_accuracy"].__setitem__(0, None), "test_accuracy has the value None"),
+        (lambda v: v["curves"].update(train_loss="ab"), "train_loss is no list"),
+        (lambda v: v["curves"].update(speed=[1, 2]), "curve 'speed'"),
+        (lambda v: v.update(hashes=None), "its hashes is None, not a dict"),
+        (lambda v: v.update(timing=[1]), "its timing is [1], not a dict"),
+        (lambda v: v["hashes"].pop("data"), "no hash of the data"),
+        (lambda v: v.update(error="boom"), "is done and has an error"),
+        (lambda v: v.update(status="failed"), "has failed, without an error or with results"),
+        (lambda v: v["pooling"].update(t={"min": 0, "mean": 2, "max": 1, "trajectory": [1, 1, 1]}), "statistics [0, 2"),
+        (lambda v: v["pooling"].update(t={"min": 0, "mean": 0, "max": 1, "trajectory": [1]}), "no course of 2 epochs"),
+        (lambda v: v["pooling"].update(t=3), "no course of 2 epochs"),
+        (lambda v: v["timing"].update(seconds="long"), "no number of seconds"),
     ],
 )
 def test_a_changed_record_is_named_and_left_out(folder, change, reason):
@@ -94,6 +115,60 @@ def test_a_foreign_file_is_named_and_left_out(folder, text):
     (folder / "notes.json").write_text(text)
     with pytest.warns(UserWarning, match="notes.json is not a whole record"):
         assert len(load_records(folder)) == 2
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [
+        ("environment", {"device": "cuda"}),
+        ("hashes", {"sources": "2" * 64}),
+        ("hashes", {"data": "2" * 64}),
+        ("timing", {"seconds": 1.6}),
+        ("parameters", {"device": "cpu"}),
+        ("curves", {"test_loss": [1, 1]}),
+    ],
+)
+def test_what_is_altered_and_could_be_is_told_by_the_digest(folder, section, value):
+    path = record_path(folder, made_up(0).config)
+    values = json.loads(path.read_text())
+    values[section] |= value
+    if section == "curves":
+        values["summary"] = summarise(values["curves"])
+    path.write_text(json.dumps(values))
+    with pytest.warns(UserWarning, match="left out: .*its digest does not belong to its content: it was altered"):
+        assert load_records(folder) == [made_up(1)]
+
+
+def test_a_nan_a_text_without_digest_and_an_older_format_are_left_out(folder):
+    path = record_path(folder, made_up(0).config)
+    text = path.read_text()
+    digest = json.loads(text)["digest"]
+    for old, new in (("2.0", "NaN"), ("2.0", "1e999"), (digest, "0" * 64), ("poolnb-run/2", "poolnb-run/1")):
+        assert old in text
+        path.write_text(text.replace(old, new))
+        with pytest.warns(UserWarning, match="left out: "):
+            assert load_records(folder) == [made_up(1)]
+    path.write_text(json.dumps({name: value for name, value in json.loads(text).items() if name != "digest"}))
+    with pytest.warns(UserWarning, match="sections are not those of a record: digest"):
+        assert load_records(folder) == [made_up(1)]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "loop", "pipe", "huge", "nested"])
+def test_nothing_that_lies_beside_them_stops_or_hangs_the_reading(folder, kind):
+    other = folder / "x.json"
+    if kind == "folder":
+        other.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(other)
+    elif kind == "huge":
+        other.touch()
+        os.truncate(other, 2**36)
+    elif kind == "nested":
+        other.write_text("[" * 200_000)
+    else:
+        other.symlink_to("nowhere" if kind == "link" else other.name)
+    with pytest.warns(UserWarning, match="left out: .*x.json is not a whole record"):
+        assert load_records(folder) == [made_up(0), made_up(1)]
 
 
 def test_half_a_record_is_named_and_left_out(folder):
@@ -123,7 +198,7 @@ def test_an_older_record_without_a_newer_parameter_is_still_read():
     """A parameter added later has a default that means what the older runs did."""
     values = json.loads(made_up(3).to_json())
     del values["parameters"]["dropout"]
-    assert parse_record(json.dumps(values)).config == made_up(3).config
+    assert parse_record(sealed(values)).config == made_up(3).config
 
 
 def test_a_nan_is_never_written(tmp_path):

@@ -1,19 +1,24 @@
 """Sweeps on a Dask cluster: a scheduler and two worker processes of this machine."""
 
+import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import warnings
 from dataclasses import replace
 
 import pytest
 from sweeps import EXPLODING, SMALL, alive, contents, done, wait_for
 
 from poolnb.cli import main
-from poolnb.lab.config import ConfigError
-from poolnb.lab.records import WriteError, load_records
+from poolnb.lab.config import ConfigError, UserError
+from poolnb.lab.files import WriteError
+from poolnb.lab.provenance import ROOT, source_hash
+from poolnb.lab.records import load_records
 from poolnb.lab.scheduler import Scheduler, carry_out_there
-from poolnb.lab.tasks import Task
 from poolnb.lab.training import run
 
 pytest.importorskip("distributed")
@@ -137,8 +142,86 @@ def test_a_full_disk_here_stops_the_sweep(cluster, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def lonely(tmp_path):
+    """A cluster whose only workers are those that a test starts, with an environment and a first folder of modules."""
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    started = [start("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")]
+
+    def worker(modules="", **environment):
+        path = os.pathsep.join([str(modules), os.environ.get("PYTHONPATH", "")])
+        options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path / "dask")]
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", address, *options]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        started.append(
+            subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path, **environment}, **quiet)
+        )
+        wait_for(lambda: workers(address) == len(started) - 1, started[-1])
+        return started[-1]
+
+    yield address, worker
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def without_poolnb(folder):
+    (folder / "poolnb").mkdir(parents=True)
+    (folder / "poolnb" / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'poolnb'\")")
+    return folder
+
+
+def other_sources(folder):
+    shutil.copytree(ROOT / "poolnb", folder / "poolnb", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "ext", folder / "ext", ignore=shutil.ignore_patterns("build*"))
+    with open(folder / "poolnb" / "geometry.py", "a") as file:
+        file.write("# changed\n")
+    return folder
+
+
+def test_a_worker_that_lacks_something_makes_no_failed_run_and_another_does_it(lonely, tmp_path):
+    """No poolnb, other sources, no data: first such workers alone, then one that has everything as well."""
+    address, worker = lonely
+    worker(without_poolnb(tmp_path / "none"))
+    worker(other_sources(tmp_path / "other"))
+    results, executor = tmp_path / "results", Scheduler(address, patience=60)
+    with pytest.warns(UserWarning, match="tried elsewhere") as caught:
+        report = done([SMALL], results, executor)
+    said = " ".join(str(one.message) for one in caught)
+    assert (
+        "poolnb cannot be imported there (ModuleNotFoundError" in said and "has other sources than the sweep's" in said
+    )
+    assert (report.done, report.failed, list(report.missing)) == (0, {}, [SMALL.name])
+    assert list(results.iterdir()) == []
+    worker()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = done([SMALL, replace(SMALL, seed=1)], results, executor)
+    assert (report.done, report.failed, report.missing) == (2, {}, {})
+
+
+def test_a_worker_without_the_data_leaves_the_run_missing(lonely, tmp_path):
+    address, worker = lonely
+    proxies = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    worker(POOLNB_DATA=str(tmp_path / "nothing"), **proxies)
+    with pytest.warns(UserWarning, match="tried elsewhere: .*DataError: MNIST: train-images-idx3-ubyte"):
+        report = done([replace(SMALL, dataset="mnist")], tmp_path / "results", Scheduler(address, patience=60))
+    assert report.failed == {} and len(report.missing) == 1 and list((tmp_path / "results").iterdir()) == []
+
+
+def test_a_sweep_says_that_no_worker_is_left(lonely, tmp_path):
+    address, worker = lonely
+    only = worker()
+    killer = threading.Timer(5, only.kill)
+    killer.start()
+    with pytest.raises(UserError, match="no worker of tcp.* is left for 1 runs; start some: .*does what is missing"):
+        done([replace(SMALL, epochs=100_000)], tmp_path / "results", Scheduler(address, patience=5))
+    assert list((tmp_path / "results").iterdir()) == []
+
+
 def test_what_a_worker_returns_is_the_record(tmp_path):
-    error, text = carry_out_there(Task(SMALL, "not used there"))
-    assert error is None
+    error, text = carry_out_there(SMALL.parameters, False, source_hash())
+    assert error == ""
     (tmp_path / f"{SMALL.name}.json").write_text(text)
     assert contents(tmp_path) == [run(SMALL, progress=False).content()]

@@ -15,7 +15,7 @@ from sweeps import EXPLODING, SMALL, SPEC, alive, children, contents, done, wait
 from poolnb.lab.config import ConfigError
 from poolnb.lab.processes import LocalProcesses
 from poolnb.lab.records import load_records, record_path
-from poolnb.lab.sweep import default_workers, read_sweep
+from poolnb.lab.sweep import default_workers, read_sweep, sweep
 from poolnb.lab.training import run
 
 
@@ -69,6 +69,10 @@ def test_a_run_that_is_asked_for_twice_is_there_once(spec):
         ("fixed = {seed = 1}\nvariants = [{seed = 0}]", "seed: given twice"),
         ("variants = 3", "variants is 3; accepted: "),
         ("fixed = 3", "fixed is 3; accepted: "),
+        ("variants = []", "variants is []; accepted: at least one table"),
+        ("grid = {seed = [18446744073709551616]}", "seed is 18446744073709551616; accepted: "),
+        ("fixed = {epochs = " + "9" * 5000 + "}", ""),
+        ("fixed = " + "[" * 100_000, ""),
     ],
 )
 def test_a_file_that_is_wrong_is_named_with_the_reason(spec, text, reason):
@@ -76,6 +80,18 @@ def test_a_file_that_is_wrong_is_named_with_the_reason(spec, text, reason):
     with pytest.raises(ConfigError) as caught:
         read_sweep(spec)
     assert str(caught.value).startswith(f"sweep file {spec}: ") and reason in str(caught.value)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(spec):
+    before = read_sweep(spec)
+    spec.write_bytes(b"\xef\xbb\xbf" + spec.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_sweep(spec) == before
+
+
+@pytest.mark.parametrize("workers", [0, -1, 2**70, True, 1.5])
+def test_a_number_of_workers_that_cannot_be_is_refused(tmp_path, workers):
+    with pytest.raises(ConfigError, match=f"workers is {workers}; accepted: a whole number from 1 to 1024"):
+        sweep([SMALL], tmp_path, workers=workers, fast=True, progress=False)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
@@ -228,7 +244,7 @@ def test_a_killed_worker_is_replaced(tmp_path):
     assert contents(tmp_path) == [run(config, progress=False).content() for config in configs]
 
 
-def test_a_run_whose_process_dies_twice_has_failed(tmp_path):
+def test_a_run_whose_process_dies_twice_is_missing(tmp_path):
     over = threading.Event()
 
     def kill_every_child():
@@ -243,5 +259,7 @@ def test_a_run_whose_process_dies_twice_has_failed(tmp_path):
     finally:
         over.set()
         killer.join()
-    assert report.failed == {SMALL.name: "its process ended 2 times, last with exit code -9"}
-    assert [record.error for record in load_records(tmp_path, failed=True)] == list(report.failed.values())
+    reason = "its process ended 2 times, last with exit code -9 (killed: for want of memory?)"
+    assert report.missing == {SMALL.name: reason} and report.failed == {}
+    assert list(tmp_path.iterdir()) == []
+    assert done([SMALL], tmp_path).done == 1

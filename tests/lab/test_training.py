@@ -255,3 +255,21 @@ def test_a_run_whose_learning_rate_falls_has_no_beginning_of_its_own():
     assert record.first(2) == record
     with pytest.raises(ValueError, match="epochs is 1; accepted: 2, since the learning rate falls by then"):
         record.first(1)
+
+
+def test_the_record_says_which_kernels_were_in_force():
+    from poolnb import native
+
+    with native.disabled():
+        assert quick().environment["kernels"] == {"set": "pytorch", "library": None}
+    if native.available():
+        kernels = quick().environment["kernels"]
+        assert kernels["set"] == "compiled" and len(kernels["library"]) == 64
+
+
+def test_a_pooling_parameter_that_is_not_finite_fails_the_run(monkeypatch):
+    with training.prepared(replace(SMALL, pooler="gem")) as job:
+        with torch.no_grad():
+            next(job.model.pools[0].parameters()).fill_(math.inf)
+        with pytest.raises(FloatingPointError, match="the mean of pool1.p is inf"):
+            job._note({"test_accuracy": 0.5})
