@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from poolnb import functional
 from poolnb._arguments import check_input, check_parameter_tensor
@@ -52,6 +53,8 @@ class Pool(torch.nn.Module):
         return tuple(p.name for p in parameters if p.name in ("channels", "output_size") and p.default is p.empty)
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        if is_traced(self, input):
+            return record(self, input, mask=mask)
         return self.pool(input, mask)
 
     def pool(self, input: Tensor, mask: Tensor | None, **more: Any) -> Tensor:
@@ -66,7 +69,7 @@ class Pool(torch.nn.Module):
     def check_fit(self, input: Tensor) -> None:
         """Whether the parameters suit the input, in the words of this module's arguments."""
         parameters = list(self.named_parameters())
-        if not parameters:
+        if not parameters or isinstance(input, Proxy):
             return
         check_input(self.dims, input)
         for name, parameter in parameters:
@@ -91,6 +94,16 @@ class Pool(torch.nn.Module):
         given = {k: getattr(self, k) for k, default in _GEOMETRY_DEFAULTS.items() if getattr(self, k) != default}
         shown = {"kernel_size": self.kernel_size, **given, **self.options()}
         return ", ".join(f"{k}={v!r}" for k, v in shown.items())
+
+
+def is_traced(pool: Pool, input: Any) -> bool:
+    """Whether torch.fx is tracing a model that holds this pooler; in one that is traced alone it looks inside."""
+    return isinstance(input, Proxy) and pool is not input.tracer.root
+
+
+def record(pool: Pool, input: Any, **more: Any) -> Any:
+    """One node that calls the module, as torch's own modules become: it stays what it is, its training mode too."""
+    return input.tracer.create_proxy("call_module", input.tracer.path_of_module(pool), (input,), more)
 
 
 def parameter_shape(

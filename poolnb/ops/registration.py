@@ -274,7 +274,10 @@ def _flat(w: Geometry) -> tuple[tuple[int, ...], ...]:
 
 
 def _forward_mode(tangent: Any) -> Callable[..., Any]:
-    """The rule of ``jvp``, on primals without their tangents; torch switches forward mode off, also for outer levels."""
+    """The rule of a Function's ``jvp``, told the primals without their tangents.
+
+    torch calls it with forward mode switched off, and so would forget the tangents of outer levels.
+    """
 
     def jvp(ctx: Any, *tangents: Any) -> Any:
         with forward_ad._set_fwd_grad_enabled(True):
@@ -309,12 +312,9 @@ def _direct(op: Any, gradient: Any, tangent: Any, save: Any) -> type[torch.autog
         return output
 
     # Made by its name, which `grad_fn` then shows and profilers print.
-    members = {
-        "forward": staticmethod(forward),
-        "backward": staticmethod(gradient),
-        "jvp": staticmethod(_forward_mode(tangent)),
-    }
-    return type(op._schema.name.removeprefix("poolnb::"), (torch.autograd.Function,), members)
+    members = {"forward": forward, "backward": gradient, "jvp": _forward_mode(tangent)}
+    methods = {name: staticmethod(function) for name, function in members.items()}
+    return type(op._schema.name.removeprefix("poolnb::"), (torch.autograd.Function,), methods)
 
 
 def _without_autograd(op: Any, *args: Any) -> Any:
