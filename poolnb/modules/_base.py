@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import Proxy
 
 from poolnb import functional
-from poolnb._arguments import check_input, check_parameter_tensor
+from poolnb._arguments import TORCHSCRIPT, check_input, check_parameter_tensor
 from poolnb.geometry import IntOrSizes, check_sizes, per_dim, resolve
 
 _GEOMETRY_DEFAULTS: dict[str, Any] = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
@@ -82,9 +82,18 @@ class Pool(torch.nn.Module):
             )
         if output_size:
             output = resolve(shape[-self.dims :], *self.geometry()).output
+            if torch.compiler.is_exporting() and any(isinstance(o, torch.SymInt) for o in output):
+                raise ValueError(
+                    f"the input's size cannot be free in an export: the parameters are for an output of size "
+                    f'{tuple(output_size)}; granularity="channel" has none per position'
+                )
             if output != tuple(output_size):
                 wanted = f"an output of size {tuple(output_size)}, as output_size says"
                 raise ValueError(f"input must give {wanted}, got {output} from shape {shape}")
+
+    def __prepare_scriptable__(self) -> None:
+        """Called by ``torch.jit.script`` before it compiles a model that holds this module."""
+        raise RuntimeError(TORCHSCRIPT)
 
     def options(self) -> dict[str, Any]:
         """What :meth:`extra_repr` shows besides the geometry."""

@@ -18,7 +18,7 @@ class _Sampled(Pool):
     A fixed noise is a matter of one call: ``pool(x, seed=7)``.
     """
 
-    def forward(self, input: Tensor, mask: Tensor | None = None, *, seed: int | Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, mask: Tensor | None = None, seed: int | Tensor | None = None) -> Tensor:
         if is_traced(self, input):
             return record(self, input, mask=mask, seed=seed)
         return self.pool(input, mask, training=self.training, seed=seed)

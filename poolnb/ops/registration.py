@@ -88,12 +88,16 @@ class PoolOp:
 
     def _call(self, op: Any, *args: Any) -> Any:
         if torch.compiler.is_compiling():
+            if _in_forward_mode():  # a graph has the op alone, without this rule: its tangent would be 0
+                raise NotImplementedError(
+                    f"forward mode of {self.name} cannot be compiled: call it outside torch.compile"
+                )
             return op(*args)
         # torch.func cannot see through an op's registered gradient; the same rules as a Function serve it.
         if torch._C._are_functorch_transforms_active():
             return self._functions[op].apply(*args)
         # In eager mode they do because they cost less: see `_direct`.
-        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+        if torch.is_grad_enabled() or _in_forward_mode():
             return self._direct[op].apply(*args)
         return _without_autograd(op, *args)
 
@@ -162,8 +166,9 @@ class PoolOp:
 
         def fake(*args: Any) -> Tensor:
             windows, own = self._split(args)
-            if torch.onnx.is_in_onnx_export():  # its second attempt: a tracer that skips __call__'s branch
+            if torch.onnx.is_in_onnx_export():  # its second attempt, by a tracer that skips __call__'s branch:
                 self._refuse_onnx_draw(own[2 : self.first])
+                self.forward(windows, *own)  # say again what the first one failed of
             return empty_output(own[0], windows)
 
         def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -266,6 +271,11 @@ class PoolOp:
         torch.library.register_vmap(op, rule, lib=LIBRARY)
         self._functions[op] = _function(op, gradient, tangent, save, rule)
         self._direct[op] = _direct(op, gradient, tangent, save)
+
+
+@torch.compiler.assume_constant_result
+def _in_forward_mode() -> bool:
+    return forward_ad._current_level >= 0
 
 
 def _flat(w: Geometry) -> tuple[tuple[int, ...], ...]:

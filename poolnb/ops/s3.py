@@ -38,6 +38,8 @@ class _Map(NamedTuple):
 def _forward(
     windows: Geometry, x: Tensor, mask: Tensor | None, seed: philox.Seed | None, grid: Sequence[int], expectation: bool
 ) -> Tensor:
+    if any(isinstance(k, torch.SymInt) for k in windows.kernel):  # the steps of the running maximum are a graph's
+        raise ValueError("s3_pool cannot be exported to ONNX with kernel_size=None and a free size: give either size")
     maxima = _maxima(windows, x, mask, seed, grid)
     if seed is not None:
         return maxima.values
@@ -222,10 +224,8 @@ def _weights(windows: Geometry, dim: int, grid: int, like: Tensor) -> Tensor:
     The i-th of m kept among n, all subsets equally likely: start r is it with chance C(r, i) C(n-1-r, m-1-i) / C(n, m).
     """
     starts, outputs, share = _starts(windows)[dim], windows.output[dim], grid // windows.stride[dim]
-    strips = -(-outputs // share)
+    strips = (outputs + share - 1) // share  # of no negative number: ONNX divides towards 0
     if torch.compiler.is_compiling():  # the sizes may be free: choose the chances of each strip in the graph
-        if isinstance(grid, torch.SymInt):
-            raise ValueError("s3 with kernel_size=None cannot be exported for a free size: give the size of the window")
         strip = torch.arange(strips, device=like.device)
         n, m = (starts - strip * grid).clamp(max=grid), (outputs - strip * share).clamp(max=share)
         every = [_chances(n, m, grid, share) for n in range(1, grid + 1) for m in range(1, share + 1)]
