@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -59,24 +59,24 @@ class Geometry:
     @property
     def inside(self) -> bool:
         """Whether every tap of every window lies inside the input."""
-        return not any(self.padding) and all(surely(r <= n) for r, n in zip(self.reach, self.size, strict=True))
+        return not any(self.padding) and surely(r <= n for r, n in zip(self.reach, self.size, strict=True))
 
     @property
     def single(self) -> bool:
         """Whether one window covers the whole input (global pooling)."""
-        whole = all(surely(k == n) for k, n in zip(self.kernel, self.size, strict=True))
+        whole = surely(k == n for k, n in zip(self.kernel, self.size, strict=True))
         return whole and not any(self.padding) and all(d == 1 for d in self.dilation)
 
     @property
     def disjoint(self) -> bool:
         """Whether no input position belongs to two windows."""
-        return all(surely(s >= e) for s, e in zip(self.stride, self.span, strict=True))
+        return surely(s >= e for s, e in zip(self.stride, self.span, strict=True))
 
     @property
     def rounded_up(self) -> bool:
         """Whether the output size is larger than ``ceil_mode=False`` would give; of a free size: may be."""
         sizes = zip(self.output, self.size, self.padding, self.span, self.stride, strict=True)
-        return not all(surely(o == (n + 2 * p - e) // s + 1) for o, n, p, e, s in sizes)
+        return not surely(o == (n + 2 * p - e) // s + 1 for o, n, p, e, s in sizes)
 
     def axis_taps(self, dim: int) -> list[list[int]]:
         """Input coordinates along one dimension, per output position; only those inside the input."""
@@ -87,16 +87,16 @@ class Geometry:
     @property
     def has_empty_window(self) -> bool:
         """Whether some window has no tap inside the input (possible with dilation alone); of a free size: may have."""
-        if self.inside or all(d == 1 for d in self.dilation):
+        if all(d == 1 for d in self.dilation) or self.inside:
             return False
         if any(isinstance(n, torch.SymInt) for n in self.size):
             return True
         return any(not taps for dim in range(self.dims) for taps in self.axis_taps(dim))
 
 
-def surely(condition: bool) -> bool:
-    """Whether a condition holds; in a trace: for every size that a free one may have, not for the example's alone."""
-    return statically_known_true(condition) if torch.compiler.is_compiling() else condition
+def surely(conditions: Iterable[bool]) -> bool:
+    """Whether all conditions hold; in a trace: for every size that a free one may have, not for the example's alone."""
+    return all(map(statically_known_true, conditions) if torch.compiler.is_compiling() else conditions)
 
 
 def resolve(
@@ -280,7 +280,7 @@ def pad(x: Tensor, geometry: Geometry, fill: float | bool = 0) -> Tensor:
     sizes = zip(geometry.padding, geometry.reach, geometry.size, strict=True)
     margins = [(before, torch.sym_max(0, reach - size - before)) for before, reach, size in sizes]
     amounts = [m for pair in reversed(margins) for m in pair]
-    return x if all(surely(m == 0) for m in amounts) else F.pad(x, amounts, value=fill)
+    return x if surely(m == 0 for m in amounts) else F.pad(x, amounts, value=fill)
 
 
 def crop(padded: Tensor, geometry: Geometry) -> Tensor:

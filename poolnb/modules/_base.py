@@ -68,9 +68,9 @@ class Pool(torch.nn.Module):
 
     def check_fit(self, input: Tensor) -> None:
         """Whether the parameters suit the input, in the words of this module's arguments."""
-        parameters = list(self.named_parameters())
-        if not parameters or isinstance(input, Proxy):
+        if not (self._parameters or self._modules) or isinstance(input, Proxy):
             return
+        parameters = list(self.named_parameters())
         check_input(self.dims, input)
         for name, parameter in parameters:
             check_parameter_tensor(f"parameter {name}", parameter, input)

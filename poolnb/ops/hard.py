@@ -24,7 +24,7 @@ def _repeatable(x: Tensor, windows: Geometry) -> bool:
 
 def _fixed(windows: Geometry) -> bool:
     """Whether the window has a size that torch's functions take: in a trace, that of the whole input may be free."""
-    return not (windows.single and torch.compiler.is_compiling())
+    return not (torch.compiler.is_compiling() and windows.single)
 
 
 def max_pool(x: Tensor, mask: Tensor | None, windows: Geometry) -> Tensor:
