@@ -161,7 +161,7 @@ class PoolOp:
     def _register_forward(self) -> None:
         def kernel(*args: Any) -> Tensor:
             windows, own = self._split(args)
-            with _without_autocast(own[0]):
+            with _below_autograd(), _without_autocast(own[0]):
                 return self._forward_in_parts(windows, own)
 
         def fake(*args: Any) -> Tensor:
@@ -209,7 +209,7 @@ class PoolOp:
     def _register_backward(self) -> None:
         def kernel(param_grads: bool, grad: Tensor, *args: Any) -> Any:
             windows, own = self._split(args)
-            with _without_autocast(own[0]):
+            with _below_autograd(), _without_autocast(own[0]):
                 grads = self._backward_in_parts(windows, param_grads, grad, own)
             params = [_param_grad(g, p, param_grads) for g, p in zip(grads[1:], own[2:], strict=False)]
             return (grads[0], *params) if self.n_tensors else grads[0]
@@ -330,6 +330,11 @@ def _direct(op: Any, gradient: Any, tangent: Any, save: Any) -> type[torch.autog
 def _without_autograd(op: Any, *args: Any) -> Any:
     with torch._C._AutoDispatchBelowAutograd():
         return op(*args)
+
+
+def _below_autograd() -> AbstractContextManager[Any]:
+    """A kernel's own views are nobody's business: autograd lets no output that it takes for one be changed in place."""
+    return torch._C._AutoDispatchBelowADInplaceOrView()
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
