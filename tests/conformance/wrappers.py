@@ -30,7 +30,7 @@ import poolnb
 
 NOT_APPLICABLE = "not applicable"
 NAMES = [name for name in poolnb.list_pools() if name != "swap"]  # the same class as soft
-WIDE = ("lip", "s3", "soft")  # checked in all dimensions where a check takes seconds
+WIDE = ("lip", "s3")  # checked in all dimensions where a check takes seconds
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Wrapper:
 
     title: str
     check: Callable[[Subject], str | None]
-    slow: bool = False  # in all dimensions only for some poolers, and with one set of kernels
+    slow: bool = False  # in all dimensions, and in training, only for some poolers; with one set of kernels
 
 
 WRAPPERS: dict[str, Wrapper] = {}
