@@ -99,6 +99,16 @@ def surely(conditions: Iterable[bool]) -> bool:
     return all(map(statically_known_true, conditions) if torch.compiler.is_compiling() else conditions)
 
 
+def smaller(a: int, b: int) -> int:
+    """The smaller of two sizes, one of which may be free in a trace."""
+    return torch.sym_min(a, b)  # type: ignore[return-value]
+
+
+def larger(a: int, b: int) -> int:
+    """The larger of two sizes, likewise."""
+    return torch.sym_max(a, b)  # type: ignore[return-value]
+
+
 def resolve(
     size: Sequence[int],
     kernel_size: IntOrSizes | None,
@@ -214,7 +224,7 @@ def _output_size(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int
     room = n + 2 * p - d * (k - 1) - 1
     out = (room + (s - 1 if ceil_mode else 0)) // s + 1
     # With ceil_mode the last window must still start inside the input or its left padding.
-    return torch.sym_min(out, (n + p - 1) // s + 1) if ceil_mode else out
+    return smaller(out, (n + p - 1) // s + 1) if ceil_mode else out
 
 
 # ---- memory layout ---------------------------------------------------------------------------------------------------
@@ -278,7 +288,7 @@ def scatter(g: Tensor, geometry: Geometry) -> Tensor:
 def pad(x: Tensor, geometry: Geometry, fill: float | bool = 0) -> Tensor:
     """(N, C, *size) with ``fill`` around it, as far as windows reach; ``x`` itself where they stay inside."""
     sizes = zip(geometry.padding, geometry.reach, geometry.size, strict=True)
-    margins = [(before, torch.sym_max(0, reach - size - before)) for before, reach, size in sizes]
+    margins = [(before, larger(0, reach - size - before)) for before, reach, size in sizes]
     amounts = [m for pair in reversed(margins) for m in pair]
     return x if surely(m == 0 for m in amounts) else F.pad(x, amounts, value=fill)
 

@@ -107,7 +107,7 @@ class Pool(torch.nn.Module):
 
 def is_traced(pool: Pool, input: Any) -> bool:
     """Whether torch.fx is tracing a model that holds this pooler; in one that is traced alone it looks inside."""
-    return isinstance(input, Proxy) and pool is not input.tracer.root
+    return isinstance(input, Proxy) and pool is not getattr(input.tracer, "root", None)
 
 
 def record(pool: Pool, input: Any, **more: Any) -> Any:

@@ -37,8 +37,8 @@ class _Weighted(Pool):
 @overridable
 def _shown(dims: int, input: Tensor, *arguments: Any) -> Tensor:
     """What the network sees: the checked input with a batch dimension, 0 at masked positions, in its own dtype."""
-    *arguments, dtype = arguments
-    call = check(dims, input, *arguments)
+    *geometry_and_mask, dtype = arguments
+    call = check(dims, input, *geometry_and_mask)
     x = call.input if call.mask is None else call.input.masked_fill(~call.mask, 0)
     return x.to(dtype)
 

@@ -199,7 +199,7 @@ class PoolOp:
                 grads = (grad_x if mask is None else grad_x.masked_fill(~mask, 0), None, *rest)
                 return tuple(grads[i] for i in given)
 
-            out, push = torch.func.vjp(pulled_back, torch.zeros_like(empty_output(x, windows)))
+            out, push = torch.func.vjp(pulled_back, torch.zeros_like(empty_output(x, windows)))  # type: ignore[misc]
             return push(tuple(tangents[i].to(o.dtype) for i, o in zip(given, out, strict=True)))[0]
 
         self._register(self.op, kernel, fake, gradient, tangent, save, self.batched)
@@ -253,7 +253,7 @@ class PoolOp:
             # Copies, because an expanded tensor cannot carry a tangent.
             filled = [torch.zeros_like(p) if t is None else t.to(p.dtype) for p, t in zip(tensors, moved, strict=True)]
             copies = tuple(t.clone() for t in tensors), tuple(t.clone() for t in filled)
-            _, (of_x, *rest) = torch.func.jvp(first_derivative, *copies)
+            _, (of_x, *rest) = torch.func.jvp(first_derivative, *copies)  # type: ignore[misc]
             params = [_param_grad(g, p, ctx.param_grads) for g, p in zip(rest, tensors[2:], strict=True)]
             of_x = _in_layout_of(own[0], of_x)
             return (of_x, *params) if self.n_tensors else of_x

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poolnb.geometry import Geometry
+from poolnb.geometry import Geometry, smaller
 from poolnb.ops import philox
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import accumulate, tame
@@ -77,7 +77,7 @@ s3_pool = PoolOp("s3_pool", _forward, _backward, attributes=["SymInt[] grid_size
 def _starts(windows: Geometry) -> tuple[int, ...]:
     """How many starts of windows each dimension of the map holds."""
     sizes = zip(windows.output, windows.stride, windows.size, windows.padding, strict=True)
-    return tuple(torch.sym_min(o * s, n + p) for o, s, n, p in sizes)
+    return tuple(smaller(o * s, n + p) for o, s, n, p in sizes)
 
 
 def _maxima(windows: Geometry, x: Tensor, mask: Tensor | None, seed: philox.Seed | None, grid: Sequence[int]) -> _Map:
