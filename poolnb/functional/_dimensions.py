@@ -72,8 +72,9 @@ def overridable(function: Pool) -> Pool:
 
     @wraps(function)
     def public(*args: Any, **kwargs: Any) -> Any:
-        if has_torch_function(args) or (kwargs and has_torch_function(tuple(kwargs.values()))):
-            return handle_torch_function(public, (*args, *kwargs.values()), *args, **kwargs)
+        given = (*args, *kwargs.values()) if kwargs else args
+        if has_torch_function(given):
+            return handle_torch_function(public, given, *args, **kwargs)
         return function(*args, **kwargs)
 
     return public
