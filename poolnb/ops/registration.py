@@ -310,7 +310,8 @@ def _function(op: Any, gradient: Any, tangent: Any, save: Any, rule: Any) -> typ
 
 def _save(ctx: Any, tensors: Sequence[Tensor | None]) -> None:
     ctx.save_for_backward(*tensors)
-    ctx.save_for_forward(*tensors)
+    if forward_ad._current_level >= 0:
+        ctx.save_for_forward(*tensors)
 
 
 def _direct(op: Any, gradient: Any, tangent: Any, save: Any) -> type[torch.autograd.Function]:
