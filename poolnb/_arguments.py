@@ -14,6 +14,10 @@ from poolnb.ops.checks import DTYPES
 from poolnb.ops.seed import draw_seed
 from poolnb.ops.taps import visible
 
+TORCHSCRIPT = (
+    "poolnb does not work in TorchScript (torch.jit.trace, torch.jit.script, torch.onnx.export with dynamo=False), "
+    "which would keep the example's sizes: use torch.export, or torch.onnx.export with dynamo=True"
+)
 _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 
@@ -59,6 +63,8 @@ def check(
 
 def check_input(dims: int, input: Tensor) -> None:
     """Check type, dtype, layout and shape of ``input`` for ``dims`` spatial dimensions."""
+    if torch._C._get_tracing_state() is not None:
+        raise RuntimeError(TORCHSCRIPT)
     if not isinstance(input, Tensor):
         raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
     if input.dtype not in DTYPES:

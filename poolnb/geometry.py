@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 IntOrSizes = int | Sequence[int]
 _LARGEST = 2**31 - 1
@@ -58,23 +59,24 @@ class Geometry:
     @property
     def inside(self) -> bool:
         """Whether every tap of every window lies inside the input."""
-        return not any(self.padding) and all(r <= n for r, n in zip(self.reach, self.size, strict=True))
+        return not any(self.padding) and surely(r <= n for r, n in zip(self.reach, self.size, strict=True))
 
     @property
     def single(self) -> bool:
         """Whether one window covers the whole input (global pooling)."""
-        return self.inside and self.kernel == self.size and all(d == 1 for d in self.dilation)
+        whole = surely(k == n for k, n in zip(self.kernel, self.size, strict=True))
+        return whole and not any(self.padding) and all(d == 1 for d in self.dilation)
 
     @property
     def disjoint(self) -> bool:
         """Whether no input position belongs to two windows."""
-        return all(s >= e for s, e in zip(self.stride, self.span, strict=True))
+        return surely(s >= e for s, e in zip(self.stride, self.span, strict=True))
 
     @property
     def rounded_up(self) -> bool:
-        """Whether the output size is larger than ``ceil_mode=False`` would give."""
+        """Whether the output size is larger than ``ceil_mode=False`` would give; of a free size: may be."""
         sizes = zip(self.output, self.size, self.padding, self.span, self.stride, strict=True)
-        return any(o > (n + 2 * p - e) // s + 1 for o, n, p, e, s in sizes)
+        return not surely(o == (n + 2 * p - e) // s + 1 for o, n, p, e, s in sizes)
 
     def axis_taps(self, dim: int) -> list[list[int]]:
         """Input coordinates along one dimension, per output position; only those inside the input."""
@@ -84,10 +86,27 @@ class Geometry:
 
     @property
     def has_empty_window(self) -> bool:
-        """Whether some window has no tap inside the input (possible with dilation alone)."""
-        if self.inside or all(d == 1 for d in self.dilation):
+        """Whether some window has no tap inside the input (possible with dilation alone); of a free size: may have."""
+        if all(d == 1 for d in self.dilation) or self.inside:
             return False
+        if any(isinstance(n, torch.SymInt) for n in self.size):
+            return True
         return any(not taps for dim in range(self.dims) for taps in self.axis_taps(dim))
+
+
+def surely(conditions: Iterable[bool]) -> bool:
+    """Whether all conditions hold; in a trace: for every size that a free one may have, not for the example's alone."""
+    return all(map(statically_known_true, conditions) if torch.compiler.is_compiling() else conditions)
+
+
+def smaller(a: int, b: int) -> int:
+    """The smaller of two sizes, one of which may be free in a trace."""
+    return torch.sym_min(a, b)  # type: ignore[return-value]
+
+
+def larger(a: int, b: int) -> int:
+    """The larger of two sizes, likewise."""
+    return torch.sym_max(a, b)  # type: ignore[return-value]
 
 
 def resolve(
@@ -205,9 +224,7 @@ def output_size(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
     room = n + 2 * p - d * (k - 1) - 1
     out = (room + (s - 1 if ceil_mode else 0)) // s + 1
     # With ceil_mode the last window must still start inside the input or its left padding.
-    if ceil_mode and (out - 1) * s >= n + p:
-        out -= 1
-    return out
+    return smaller(out, (n + p - 1) // s + 1) if ceil_mode else out
 
 
 # ---- memory layout ---------------------------------------------------------------------------------------------------
@@ -271,8 +288,9 @@ def scatter(g: Tensor, geometry: Geometry) -> Tensor:
 def pad(x: Tensor, geometry: Geometry, fill: float | bool = 0) -> Tensor:
     """(N, C, *size) with ``fill`` around it, as far as windows reach; ``x`` itself where they stay inside."""
     sizes = zip(geometry.padding, geometry.reach, geometry.size, strict=True)
-    margins = [(before, max(0, reach - size - before)) for before, reach, size in sizes]
-    return F.pad(x, [m for pair in reversed(margins) for m in pair], value=fill) if any(map(any, margins)) else x
+    margins = [(before, larger(0, reach - size - before)) for before, reach, size in sizes]
+    amounts = [m for pair in reversed(margins) for m in pair]
+    return x if surely(m == 0 for m in amounts) else F.pad(x, amounts, value=fill)
 
 
 def crop(padded: Tensor, geometry: Geometry) -> Tensor:

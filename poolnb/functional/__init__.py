@@ -3,9 +3,10 @@
 Every function exists for one, two and three spatial dimensions: ``soft_pool1d``, ``soft_pool2d``, ``soft_pool3d``.
 One file per family of operators; the families are those of the book.
 
-Gradients and second derivatives are by reverse mode (``backward``, ``torch.func.grad``, ``vjp``); there is no forward
-mode (``jvp``). Without compiled kernels a large batch is worked on in parts, so that memory stays a small multiple of
-the input's whatever the window; second derivatives hold the taps of the whole batch.
+Derivatives are by reverse mode (``backward``, ``torch.func.grad``, ``vjp``) and by forward mode (``jvp``,
+``torch.autograd.forward_ad``), and of both again. Without compiled kernels a large batch is worked on in parts, so that
+memory stays a small multiple of the input's whatever the window; second derivatives and forward mode hold the taps of
+the whole batch.
 """
 
 from poolnb.functional.attention import weighted_pool1d, weighted_pool2d, weighted_pool3d

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial, wraps
 from types import FunctionType
 from typing import Any
 
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 Pool = Callable[..., Tensor]
 
@@ -47,16 +49,14 @@ def _for(dims: int, pool: Pool) -> Pool:
     name = f"{pool.__name__.removeprefix('_')}{dims}d"
     named = _renamed(pool, name)
 
-    def bound(*args: Any, **kwargs: Any) -> Tensor:
-        return named(dims, *args, **kwargs)
-
+    bound: Any = overridable(partial(named, dims))
     text, _, own = inspect.cleandoc(pool.__doc__ or "").partition("\n\nArgs:\n")
     bound.__name__ = bound.__qualname__ = name
     bound.__module__ = pool.__module__
     bound.__doc__ = _DOC.format(text=text, own=own and own + "\n", shape=_SHAPES[dims], dims=dims)
     signature = inspect.signature(pool)
     own_parameters = [p for p in signature.parameters.values() if p.name != "dims"]
-    bound.__signature__ = signature.replace(parameters=own_parameters)  # type: ignore[attr-defined]
+    bound.__signature__ = signature.replace(parameters=own_parameters)
     return bound
 
 
@@ -65,3 +65,16 @@ def _renamed(pool: Pool, name: str) -> Pool:
     copy = FunctionType(pool.__code__, pool.__globals__, name, pool.__defaults__, pool.__closure__)
     copy.__kwdefaults__, copy.__qualname__ = pool.__kwdefaults__, name
     return copy
+
+
+def overridable(function: Pool) -> Pool:
+    """As torch's own functions are: a tensor-like argument decides, so that torch.fx records the call as one node."""
+
+    @wraps(function)
+    def public(*args: Any, **kwargs: Any) -> Any:
+        given = (*args, *kwargs.values()) if kwargs else args
+        if has_torch_function(given):
+            return handle_torch_function(public, given, *args, **kwargs)
+        return function(*args, **kwargs)
+
+    return public

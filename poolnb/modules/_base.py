@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from poolnb import functional
-from poolnb._arguments import check_input, check_parameter_tensor
+from poolnb._arguments import TORCHSCRIPT, check_input, check_parameter_tensor
 from poolnb.geometry import IntOrSizes, check_sizes, per_dim, resolve
 
 _GEOMETRY_DEFAULTS: dict[str, Any] = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
@@ -52,6 +53,8 @@ class Pool(torch.nn.Module):
         return tuple(p.name for p in parameters if p.name in ("channels", "output_size") and p.default is p.empty)
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        if is_traced(self, input):
+            return record(self, input, mask=mask)
         return self.pool(input, mask)
 
     def pool(self, input: Tensor, mask: Tensor | None, **more: Any) -> Tensor:
@@ -65,9 +68,9 @@ class Pool(torch.nn.Module):
 
     def check_fit(self, input: Tensor) -> None:
         """Whether the parameters suit the input, in the words of this module's arguments."""
-        parameters = list(self.named_parameters())
-        if not parameters:
+        if not (self._parameters or self._modules) or isinstance(input, Proxy):
             return
+        parameters = list(self.named_parameters())
         check_input(self.dims, input)
         for name, parameter in parameters:
             check_parameter_tensor(f"parameter {name}", parameter, input)
@@ -79,9 +82,18 @@ class Pool(torch.nn.Module):
             )
         if output_size:
             output = resolve(shape[-self.dims :], *self.geometry()).output
+            if torch.compiler.is_exporting() and any(isinstance(o, torch.SymInt) for o in output):
+                raise ValueError(
+                    f"the input's size cannot be free in an export: the parameters are for an output of size "
+                    f'{tuple(output_size)}; granularity="channel" has none per position'
+                )
             if output != tuple(output_size):
                 wanted = f"an output of size {tuple(output_size)}, as output_size says"
                 raise ValueError(f"input must give {wanted}, got {output} from shape {shape}")
+
+    def __prepare_scriptable__(self) -> None:
+        """Called by ``torch.jit.script`` before it compiles a model that holds this module."""
+        raise RuntimeError(TORCHSCRIPT)
 
     def options(self) -> dict[str, Any]:
         """What :meth:`extra_repr` shows besides the geometry."""
@@ -91,6 +103,16 @@ class Pool(torch.nn.Module):
         given = {k: getattr(self, k) for k, default in _GEOMETRY_DEFAULTS.items() if getattr(self, k) != default}
         shown = {"kernel_size": self.kernel_size, **given, **self.options()}
         return ", ".join(f"{k}={v!r}" for k, v in shown.items())
+
+
+def is_traced(pool: Pool, input: Any) -> bool:
+    """Whether torch.fx is tracing a model that holds this pooler; in one that is traced alone it looks inside."""
+    return isinstance(input, Proxy) and pool is not getattr(input.tracer, "root", None)
+
+
+def record(pool: Pool, input: Any, **more: Any) -> Any:
+    """One node that calls the module, as torch's own modules become: it stays what it is, its training mode too."""
+    return input.tracer.create_proxy("call_module", input.tracer.path_of_module(pool), (input,), more)
 
 
 def parameter_shape(

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from poolnb._arguments import check, flag, number
+from poolnb.functional._dimensions import overridable
 from poolnb.geometry import IntOrSizes, per_dim
-from poolnb.modules._base import Pool
+from poolnb.modules._base import Pool, is_traced, record
 
 
 class _Weighted(Pool):
@@ -18,21 +19,35 @@ class _Weighted(Pool):
     op = "weighted"
 
     def logits(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits of a batched input: in its shape, or (N, 1, *spatial)."""
+        """Logits of a batched input: in its shape, or (N, 1, *spatial). The mask broadcasts to the input."""
         raise NotImplementedError
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
-        call = check(self.dims, input, *self.geometry(), mask)
-        self.check_fit(input)
-        x = call.input if call.mask is None else call.input.masked_fill(~call.mask, 0)
+        if is_traced(self, input):
+            return record(self, input, mask=mask)
         # Parameters of float32 beside a half type are computed with in float32, as everywhere.
-        x = x.to(next(self.parameters()).dtype)
-        # Under autocast the network may answer in a half type: logits are kept in the dtype of sums.
-        logits = self.logits(x, call.mask).to(call.sum_dtype)
-        return self.pool(input, mask, logits=call.finish(logits))
+        x = _shown(self.dims, input, *self.geometry(), mask, next(self.parameters()).dtype)
+        self.check_fit(input)
+        return self.pool(input, mask, logits=_as_logits(self.logits(x, mask), input))
 
     def options(self) -> dict[str, Any]:
         return {"channels": self.channels}
+
+
+@overridable
+def _shown(dims: int, input: Tensor, *arguments: Any) -> Tensor:
+    """What the network sees: the checked input with a batch dimension, 0 at masked positions, in its own dtype."""
+    *geometry_and_mask, dtype = arguments
+    call = check(dims, input, *geometry_and_mask)
+    x = call.input if call.mask is None else call.input.masked_fill(~call.mask, 0)
+    return x.to(dtype)
+
+
+@overridable
+def _as_logits(answer: Tensor, input: Tensor) -> Tensor:
+    """The network's answer in the dtype of sums, which autocast may have left, and batched where the input is."""
+    logits = answer.to(torch.promote_types(input.dtype, torch.float32))
+    return logits if input.dim() == logits.dim() else logits.squeeze(0)
 
 
 class _LIPPool(_Weighted):
@@ -92,6 +107,7 @@ class _LIPPool(_Weighted):
         return {"channels": self.channels, "scale": self.scale}
 
 
+@overridable
 def _normalised(x: Tensor, mask: Tensor | None, eps: float = 1e-5) -> Tensor:
     """Mean 0 and variance 1 over the valid positions of every sample and channel; for a single position 0."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))

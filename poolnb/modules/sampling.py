@@ -9,7 +9,7 @@ from torch import Tensor
 
 from poolnb._arguments import flag, number, strip_sizes
 from poolnb.geometry import IntOrSizes, check_sizes
-from poolnb.modules._base import Pool, needed_for, parameter_shape
+from poolnb.modules._base import Pool, is_traced, needed_for, parameter_shape, record
 
 
 class _Sampled(Pool):
@@ -18,7 +18,9 @@ class _Sampled(Pool):
     A fixed noise is a matter of one call: ``pool(x, seed=7)``.
     """
 
-    def forward(self, input: Tensor, mask: Tensor | None = None, *, seed: int | Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, mask: Tensor | None = None, seed: int | Tensor | None = None) -> Tensor:
+        if is_traced(self, input):
+            return record(self, input, mask=mask, seed=seed)
         return self.pool(input, mask, training=self.training, seed=seed)
 
 

@@ -22,9 +22,14 @@ def _repeatable(x: Tensor, windows: Geometry) -> bool:
     return windows.dims < 3 or x.device.type == "cpu"
 
 
+def _fixed(windows: Geometry) -> bool:
+    """Whether the window has a size that torch's functions take: in a trace, that of the whole input may be free."""
+    return not (torch.compiler.is_compiling() and windows.single)
+
+
 def max_pool(x: Tensor, mask: Tensor | None, windows: Geometry) -> Tensor:
     """Largest valid tap; the gradient goes to the first of equal ones."""
-    if mask is None and not windows.has_empty_window and _repeatable(x, windows):
+    if mask is None and _fixed(windows) and not windows.has_empty_window and _repeatable(x, windows):
         # ceil_mode only decides the output size: asking for it where floor gives the same size changes nothing.
         w = windows
         return _MAX[w.dims](x, w.kernel, w.stride, w.padding, w.dilation, ceil_mode=w.rounded_up)
@@ -47,7 +52,7 @@ def _torch_averages(windows: Geometry) -> bool:
 
 def avg_pool(x: Tensor, mask: Tensor | None, windows: Geometry) -> Tensor:
     """Mean of the valid taps."""
-    if mask is None and _torch_averages(windows) and _repeatable(x, windows):
+    if mask is None and _fixed(windows) and _torch_averages(windows) and _repeatable(x, windows):
         w = windows
         options = {"ceil_mode": w.rounded_up, "count_include_pad": False}
         if w.dims < 3:

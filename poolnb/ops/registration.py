@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from poolnb.geometry import Geometry, empty_output, memory_format
 from poolnb.ops.checks import Form, check_call
@@ -90,12 +91,18 @@ class PoolOp:
 
     def _call(self, op: Any, *args: Any) -> Any:
         if torch.compiler.is_compiling():
+            if _in_forward_mode():  # a graph has the op alone, without this rule: its tangent would be 0
+                raise NotImplementedError(
+                    f"forward mode of {self.name} cannot be compiled: call it outside torch.compile"
+                )
             return op(*args)
         # torch.func cannot see through an op's registered gradient; the same rules as a Function serve it.
         if torch._C._are_functorch_transforms_active():
             return self._functions[op].apply(*args)
         # In eager mode they do because they cost less: see `_direct`.
-        return self._direct[op].apply(*args) if torch.is_grad_enabled() else _without_autograd(op, *args)
+        if torch.is_grad_enabled() or _in_forward_mode():
+            return self._direct[op].apply(*args)
+        return _without_autograd(op, *args)
 
     def _refuse_onnx_draw(self, tensors: Sequence[Tensor | None]) -> None:
         if self.sampled and tensors[-1] is not None:
@@ -158,31 +165,49 @@ class PoolOp:
         def kernel(*args: Any) -> Tensor:
             self.check(args)
             windows, own = self._split(args)
-            with _without_autocast(own[0]):
+            with _below_autograd(), _without_autocast(own[0]):
                 return self._forward_in_parts(windows, own)
 
         def fake(*args: Any) -> Tensor:
             self.check(args)
             windows, own = self._split(args)
-            if torch.onnx.is_in_onnx_export():  # its second attempt: a tracer that skips __call__'s branch
+            if torch.onnx.is_in_onnx_export():  # its second attempt, by a tracer that skips __call__'s branch:
                 self._refuse_onnx_draw(own[2 : self.first])
+                self.forward(windows, *own)  # say again what the first one failed of
             return empty_output(own[0], windows)
 
         def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-            ctx.save_for_backward(*inputs[: self.first])
+            _save(ctx, inputs[: self.first])
             ctx.rest = inputs[self.first :]
 
         def gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-            needs = ctx.needs_input_grad
+            needs, saved = ctx.needs_input_grad, ctx.saved_tensors  # once: checkpoints give them away
             param_grads = any(needs[2 : 2 + self.n_tensors])
-            grads = self._as_tuple(self._call(self.backward_op, param_grads, grad, *ctx.saved_tensors, *ctx.rest))
+            grads = self._as_tuple(self._call(self.backward_op, param_grads, grad, *saved, *ctx.rest))
             wanted = [g if need else None for g, need in zip(grads[1:], needs[2:], strict=False)]
-            grad_x, mask = grads[0] if needs[0] else None, ctx.saved_tensors[1]
+            grad_x, mask = grads[0] if needs[0] else None, saved[1]
             if grad_x is not None and mask is not None:  # a NaN in a window is no matter of its masked taps
                 grad_x = grad_x.masked_fill(~mask, 0)
             return (grad_x, None, *wanted, *(None,) * (len(needs) - 2 - len(wanted)))
 
-        self._register(self.op, kernel, fake, gradient, save, self.batched)
+        def tangent(ctx: Any, saved: Sequence[Any], *tangents: Any) -> Tensor:
+            """Forward mode: the gradient is linear in what arrives, and its transpose is the derivative.
+
+            So the two agree by construction, where a gradient is not that of the function (straight through) as well.
+            """
+            windows, own = self._split((*saved, *ctx.rest))
+            x, mask, n = own[0], own[1], 2 + self.n_tensors
+            given = [i for i in (0, *range(2, n)) if tangents[i] is not None]
+
+            def pulled_back(grad: Tensor) -> tuple[Tensor, ...]:
+                grad_x, *rest = self._as_tuple(self.backward(windows, any(given), grad, *own))
+                grads = (grad_x if mask is None else grad_x.masked_fill(~mask, 0), None, *rest)
+                return tuple(grads[i] for i in given)
+
+            out, push = torch.func.vjp(pulled_back, torch.zeros_like(empty_output(x, windows)))  # type: ignore[misc]
+            return push(tuple(tangents[i].to(o.dtype) for i, o in zip(given, out, strict=True)))[0]
+
+        self._register(self.op, kernel, fake, gradient, tangent, save, self.batched)
 
     # ---- its gradient, an op too -------------------------------------------------------------------------------------
 
@@ -190,7 +215,7 @@ class PoolOp:
         def kernel(param_grads: bool, grad: Tensor, *args: Any) -> Any:
             self.check(args, grad)
             windows, own = self._split(args)
-            with _without_autocast(own[0]):
+            with _below_autograd(), _without_autocast(own[0]):
                 grads = self._backward_in_parts(windows, param_grads, grad, own)
             params = [_param_grad(g, p, param_grads) for g, p in zip(grads[1:], own[2:], strict=False)]
             return (grads[0], *params) if self.n_tensors else grads[0]
@@ -205,7 +230,7 @@ class PoolOp:
         def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             first = 2 + self.first
             ctx.param_grads, ctx.rest = inputs[0], inputs[first:]
-            ctx.save_for_backward(*inputs[1:first])
+            _save(ctx, inputs[1:first])
 
         def second(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
             grad, *saved = ctx.saved_tensors
@@ -222,17 +247,42 @@ class PoolOp:
             d_grad, d_x, *d_tensors = vjp(filled)
             return (None, d_grad, d_x, None, *d_tensors, *(None,) * (len(rest) + _N_GEOMETRY))
 
-        self._register(self.backward_op, kernel, fake, second, save, ("grad", *self.batched))
+        def tangent(ctx: Any, saved: Sequence[Any], *tangents: Any) -> Any:
+            grad, *saved = saved
+            windows, own = self._split((*saved, *ctx.rest))
+            tensors = [grad, own[0], *own[2 : 2 + self.n_tensors]]
+            moved = [tangents[1], tangents[2], *tangents[4 : 4 + self.n_tensors]]
 
-    def _register(self, op: Any, kernel: Any, fake: Any, gradient: Any, save: Any, batched: Sequence[str]) -> None:
+            def first_derivative(grad: Tensor, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+                rest = own[2 + self.n_tensors :]
+                return self._as_tuple(self.backward(windows, ctx.param_grads, grad, x, own[1], *tensors, *rest))
+
+            # Copies, because an expanded tensor cannot carry a tangent.
+            filled = [torch.zeros_like(p) if t is None else t.to(p.dtype) for p, t in zip(tensors, moved, strict=True)]
+            copies = tuple(t.clone() for t in tensors), tuple(t.clone() for t in filled)
+            _, (of_x, *rest) = torch.func.jvp(first_derivative, *copies)  # type: ignore[misc]
+            params = [_param_grad(g, p, ctx.param_grads) for g, p in zip(rest, tensors[2:], strict=True)]
+            of_x = _in_layout_of(own[0], of_x)
+            return (of_x, *params) if self.n_tensors else of_x
+
+        self._register(self.backward_op, kernel, fake, second, tangent, save, ("grad", *self.batched))
+
+    def _register(
+        self, op: Any, kernel: Any, fake: Any, gradient: Any, tangent: Any, save: Any, batched: Sequence[str]
+    ) -> None:
         name = op._schema.name.removeprefix("poolnb::")
         LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
         torch.library.register_fake(op, fake, lib=LIBRARY)
         torch.library.register_autograd(op, gradient, setup_context=save, lib=LIBRARY)
         rule = _batching_rule(op, partial(self._call, op), batched)
         torch.library.register_vmap(op, rule, lib=LIBRARY)
-        self._functions[op] = _function(op, gradient, save, rule)
-        self._direct[op] = _direct(op, gradient, save)
+        self._functions[op] = _function(op, gradient, tangent, save, rule)
+        self._direct[op] = _direct(op, gradient, tangent, save)
+
+
+@torch.compiler.assume_constant_result
+def _in_forward_mode() -> bool:
+    return forward_ad._current_level >= 0
 
 
 def _flat(w: Geometry) -> tuple[tuple[int, ...], ...]:
@@ -240,17 +290,38 @@ def _flat(w: Geometry) -> tuple[tuple[int, ...], ...]:
     return w.kernel, w.stride, w.padding, w.dilation, w.output
 
 
-def _function(op: Any, gradient: Any, save: Any, rule: Any) -> type[torch.autograd.Function]:
+def _forward_mode(tangent: Any) -> Callable[..., Any]:
+    """The rule of a Function's ``jvp``, told the primals without their tangents.
+
+    torch calls it with forward mode switched off, and so would forget the tangents of outer levels.
+    """
+
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        with forward_ad._set_fwd_grad_enabled(True):
+            primals = [None if t is None else forward_ad.unpack_dual(t).primal for t in ctx.saved_tensors]
+            return tangent(ctx, primals, *tangents)
+
+    return jvp
+
+
+def _function(op: Any, gradient: Any, tangent: Any, save: Any, rule: Any) -> type[torch.autograd.Function]:
     class Transformed(torch.autograd.Function):
         forward = staticmethod(op)
         setup_context = staticmethod(save)
         backward = staticmethod(gradient)
+        jvp = staticmethod(_forward_mode(tangent))
         vmap = staticmethod(rule)
 
     return Transformed
 
 
-def _direct(op: Any, gradient: Any, save: Any) -> type[torch.autograd.Function]:
+def _save(ctx: Any, tensors: Sequence[Tensor | None]) -> None:
+    ctx.save_for_backward(*tensors)
+    if forward_ad._current_level >= 0:
+        ctx.save_for_forward(*tensors)
+
+
+def _direct(op: Any, gradient: Any, tangent: Any, save: Any) -> type[torch.autograd.Function]:
     """The op with its gradient for eager mode: torch does the same for the op itself, but takes longer about it."""
 
     def forward(ctx: Any, *args: Any) -> Any:
@@ -259,13 +330,19 @@ def _direct(op: Any, gradient: Any, save: Any) -> type[torch.autograd.Function]:
         return output
 
     # Made by its name, which `grad_fn` then shows and profilers print.
-    members = {"forward": staticmethod(forward), "backward": staticmethod(gradient)}
-    return type(op._schema.name.removeprefix("poolnb::"), (torch.autograd.Function,), members)
+    members = {"forward": forward, "backward": gradient, "jvp": _forward_mode(tangent)}
+    methods = {name: staticmethod(function) for name, function in members.items()}
+    return type(op._schema.name.removeprefix("poolnb::"), (torch.autograd.Function,), methods)
 
 
 def _without_autograd(op: Any, *args: Any) -> Any:
     with torch._C._AutoDispatchBelowAutograd():
         return op(*args)
+
+
+def _below_autograd() -> AbstractContextManager[Any]:
+    """A kernel's own views are nobody's business: autograd lets no output that it takes for one be changed in place."""
+    return torch._C._AutoDispatchBelowADInplaceOrView()
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poolnb.geometry import Geometry
+from poolnb.geometry import Geometry, smaller
 from poolnb.ops import philox
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import accumulate, tame
@@ -38,6 +38,8 @@ class _Map(NamedTuple):
 def _forward(
     windows: Geometry, x: Tensor, mask: Tensor | None, seed: philox.Seed | None, grid: Sequence[int], expectation: bool
 ) -> Tensor:
+    if any(isinstance(k, torch.SymInt) for k in windows.kernel):  # the steps of the running maximum are a graph's
+        raise ValueError("s3_pool cannot be exported to ONNX with kernel_size=None and a free size: give either size")
     maxima = _maxima(windows, x, mask, seed, grid)
     if seed is not None:
         return maxima.values
@@ -75,7 +77,7 @@ s3_pool = PoolOp("s3_pool", _forward, _backward, attributes=["SymInt[] grid_size
 def _starts(windows: Geometry) -> tuple[int, ...]:
     """How many starts of windows each dimension of the map holds."""
     sizes = zip(windows.output, windows.stride, windows.size, windows.padding, strict=True)
-    return tuple(min(o * s, n + p) for o, s, n, p in sizes)
+    return tuple(smaller(o * s, n + p) for o, s, n, p in sizes)
 
 
 def _maxima(windows: Geometry, x: Tensor, mask: Tensor | None, seed: philox.Seed | None, grid: Sequence[int]) -> _Map:
@@ -182,7 +184,8 @@ def _weigh(y: Tensor, windows: Geometry, grid: Sequence[int]) -> Tensor:
     for dim in range(windows.dims):
         weights = _weights(windows, dim, grid[dim], y)
         y = y.movedim(2 + dim, -1)
-        padded = F.pad(y, (0, len(weights) * grid[dim] - y.size(-1))).unflatten(-1, (len(weights), grid[dim]))
+        strips = weights.size(0)
+        padded = F.pad(y, (0, strips * grid[dim] - y.size(-1))).unflatten(-1, (strips, grid[dim]))
         y = (padded.unsqueeze(-2) * weights).sum(-1).flatten(-2)[..., : windows.output[dim]].movedim(-1, 2 + dim)
     return y
 
@@ -221,10 +224,19 @@ def _weights(windows: Geometry, dim: int, grid: int, like: Tensor) -> Tensor:
     The i-th of m kept among n, all subsets equally likely: start r is it with chance C(r, i) C(n-1-r, m-1-i) / C(n, m).
     """
     starts, outputs, share = _starts(windows)[dim], windows.output[dim], grid // windows.stride[dim]
-    table = []
-    for strip in range(-(-outputs // share)):
-        n, m = min(grid, starts - strip * grid), min(share, outputs - strip * share)
-        chance = [[comb(r, i) * comb(n - 1 - r, m - 1 - i) / comb(n, m) for r in range(n)] for i in range(m)]
-        rows = [row + [0.0] * (grid - n) for row in chance]
-        table.append(rows + [[0.0] * grid] * (share - m))
-    return torch.tensor(table, dtype=like.dtype, device=like.device)
+    strips = (outputs + share - 1) // share  # of no negative number: ONNX divides towards 0
+    if torch.compiler.is_compiling():  # the sizes may be free: choose the chances of each strip in the graph
+        strip = torch.arange(strips, device=like.device)
+        n, m = (starts - strip * grid).clamp(max=grid), (outputs - strip * share).clamp(max=share)
+        every = [_chances(n, m, grid, share) for n in range(1, grid + 1) for m in range(1, share + 1)]
+        return torch.tensor(every, dtype=like.dtype, device=like.device)[(n - 1) * share + m - 1]
+    sizes = ((min(grid, starts - i * grid), min(share, outputs - i * share)) for i in range(strips))
+    return torch.tensor([_chances(n, m, grid, share) for n, m in sizes], dtype=like.dtype, device=like.device)
+
+
+def _chances(n: int, m: int, grid: int, share: int) -> list[list[float]]:
+    """[output, start] of a strip with n starts and m outputs, filled up with zeros to ``share`` and ``grid``."""
+    if m > n:
+        return [[0.0] * grid] * share
+    chance = [[comb(r, i) * comb(n - 1 - r, m - 1 - i) / comb(n, m) for r in range(n)] for i in range(m)]
+    return [row + [0.0] * (grid - n) for row in chance] + [[0.0] * grid] * (share - m)
