@@ -179,18 +179,18 @@ class AnyWindows : Unit<Op, T> {
   template <bool careful, bool covered, class Taps, class M, class Active>
   POOLNB_HD void add_slopes(const Window& w, const Taps& taps, const M& memo, const Place& at, Active active, V gy,
                             V gp, T* const* to) {
-    V own[Op::parameters + 1];
-    for (int i = 0; i <= Op::parameters; ++i) own[i] = splat<V>(0);
-    const int64_t n = taps.count();
-    POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) {
+    Sum<V> sums[Op::parameters + 1];
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V second = Op::inputs > 1 ? taps.second(i) : splat<V>(0);
       V d_second = splat<V>(0);
-      const V dx = Op::template slope<careful>(w, taps.x(i), second, memo.get(i), i, q_.options, own, d_second);
+      const V dx = Op::template slope<careful>(w, taps.x(i), second, memo.get(i), i, q_.options, sums, d_second);
       add_to<covered>(to[0] + at.sum + sum_[i], select(taps.valid(i) & active, gy * dx, splat<V>(0)));
       if (Op::inputs > 1)
         add_to<covered>(to[1] + at.sum + sum_[i], select(taps.valid(i) & active, gy * d_second, splat<V>(0)));
-    }
+    }, sums[0]);
     if (!q_.want_parameters) return;
+    V own[Op::parameters + 1];
+    for (int i = 0; i < Op::parameters; ++i) own[i] = sums[i].value();
     Op::template finish<careful>(w, own);
     for (int i = 0; i < Op::parameters; ++i) {
       T* sum = parameter_sum(i, at);
