@@ -91,6 +91,7 @@ POOLNB_HD bool are_long(const Taps& taps) {
 //   slope<careful>(w, x, second, memo, i, options, own, d_second)   dy/dx of tap i; adds the tap's part of the
 //                               derivatives by parameters to `own`; sets the derivative by the second input
 //   finish<careful>(w, own)     the parts of those derivatives that are no sum over taps, once they are summed
+// A window whose result is NaN has NaN for every derivative that depends on the taps: see poolnb/ops/taps.py.
 
 // Where backward keeps one number per tap between its two looks at a window; forward keeps nothing.
 struct NoMemo {

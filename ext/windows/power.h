@@ -138,7 +138,7 @@ struct PowerMean {
   static POOLNB_HD void look_with_care(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
     using T = typename Traits<V>::Number;
     const V inf = splat<V>(kInf<T>), p = w.parameter[0];
-    V unit = splat<V>(std::numeric_limits<T>::min());
+    V unit = splat<V>(0);
     Sum<V> n;
     w.hot = splat<V>(0) != splat<V>(0);
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
@@ -148,6 +148,7 @@ struct PowerMean {
       n += one_where<V>(taps.valid(i));
     }, n);
     w.share = share_of(n.value());
+    unit = select(unit == splat<V>(0), splat<V>(1), unit);
     w.peak = unit;
     Sum<V> powers, entropy;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
@@ -190,15 +191,16 @@ struct PowerMean {
     const V a = size(x, options), part = e * (w.share * w.over_total);
     V d;
     if constexpr (careful) {
-      // An infinite result is shared by the infinite taps: r / rho with r = 1.
-      const V limit = vexp(w.scaled(splat<V>(1) - w.parameter[0], w.log_root)) * w.share * e;
-      d = select(w.hot, limit, part * (w.y / a));
+      // rho / r of sizes over the largest one: a subnormal y lacks digits. An infinite result is shared by the infinite
+      // taps: there r = 1.
+      const V ratio = select(w.hot, splat<V>(1), a / w.peak);
+      d = part * (vexp(w.log_root) / ratio);
       d = select(e == splat<V>(0), splat<V>(0), d);
     } else {
       d = part * w.y * quick_reciprocal(gem ? a : vmax(a, splat<V>(std::numeric_limits<T>::min())));
     }
     d = gem ? select(x < splat<V>(T(options.value[0])), splat<V>(0), d) : select(x < splat<V>(0), -d, d);
-    if constexpr (careful) d = select(w.hot | (w.y == w.y), d, w.y);
+    if constexpr (careful) d = select(w.y == w.y, d, w.y);
     return d;
   }
 

@@ -139,7 +139,7 @@ struct Stochastic {
     d = select(w.peak == splat<V>(0), p, d);
     if constexpr (careful) {
       d = select(w.peak == splat<V>(kInf<T>), p, d);
-      d = select(w.squares == w.squares, d, w.squares);
+      d = select(w.y == w.y, d, w.y);
     }
     return d;
   }

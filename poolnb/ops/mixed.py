@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poolnb.geometry import Geometry, scatter
+from poolnb.geometry import Geometry, is_long, scatter
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, counts, may_be_empty, open_windows, tame
+from poolnb.ops.taps import accumulate, counts, may_be_empty, one_hot, open_windows, tame
 
 
 class Extremes(NamedTuple):
@@ -29,8 +29,11 @@ def extremes(windows: Geometry, x: Tensor, mask: Tensor | None, *parameters: Ten
     if may_be_empty(mask, windows):
         assert valid is not None
         largest = largest.masked_fill(~valid.any(0), 0)
-    size = counts(valid, windows, taps.dtype)
-    return Extremes(taps, valid, largest, taps.sum(0) / size, size, not tame(x, *parameters))
+    size, careful = counts(valid, windows, taps.dtype), not tame(x, *parameters)
+    mean = taps.sum(0) / size
+    if careful:  # where the sum overflows, shares of it do not
+        mean = torch.where(mean.isinf(), (taps / size).sum(0), mean)
+    return Extremes(taps, valid, largest, mean, size, careful)
 
 
 def candidates(taps: Tensor, valid: Tensor | None) -> Tensor:
@@ -62,6 +65,10 @@ def difference(first: Tensor, second: Tensor, careful: bool) -> Tensor:
 
 def first_largest(e: Extremes) -> Tensor:
     """1 at the first largest valid tap of each window, 0 elsewhere."""
+    if is_long(e.taps.size(0)):  # one step each would take too long
+        hits = ((e.taps == e.largest) | e.taps.isnan()).detach()
+        hits = hits if e.valid is None else hits & e.valid
+        return (hits & (one_hot(e.taps, hits.to(torch.uint8).argmax(0)) > 0)).to(e.taps.dtype)
     taken, hits = torch.zeros_like(e.largest), []
     for tap in range(e.taps.size(0)):
         value = e.taps[tap].detach()

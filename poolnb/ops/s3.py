@@ -12,6 +12,7 @@ kept rows and columns only. Its gradient runs the steps backwards, without two a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import comb
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ class _Map(NamedTuple):
 def _forward(
     windows: Geometry, x: Tensor, mask: Tensor | None, seed: philox.Seed | None, grid: Sequence[int], expectation: bool
 ) -> Tensor:
+    windows, grid = _bounded(windows, grid)
     maxima = _maxima(windows, x, mask, seed, grid)
     if seed is not None:
         return maxima.values
@@ -56,6 +58,7 @@ def _backward(
     grid: Sequence[int],
     expectation: bool,
 ) -> Tensor:
+    windows, grid = _bounded(windows, grid)
     maxima, grad = _maxima(windows, x, mask, seed, grid), accumulate(grad)
     if seed is None:
         if not expectation:
@@ -70,6 +73,15 @@ s3_pool = PoolOp("s3_pool", _forward, _backward, attributes=["SymInt[] grid_size
 
 
 # ---- the map of maxima -----------------------------------------------------------------------------------------------
+
+
+def _bounded(windows: Geometry, grid: Sequence[int]) -> tuple[Geometry, tuple[int, ...]]:
+    """The same map and strips, no stride longer than the map and no strip than its outputs need: both take memory."""
+    starts = _starts(windows)
+    stride = tuple(min(s, n) if o == 1 else s for s, n, o in zip(windows.stride, starts, windows.output, strict=True))
+    outputs = zip(grid, windows.stride, stride, windows.output, strict=True)
+    strips = tuple(min(g // s, o) * short for g, s, short, o in outputs)
+    return replace(windows, stride=stride), strips
 
 
 def _starts(windows: Geometry) -> tuple[int, ...]:
