@@ -78,7 +78,8 @@ class AnyWindows : Unit<Op, T> {
     const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
     if (!p_.in.gapless && (!masked_ || (!q_.mask.data && plain_[at.number]))) {
       const T* from = x[0] + at.x;
-      const PackTaps<V, K, false> taps{read_.data(), nullptr, from, second, nullptr, noise(at), w_.taps(), p_.noise_step};
+      const PackTaps<V, K, false> taps{read_.data(), nullptr,   from,      second,
+                                       nullptr,      noise(at), w_.taps(), p_.noise_step};
       Op::template look<false>(w, taps, q_.options, memo);
       if (any(infinite_or_nan(Op::value(w)))) return false;
       then(taps, Always{});
@@ -162,11 +163,13 @@ class AnyWindows : Unit<Op, T> {
     }
   }
 
+  Memo<V, 0> kept() { return {reinterpret_cast<V*>(memo_.data())}; }
+
   template <int K, bool covered>
   void backward_windows(const T* g) {
     if constexpr (K == 0) {
       if (p_.forgets) return backward_windows<K, covered>(g, Recompute());
-      return backward_windows<K, covered>(g, Memo<V, K>{reinterpret_cast<V*>(memo_.data())});
+      return backward_windows<K, covered>(g, kept());
     } else {
       backward_windows<K, covered>(g, Memo<V, K>());
     }
@@ -186,8 +189,8 @@ class AnyWindows : Unit<Op, T> {
       const bool done = look<K>(w, x.data(), at, memo, [&](const auto& taps, auto active) {
         add_slopes<false, covered>(w, taps, memo, at, active, gy, gp, to);
       });
-      if (!done) p_.forgets ? backward_with_care(w, x.data(), at, gy, gp, to, Recompute())
-                            : backward_with_care(w, x.data(), at, gy, gp, to, Memo<V, 0>{reinterpret_cast<V*>(memo_.data())});
+      if (!done && p_.forgets) backward_with_care(w, x.data(), at, gy, gp, to, Recompute());
+      else if (!done) backward_with_care(w, x.data(), at, gy, gp, to, kept());
       if (K == 0 && p_.shares && ++packs % (kTerms / 4) == 0) carry(false);  // a pack adds to a position more than once
     });
   }

@@ -71,6 +71,15 @@ struct Lse {
     w.rise = select(flat, drop.value(), w.rise);
     w.over_total = splat<V>(1) / vmax(all, splat<V>(1));
     w.y = peak + w.rise;
+    if (!careful && are_long(taps)) {  // what y lacks: m and y - m may cancel
+      Sum<V> left;
+      each_tap(taps, [&](int64_t i) POOLNB_INLINE {
+        const V d = taps.x(i) - w.y;
+        left += select(taps.valid(i), select(flat, d, vexpm1(w.r * d)), splat<V>(0));
+      }, left);
+      const V mean = left.value() * w.over_n;
+      w.y = w.y + select(flat, mean, vlog1p(mean) / w.r);
+    }
     w.over_hot = splat<V>(0);
     // Without care, an infinity that r suppresses has to show all the same.
     if constexpr (careful) limits(w, taps, empty);

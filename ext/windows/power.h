@@ -71,13 +71,14 @@ struct PowerMean {
     using T = typename Traits<V>::Number;
     const V lowest = splat<V>(kLowest<T>), p = w.parameter[0];
     if (!gem && !any(p != splat<V>(2))) return add_squares(w, taps, memo);
-    V sum = splat<V>(0);
+    V sum = splat<V>(0), subnormal = splat<V>(0);
     Sum<V> n;
     w.peak = lowest;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V a = size(taps.x(i), options);
       const auto l = vlog2(a);
       sum = sum + a;
+      if constexpr (!gem) subnormal = vmax(subnormal, select(a < splat<V>(std::numeric_limits<T>::min()), a, splat<V>(0)));
       w.peak = vmax(w.peak, select(taps.valid(i), l.whole + l.part, lowest));
       n += one_where<V>(taps.valid(i));
     }, n);
@@ -107,6 +108,7 @@ struct PowerMean {
     w.y = w.y + (sum * splat<V>(4) + p) * splat<V>(small ? kInf<T> : 0);
     if constexpr (!gem) {
       w.y = select(nothing, splat<V>(0), w.y);
+      w.y = select(subnormal > splat<V>(0), splat<V>(std::numeric_limits<T>::quiet_NaN()), w.y);
       w.over_total = select(nothing, splat<V>(0), w.over_total);
       w.entropy = select(nothing, splat<V>(0), w.entropy);
     }
@@ -191,11 +193,11 @@ struct PowerMean {
     const V a = size(x, options), part = e * (w.share * w.over_total);
     V d;
     if constexpr (careful) {
-      // rho / r of sizes over the largest one: a subnormal y lacks digits. An infinite result is shared by the infinite
-      // taps: there r = 1.
-      const V ratio = select(w.hot, splat<V>(1), a / w.peak);
-      d = part * (vexp(w.log_root) / ratio);
-      d = select(e == splat<V>(0), splat<V>(0), d);
+      // (r / rho)^(p - 1); r = 1 for the infinite taps, which share an infinite result.
+      const V tiny = splat<V>(std::numeric_limits<T>::min()), p = w.parameter[0];
+      const V r = select(w.hot, one_where<V>(a == splat<V>(kInf<T>)), a / w.peak);
+      d = vexp(w.scaled(p - splat<V>(1), vlog(vmax(r, tiny)) - w.log_root)) * w.share;
+      d = select(infinite(p), part, select(r == splat<V>(0), splat<V>(0), d));
     } else {
       d = part * w.y * quick_reciprocal(gem ? a : vmax(a, splat<V>(std::numeric_limits<T>::min())));
     }
