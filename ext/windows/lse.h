@@ -55,7 +55,8 @@ struct Lse {
       const V x = bounded<careful>(taps.x(i));
       const V up = vexpm1(select(taps.valid(i), w.r * (x - peak), splat<V>(0)));
       growth += select(x == x, up, x);
-      total += select(taps.valid(i), up + splat<V>(1), splat<V>(0));
+      const V e = are_long(taps) ? vexp(w.r * (x - peak)) : up + splat<V>(1);  // of many small ones, up + 1 is coarse
+      total += select(taps.valid(i), e, splat<V>(0));
       drop += select(taps.valid(i), (x - peak) * w.over_n, splat<V>(0));
       show = show + x;
       memo.put(i, select(taps.valid(i), up + splat<V>(1), splat<V>(-1)));

@@ -78,7 +78,8 @@ struct PowerMean {
       const V a = size(taps.x(i), options);
       const auto l = vlog2(a);
       sum = sum + a;
-      if constexpr (!gem) subnormal = vmax(subnormal, select(a < splat<V>(std::numeric_limits<T>::min()), a, splat<V>(0)));
+      const auto tiny = a < splat<V>(std::numeric_limits<T>::min());
+      if constexpr (!gem) subnormal = vmax(subnormal, select(tiny, a, splat<V>(0)));
       w.peak = vmax(w.peak, select(taps.valid(i), l.whole + l.part, lowest));
       n += one_where<V>(taps.valid(i));
     }, n);
