@@ -381,12 +381,24 @@ POOLNB_HD double widen(float x) { return x; }
 POOLNB_HD double widen(double x) { return x; }
 template <class V>
 POOLNB_HD bool narrow_mask(bool m) { return m; }
+template <class V>
+POOLNB_HD V narrow(double x) { return V(x); }
 #if defined(POOLNB_PACKS)
 // Two packs: a vector longer than the registers would be compared number by number.
 struct Wide { PackD low, high; };
 POOLNB_HD Wide operator+(Wide a, Wide b) { return {a.low + b.low, a.high + b.high}; }
 POOLNB_HD Wide operator*(Wide a, Wide b) { return {a.low * b.low, a.high * b.high}; }
 POOLNB_HD PackD widen(PackD x) { return x; }
+template <class V>
+POOLNB_HD V narrow(PackD x) { return x; }
+template <class V>
+POOLNB_HD V narrow(Wide x) {
+  typedef float Half __attribute__((vector_size(POOLNB_BYTES / 2)));
+  const Half half[2] = {__builtin_convertvector(x.low, Half), __builtin_convertvector(x.high, Half)};
+  V v;
+  std::memcpy(&v, half, sizeof v);
+  return v;
+}
 #if POOLNB_BYTES == 64
 struct WideMask { __mmask8 low, high; };
 template <int compare>

@@ -4,6 +4,7 @@
 //   second(i) the tap of the second input, for operators that have one
 //   valid(i)  whether it counts: a mask, or `Always` where all do
 //   noise(i)  its random number; noise(0) where the window has one
+//   fixed     whether their number is known when this is compiled
 // `i` is the tap's row-major number within the window.
 #pragma once
 
@@ -13,6 +14,13 @@
 #define POOLNB_UNROLL _Pragma("unroll")
 #else
 #define POOLNB_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+// For the bodies of loops over taps.
+#if defined(__CUDACC__)
+#define POOLNB_INLINE
+#else
+#define POOLNB_INLINE __attribute__((always_inline))
 #endif
 
 namespace poolnb {
@@ -32,6 +40,48 @@ POOLNB_HD bool any(Always) { return true; }
 template <class V, class M>
 POOLNB_HD V one_where(M m) { return select(m, splat<V>(1), splat<V>(0)); }
 
+// A sum over the taps of a window. Up to kTerms terms are added as they come; a longer sum is carried to float64 after
+// every block of so many, where 2^24 terms lose no more digits than kTerms of them do.
+constexpr int64_t kTerms = 128;
+
+template <class V>
+class Sum {
+ public:
+  POOLNB_HD void operator+=(V x) { part_ = part_ + x; }
+  POOLNB_HD void carry() {
+    carried_ = carried_ + widen(part_);
+    part_ = splat<V>(0);
+    long_ = true;
+  }
+  POOLNB_HD V value() const { return long_ ? narrow<V>(carried_ + widen(part_)) : part_; }
+
+ private:
+  V part_ = splat<V>(0);
+  decltype(widen(V{})) carried_ = widen(splat<V>(0));
+  bool long_ = false;
+};
+
+// each(i) for every tap, in order. It adds to `sums`, which are carried between blocks.
+template <class Taps, class Each, class... Sums>
+POOLNB_HD void each_tap(const Taps& taps, const Each& each, Sums&... sums) {
+  const int64_t count = taps.count();
+  if constexpr (Taps::fixed) {
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) each(i);
+  } else {
+    for (int64_t begin = 0; begin < count; begin += kTerms) {
+      const int64_t end = begin + kTerms < count ? begin + kTerms : count;
+      POOLNB_UNROLL for (int64_t i = begin; i < end; ++i) each(i);
+      if (count > kTerms) (sums.carry(), ...);
+    }
+  }
+}
+// Whether they are so many that sums are carried.
+template <class Taps>
+POOLNB_HD bool are_long(const Taps& taps) {
+  if constexpr (Taps::fixed) return false;
+  else return taps.count() > kTerms;
+}
+
 // The maths of an operator is a struct with
 //   inputs, parameters, noise   how many it has; noise: 0 none, 1 a number per window, 2 a number per tap
 //   Window<V>                   what one look at the taps leaves: `parameter` is given, the rest is found
@@ -40,7 +90,8 @@ POOLNB_HD V one_where(M m) { return select(m, splat<V>(1), splat<V>(0)); }
 //   value(w)                    the output
 //   slope<careful>(w, x, second, memo, i, options, own, d_second)   dy/dx of tap i; adds the tap's part of the
 //                               derivatives by parameters to `own`; sets the derivative by the second input
-//   finish<careful>(w, own)     the parts of those derivatives that are no sum over taps
+//   finish<careful>(w, own)     the parts of those derivatives that are no sum over taps, once they are summed
+// A window whose result is NaN has NaN for every derivative that depends on the taps: see poolnb/ops/taps.py.
 
 // Where backward keeps one number per tap between its two looks at a window; forward keeps nothing.
 struct NoMemo {

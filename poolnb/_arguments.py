@@ -38,6 +38,22 @@ class Call(NamedTuple):
         """The dtype that sums are kept in: float32 for half types."""
         return torch.promote_types(self.input.dtype, torch.float32)
 
+    @property
+    def trimmed(self) -> Geometry:
+        """The windows for an operator that does not know its taps by number."""
+        return self.windows.trimmed()
+
+    @property
+    def numbered(self) -> Geometry:
+        """The windows for one that does, where they are not nearly all padding: that would take memory for nothing."""
+        w = self.windows
+        if any(w.padding) and w.taps > 2**16 and w.taps > 64 * math.prod(w.size):
+            raise ValueError(
+                f"kernel_size must give at most 64 taps per input position, got {w.kernel} for spatial size {w.size}: "
+                "nearly all of a window would be padding"
+            )
+        return w
+
     def finish(self, output: Tensor) -> Tensor:
         """The output as the caller shaped the input: without a batch dimension where there was none."""
         return output if self.batched else output.squeeze(0)

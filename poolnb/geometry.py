@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -23,6 +23,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 IntOrSizes = int | Sequence[int]
 _LARGEST = 2**31 - 1
+_LONG = 128
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Geometry:
     def reach(self) -> tuple[int, ...]:
         """Extent, from the first padded position, that the windows of one dimension touch together."""
         return tuple((o - 1) * s + e for o, s, e in zip(self.output, self.stride, self.span, strict=True))
+
+    @property
+    def long(self) -> bool:
+        """Whether a float32 sum over the taps, one after the other, would lose digits that matter."""
+        return is_long(self.taps)
 
     @property
     def inside(self) -> bool:
@@ -91,7 +97,36 @@ class Geometry:
             return False
         if any(isinstance(n, torch.SymInt) for n in self.size):
             return True
-        return any(not taps for dim in range(self.dims) for taps in self.axis_taps(dim))
+        return any(map(self._misses, range(self.dims)))
+
+    def _misses(self, dim: int) -> bool:
+        size, kernel, dilation = self.size[dim], self.kernel[dim], self.dilation[dim]
+        starts = (o * self.stride[dim] - self.padding[dim] for o in range(self.output[dim]))
+        firsts = ((start, max(0, -(start // dilation))) for start in starts)  # and the first tap that is not before 0
+        return any(tap >= kernel or start + tap * dilation >= size for start, tap in firsts)
+
+    def trimmed(self) -> Geometry:
+        """The same windows without the taps that lie in the padding everywhere, where windows are long.
+
+        The numbers of the taps change: it is for operators that give them no meaning.
+        """
+        return replace(self, **self._trim()) if any(self.padding) and self.long else self
+
+    def _trim(self) -> dict[str, tuple[int, ...]]:
+        axes = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, self.output, strict=True)
+        kernel, padding = [], []
+        for n, k, s, p, d, o in axes:
+            # The last window reaches furthest to the end, the first one to the begin.
+            first = min(max(0, -(((o - 1) * s - p) // d)), p // d, k - 1)
+            last = min((n - 1 + p) // d, k - 1)
+            kernel.append(max(last - first + 1, 1))
+            padding.append(p - first * d)
+        return {"kernel": tuple(kernel), "padding": tuple(padding)}
+
+
+def is_long(count: int) -> bool:
+    """Whether so many terms have to be added in blocks. Not for a traced size: a graph shall keep it free."""
+    return isinstance(count, int) and count > _LONG
 
 
 def surely(conditions: Iterable[bool]) -> bool:
@@ -276,13 +311,14 @@ def scatter(g: Tensor, geometry: Geometry) -> Tensor:
         return g.flatten(3).squeeze(3).movedim(0, 2).reshape(batch, channels, *geometry.size)
     extent = [p + max(s, r - p) for p, s, r in zip(geometry.padding, geometry.size, geometry.reach, strict=True)]
     shape, layout = (batch, channels, *extent), memory_format(g[0])
-    padded = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=layout).zero_()
+    dtype = torch.float64 if geometry.long and not geometry.disjoint else g.dtype  # many windows may share a tap
+    padded = torch.empty(shape, dtype=dtype, device=g.device, memory_format=layout).zero_()
     for tap, target in enumerate(tap_views(padded, geometry)):
         if geometry.disjoint:
             target.copy_(g[tap])
         else:
             target.add_(g[tap])
-    return crop(padded, geometry)
+    return crop(padded, geometry).to(g.dtype)
 
 
 def pad(x: Tensor, geometry: Geometry, fill: float | bool = 0) -> Tensor:

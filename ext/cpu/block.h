@@ -17,13 +17,17 @@ inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; 
 
 // How positions of a block (d, h, w, counted from its first padded one) are laid out.
 struct Layout {
+  static constexpr int64_t kMany = 1024;
+
   bool channels = false;
   int64_t stride[3] = {1, 1, 1};  // remainders kept apart; 1 along channels
   int64_t step[3] = {0, 0, 0};    // between neighbours of one plane
   int64_t plane = 0;              // numbers of one remainder's plane
+  bool gapless = false;           // planes follow each other at once
   int64_t size = 0;
 
-  // `extent`: positions per axis. `lanes` numbers stay free at the end of every plane.
+  // `extent`: positions per axis. `lanes` numbers stay free at the end of every plane, or, where planes are many and
+  // hold less than that, at the end of the last one: lanes without a window then read the next planes.
   static Layout along_windows(const int64_t extent[3], const int64_t stride[3], int64_t lanes) {
     Layout l;
     int64_t kept[3], planes = 1;
@@ -35,8 +39,10 @@ struct Layout {
     l.step[2] = 1;
     l.step[1] = kept[2];
     l.step[0] = kept[1] * kept[2];
-    l.plane = round_up(kept[0] * l.step[0] + lanes, lanes);
-    l.size = planes * l.plane;
+    const int64_t windows = kept[0] * l.step[0];
+    l.gapless = planes > kMany && windows < lanes;
+    l.plane = l.gapless ? windows : round_up(windows + lanes, lanes);
+    l.size = planes * l.plane + (l.gapless ? lanes : 0);
     return l;
   }
   static Layout along_channels(const int64_t extent[3], int64_t channels, int64_t lanes) {

@@ -73,8 +73,8 @@ class Held : protected Unit<Op, T> {
     Op::template look<careful>(w, taps, q_.options, memo);
     if (!careful && any(infinite_or_nan(Op::value(w)))) return false;
     const V g = load<V>(self().output(at));
-    V own[Op::parameters + 1], part[4], part_second[4];
-    for (int i = 0; i <= Op::parameters; ++i) own[i] = splat<V>(0);
+    Sum<V> own[Op::parameters + 1];
+    V part[4], part_second[4];
     POOLNB_UNROLL for (int i = 0; i < 4; ++i) {
       const V second = Op::inputs > 1 ? taps.second(i) : splat<V>(0);
       V d_second = splat<V>(0);
@@ -93,7 +93,7 @@ class Held : protected Unit<Op, T> {
     self().read_taps(at, 0, taps.value);
     if (Op::inputs > 1) self().read_taps(at, Op::inputs - 1, taps.value_second);
     taps.from_noise = Op::noise ? this->noise_block_.data() + self().out(at) : nullptr;
-    taps.noise_step = p_.out.size;
+    taps.noise_step = p_.noise_step;
     for (int i = 0; i < Op::parameters; ++i) {
       const T* from = this->parameter_[i].data();
       if (this->by_window(i)) w.parameter[i] = load<V>(from + self().out(at));
@@ -103,7 +103,9 @@ class Held : protected Unit<Op, T> {
   }
 
   template <bool careful, class At>
-  POOLNB_HD void add_to_parameters(const At& at, const Window& w, V g, V* own) {
+  POOLNB_HD void add_to_parameters(const At& at, const Window& w, V g, const Sum<V>* sums) {
+    V own[Op::parameters + 1];
+    for (int i = 0; i < Op::parameters; ++i) own[i] = sums[i].value();
     Op::template finish<careful>(w, own);
     for (int i = 0; i < Op::parameters; ++i) {
       T* sum = this->parameter_sum_[i].data();

@@ -10,6 +10,7 @@ namespace poolnb {
 template <class V, int K, bool masked>
 struct PackTaps {
   using T = typename Traits<V>::Number;
+  static constexpr bool fixed = K != 0;
   const int64_t *offset, *offset_valid;
   const T *from, *from_second, *from_valid, *from_noise;
   int64_t n, noise_step;
@@ -28,6 +29,7 @@ struct PackTaps {
 template <class V>
 struct HeldTaps {
   using T = typename Traits<V>::Number;
+  static constexpr bool fixed = true;
   V value[4], value_second[4];
   const T* from_noise;
   int64_t noise_step;

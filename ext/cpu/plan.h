@@ -28,6 +28,9 @@ struct Plan {
   int64_t images, groups;      // images of a unit: more than one where they share a parameter of every position
   Layout in, out;              // blocks of the input, of the output
   bool inside;                 // every tap of every window is inside the input
+  bool forgets;                // backward keeps no number per tap: taps are many
+  bool shares;                 // many windows add to one input position
+  int64_t noise_step;          // between the random numbers of two taps
   bool covered;                // windows of 4 taps, every input position belongs to exactly one: sums are only written
   bool pairs;                  // windows of 2 x 2 that cover contiguous rows: everything happens in registers
   bool across;                 // windows of 4 taps along channels, every tensor used where it lies: the same
@@ -36,7 +39,7 @@ struct Plan {
   Layout read, write, sum;                 // input, output (or its gradient), input's gradient, as they are used
 
   Plan(const Problem& given, int inputs, bool backward)
-      : folded(can_fold(given)), q(folded ? fold(given) : given), w(q.windows), backward(backward),
+      : folded(can_fold(given)), q(clip(folded ? fold(given) : given)), w(q.windows), backward(backward),
         channels(along_channels(q)), axis(w.size[0] > 1 ? 0 : 1) {
     chunk = channels ? std::min(round_up(q.channels, lanes), 4 * lanes) : 1;
     chunks = (q.channels + chunk - 1) / chunk;
@@ -52,6 +55,11 @@ struct Plan {
     covered = covered && fixed && w.taps() == 4;  // the one case that is compiled apart
     cut();
     lay_out();
+    noise_step = in.gapless ? in.plane : out.size;
+    forgets = w.taps() > Layout::kMany;
+    int64_t shared = 1;
+    for (int a = 0; a < 3; ++a) shared *= std::min(w.output[a], (w.span(a) - 1) / w.stride[a] + 1);
+    shares = backward && shared > kTerms;
     choose_pairs(inputs);
     direct_in = channels && inside;
     for (int i = 0; i < inputs; ++i) direct_in = direct_in && direct(q.input[i]) && same_steps(q.input[i], q.input[0]);
@@ -83,6 +91,13 @@ struct Plan {
   }
 
  private:
+  // A single window along an axis has no stride: none that needs memory.
+  static Problem clip(Problem q) {
+    Windows& w = q.windows;
+    for (int a = 0; a < 3; ++a)
+      if (w.output[a] == 1) w.stride[a] = std::min(w.stride[a], std::max(w.span(a), w.size[a] + w.padding[a]));
+    return q;
+  }
   int64_t reach(int a) const { return w.stride[a] * (w.output[a] - 1) + w.span(a); }
 
   static bool can_fold(const Problem& q) {
@@ -164,7 +179,8 @@ struct Plan {
       in = Layout::along_windows(extent, w.stride, lanes);
       out = in;
       for (int a = 0; a < 3; ++a) out.stride[a] = 1;
-      out.size = in.plane;
+      out.gapless = false;
+      out.size = in.gapless ? 2 * lanes : in.plane;
     }
   }
 };

@@ -23,11 +23,12 @@ class Unit {
           const int64_t at[3] = {d * w_.dilation[0], h * w_.dilation[1], w * w_.dilation[2]};
           read_.push_back(p_.read.at(at[0], at[1], at[2]));
           valid_.push_back(masked_ ? p_.in.at(at[0], at[1], at[2]) : 0);
-          sum_.push_back(p_.sum.at(at[0], at[1], at[2]));
+          if (p_.backward) sum_.push_back(p_.sum.at(at[0], at[1], at[2]));
         }
     for (int i = 0; i < Op::inputs; ++i) {
       x_block_[i] = Buffer<T>(p_.direct_in ? 0 : p_.in.size);
       sum_block_[i] = Buffer<T>(!p_.backward || p_.direct_sum ? 0 : p_.in.size);
+      carried_[i] = Buffer<double>(p_.shares ? p_.in.size : 0);
     }
     y_block_ = Buffer<T>(p_.direct_out ? 0 : p_.out.size);
     valid_block_ = Buffer<T>(masked_ ? p_.in.size : lanes);
@@ -38,8 +39,8 @@ class Unit {
       parameter_sum_[i] = Buffer<T>(!p_.backward ? 0 : by_window(i) ? p_.out.size : round_up(p_.chunk, lanes));
     }
     counted_ = Buffer<T>(p_.backward && p_.halo && q_.want_parameters ? p_.out.size : 0);
-    memo_ = Buffer<T>(p_.backward ? taps * lanes : 0);
-    noise_block_ = Buffer<T>(Op::noise == 2 ? taps * p_.out.size : Op::noise * p_.out.size);
+    memo_ = Buffer<T>(p_.backward && !p_.forgets ? taps * lanes : 0);
+    noise_block_ = Buffer<T>(Op::noise == 2 ? taps * p_.noise_step + lanes : Op::noise * p_.out.size);
   }
 
   // work() for every image of a unit, its blocks read.
@@ -110,7 +111,7 @@ class Unit {
     for (int64_t k = 0; k < count_; k += together) {
       const uint64_t position = (n_ * q_.channels + c_ + k) * plane + begin;
       T* to = direct ? noise_block_.data() : drawn_.data() + k * n;
-      const int64_t step = direct ? p_.out.size : count_ * n;  // between taps
+      const int64_t step = direct ? p_.noise_step : count_ * n;  // between taps
       if constexpr (Op::noise == 1) draw_windows(to, position, together * n, keys, Op::stream);
       if constexpr (Op::noise == 2) draw_taps(to, step, draws, position, together * n, keys, Op::stream);
     }
@@ -123,7 +124,7 @@ class Unit {
     for (int a = 0; a < 3; ++a) box.first[a] = 0, box.extent[a] = box.size[a] = windows_[a];
     for (int64_t i = 0; i < draws; ++i) {
       v.data = drawn_.data() + i * count_ * n;
-      read_block(noise_block_.data() + i * p_.out.size, p_.out, box, v, 0, 0, count_);
+      read_block(noise_block_.data() + i * p_.noise_step, p_.out, box, v, 0, 0, count_);
     }
   }
 
@@ -135,7 +136,7 @@ class Unit {
       T* to = noise_block_.data() + l;
       if constexpr (Op::noise == 1) draw_windows_across(to, width, first, n, plane, keys, Op::stream);
       if constexpr (Op::noise == 2)
-        draw_taps_across(to, width, p_.out.size, w_.taps(), first, n, plane, keys, Op::stream);
+        draw_taps_across(to, width, p_.noise_step, w_.taps(), first, n, plane, keys, Op::stream);
     }
   }
 
@@ -289,6 +290,7 @@ class Unit {
   const bool masked_;                        // some tap may not be valid
   std::vector<int64_t> read_, valid_, sum_;  // taps, from a window's place in the input, in `valid_block_`, in sums
   Buffer<T> x_block_[kMaxInputs], sum_block_[kMaxInputs], y_block_, valid_block_, active_, counted_, memo_;
+  Buffer<double> carried_[kMaxInputs];  // what many windows have added to a position, so far
   Buffer<T> noise_block_, drawn_;
   Buffer<T> parameter_[kMaxParameters], parameter_sum_[kMaxParameters];
   std::vector<char> plain_;

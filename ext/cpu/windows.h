@@ -15,7 +15,7 @@ class AnyWindows : Unit<Op, T> {
   using Base = Unit<Op, T>;
   using typename Base::V, typename Base::Window, typename Base::Place;
   using Base::lanes, Base::p_, Base::q_, Base::w_, Base::masked_, Base::read_, Base::valid_, Base::sum_,
-      Base::x_block_, Base::sum_block_, Base::y_block_, Base::valid_block_, Base::counted_, Base::memo_,
+      Base::x_block_, Base::sum_block_, Base::y_block_, Base::valid_block_, Base::counted_, Base::carried_, Base::memo_,
       Base::parameter_sum, Base::plain_, Base::band_, Base::own_, Base::first_, Base::windows_, Base::n_,
       Base::c_, Base::count_, Base::packs_, Base::each_image, Base::tensor, Base::place, Base::window_box,
       Base::read_parameters, Base::noise, Base::is_active, Base::out_place, Base::write_parameters;
@@ -76,9 +76,10 @@ class AnyWindows : Unit<Op, T> {
   template <int K, class M, class Then>
   POOLNB_HD bool look(Window& w, const T* const* x, const Place& at, M& memo, const Then& then) {
     const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
-    if (!masked_ || (!q_.mask.data && plain_[at.number])) {
+    if (!p_.in.gapless && (!masked_ || (!q_.mask.data && plain_[at.number]))) {
       const T* from = x[0] + at.x;
-      const PackTaps<V, K, false> taps{read_.data(), nullptr, from, second, nullptr, noise(at), w_.taps(), p_.out.size};
+      const PackTaps<V, K, false> taps{read_.data(), nullptr,   from,      second,
+                                       nullptr,      noise(at), w_.taps(), p_.noise_step};
       Op::template look<false>(w, taps, q_.options, memo);
       if (any(infinite_or_nan(Op::value(w)))) return false;
       then(taps, Always{});
@@ -96,7 +97,7 @@ class AnyWindows : Unit<Op, T> {
   PackTaps<V, K, true> masked_taps(const T* const* x, const Place& at) const {
     const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
     const T* valid = valid_block_.data() + (masked_ ? at.valid : 0);
-    return {read_.data(), valid_.data(), x[0] + at.x, second, valid, noise(at), w_.taps(), p_.out.size};
+    return {read_.data(), valid_.data(), x[0] + at.x, second, valid, noise(at), w_.taps(), p_.noise_step};
   }
 
   // ---- forward ----------------------------------------------------------------------------------------------------
@@ -137,7 +138,7 @@ class AnyWindows : Unit<Op, T> {
 
   void backward_image() {
     if (!p_.direct_sum && !p_.covered)
-      for (int i = 0; i < Op::inputs; ++i) sum_block_[i].zero();
+      for (int i = 0; i < Op::inputs; ++i) sum_block_[i].zero(), carried_[i].zero();
     if (!p_.direct_out) read_block(y_block_.data(), p_.out, window_box(0), q_.grad, n_, c_, count_);
     const T* g = p_.direct_out ? tensor(q_.grad) : y_block_.data();
     const bool covered = p_.covered;
@@ -145,14 +146,38 @@ class AnyWindows : Unit<Op, T> {
       if constexpr (taps.value == 4) covered ? backward_windows<4, true>(g) : backward_windows<4, false>(g);
       else backward_windows<taps.value, false>(g);
     });
+    if (p_.shares) carry(true);
     for (int i = 0; i < Op::inputs && !p_.direct_sum; ++i)
       if (q_.grad_input[i].data) write_sum(i);
   }
 
+  // The sums of a float32 block, to float64; at the end back again.
+  __attribute__((noinline)) void carry(bool back) {
+    for (int k = 0; k < Op::inputs; ++k) {
+      T* sum = sum_block_[k].data();
+      double* carried = carried_[k].data();
+      for (int64_t i = 0; i < p_.in.size; ++i) {
+        carried[i] += sum[i];
+        sum[i] = back ? T(carried[i]) : T(0);
+      }
+    }
+  }
+
+  Memo<V, 0> kept() { return {reinterpret_cast<V*>(memo_.data())}; }
+
   template <int K, bool covered>
-  __attribute__((noinline)) void backward_windows(const T* g) {
-    Memo<V, K> memo;
-    if constexpr (K == 0) memo.kept = reinterpret_cast<V*>(memo_.data());
+  void backward_windows(const T* g) {
+    if constexpr (K == 0) {
+      if (p_.forgets) return backward_windows<K, covered>(g, Recompute());
+      return backward_windows<K, covered>(g, kept());
+    } else {
+      backward_windows<K, covered>(g, Memo<V, K>());
+    }
+  }
+
+  template <int K, bool covered, class M>
+  __attribute__((noinline)) void backward_windows(const T* g, M memo) {
+    int64_t packs = 0;
     const auto x = inputs();
     T* to[kMaxInputs];
     for (int i = 0; i < Op::inputs; ++i) to[i] = p_.direct_sum ? tensor(q_.grad_input[i]) : sum_block_[i].data();
@@ -164,13 +189,15 @@ class AnyWindows : Unit<Op, T> {
       const bool done = look<K>(w, x.data(), at, memo, [&](const auto& taps, auto active) {
         add_slopes<false, covered>(w, taps, memo, at, active, gy, gp, to);
       });
-      if (!done) backward_with_care(w, x.data(), at, gy, gp, to);
+      if (!done && p_.forgets) backward_with_care(w, x.data(), at, gy, gp, to, Recompute());
+      else if (!done) backward_with_care(w, x.data(), at, gy, gp, to, kept());
+      if (K == 0 && p_.shares && ++packs % (kTerms / 4) == 0) carry(false);  // a pack adds to a position more than once
     });
   }
 
+  template <class M>
   __attribute__((noinline)) void backward_with_care(Window& w, const T* const* x, const Place& at, V gy, V gp,
-                                                    T* const* to) {
-    Memo<V, 0> memo{reinterpret_cast<V*>(memo_.data())};
+                                                    T* const* to, M memo) {
     look_with_care(w, x, at, memo);
     if (p_.covered) add_slopes<true, true>(w, masked_taps<0>(x, at), memo, at, is_active(at.number), gy, gp, to);
     else add_slopes<true, false>(w, masked_taps<0>(x, at), memo, at, is_active(at.number), gy, gp, to);
@@ -179,18 +206,21 @@ class AnyWindows : Unit<Op, T> {
   template <bool careful, bool covered, class Taps, class M, class Active>
   POOLNB_HD void add_slopes(const Window& w, const Taps& taps, const M& memo, const Place& at, Active active, V gy,
                             V gp, T* const* to) {
-    V own[Op::parameters + 1];
-    for (int i = 0; i <= Op::parameters; ++i) own[i] = splat<V>(0);
-    const int64_t n = taps.count();
-    POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) {
+    Sum<V> sums[Op::parameters + 1];
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V second = Op::inputs > 1 ? taps.second(i) : splat<V>(0);
       V d_second = splat<V>(0);
-      const V dx = Op::template slope<careful>(w, taps.x(i), second, memo.get(i), i, q_.options, own, d_second);
+      V kept;
+      if constexpr (M::keeps) kept = memo.get(i);
+      else kept = Op::template remember<careful>(w, taps, i, q_.options);
+      const V dx = Op::template slope<careful>(w, taps.x(i), second, kept, i, q_.options, sums, d_second);
       add_to<covered>(to[0] + at.sum + sum_[i], select(taps.valid(i) & active, gy * dx, splat<V>(0)));
       if (Op::inputs > 1)
         add_to<covered>(to[1] + at.sum + sum_[i], select(taps.valid(i) & active, gy * d_second, splat<V>(0)));
-    }
+    }, sums[0]);  // no operator has two parameters that are sums
     if (!q_.want_parameters) return;
+    V own[Op::parameters + 1];
+    for (int i = 0; i < Op::parameters; ++i) own[i] = sums[i].value();
     Op::template finish<careful>(w, own);
     for (int i = 0; i < Op::parameters; ++i) {
       T* sum = parameter_sum(i, at);

@@ -41,6 +41,7 @@ struct Site {
 // Read as they are needed. S is the stored type, T the type of sums.
 template <class Op, class S, class T>
 struct GlobalTaps {
+  static constexpr bool fixed = false;
   const Problem& q;
   Site at;
   uint64_t position;
@@ -135,7 +136,7 @@ POOLNB_BODY void forward_body(const Problem& q, bool last, int64_t thread) {
 }
 
 template <class Op, class Left, class Taps, class T>
-POOLNB_BODY T one_slope(const Left& l, const Taps& taps, int64_t i, const Options& options, T* own, T& second) {
+POOLNB_BODY T one_slope(const Left& l, const Taps& taps, int64_t i, const Options& options, Sum<T>* own, T& second) {
   const T x = taps.x(i), other = Op::inputs > 1 ? taps.second(i) : T(0);
   if (l.careful) {
     const T kept = Op::template remember<true>(l.window, taps, i, options);
@@ -160,7 +161,9 @@ POOLNB_BODY T gradient_of(const Problem& q, const Site& s) {
 }
 
 template <class Op, class T>
-POOLNB_BODY void write_parameters(const Problem& q, const Site& s, const Left<Op, T>& l, T g, T* own) {
+POOLNB_BODY void write_parameters(const Problem& q, const Site& s, const Left<Op, T>& l, T g, const Sum<T>* sums) {
+  T own[Op::parameters + 1];
+  for (int i = 0; i < Op::parameters; ++i) own[i] = sums[i].value();
   if (l.careful) Op::template finish<true>(l.window, own);
   else Op::template finish<false>(l.window, own);
   for (int i = 0; i < Op::parameters; ++i) {
@@ -186,18 +189,18 @@ POOLNB_BODY void disjoint_body(const Problem& q, bool last, int64_t thread) {
   const Site s = window_site(q, last, thread);
   const auto taps = taps_of<Op, S, T>(q, s);
   const auto l = look_back<Op, S, T>(q, s, taps);
-  T own[Op::parameters + 1] = {};
+  Sum<T> own[Op::parameters + 1];
   const T g = gradient_of<S, T>(q, s);
-  for (int64_t i = 0; i < taps.count(); ++i) {
+  each_tap(taps, [&](int64_t i) POOLNB_INLINE {
     int64_t in[3];
     T part[2] = {};
     part[0] = one_slope<Op>(l, taps, i, q.options, own, part[1]);
-    if (!taps.where(i, in)) continue;
+    if (!taps.where(i, in)) return;
     for (int k = 0; k < Op::inputs; ++k) {
       const View& v = q.grad_input[k];
       if (v.data) put_number(static_cast<S*>(v.data) + v.offset(s.n, s.c, in[0], in[1], in[2]), g * part[k]);
     }
-  }
+  }, own[0]);
   if (q.want_parameters) write_parameters<Op, T>(q, s, l, g, own);
 }
 
@@ -209,15 +212,16 @@ POOLNB_BODY void window_body(const Problem& q, bool last, Left<Op, T>* left, int
   const auto l = look_back<Op, S, T>(q, s, taps);
   left[thread] = l;
   if (!q.want_parameters || Op::parameters == 0) return;
-  T own[Op::parameters + 1] = {}, unused = 0;
-  for (int64_t i = 0; i < taps.count(); ++i) one_slope<Op>(l, taps, i, q.options, own, unused);
+  Sum<T> own[Op::parameters + 1];
+  T unused = 0;
+  each_tap(taps, [&](int64_t i) POOLNB_INLINE { one_slope<Op>(l, taps, i, q.options, own, unused); }, own[0]);
   write_parameters<Op, T>(q, s, l, gradient_of<S, T>(q, s), own);
 }
 
 // What the window gives to its tap at input position `at`: nothing where the dilation passes it by.
 template <class Op, class S, class T>
 POOLNB_BODY void add_window(const Problem& q, bool last, const Left<Op, T>* left, const Site& s, const int64_t at[3],
-                            T* sum) {
+                            Sum<T>* sum) {
   const Windows& w = q.windows;
   int64_t tap = 0;
   for (int a = 0; a < 3; ++a) {
@@ -231,7 +235,8 @@ POOLNB_BODY void add_window(const Problem& q, bool last, const Left<Op, T>* left
   const int64_t place = (s.o[0] * w.output[1] + s.o[1]) * w.output[2] + s.o[2];
   const int64_t number = last ? (s.n * plane + place) * q.channels + s.c : (s.n * q.channels + s.c) * plane + place;
   const T g = gradient_of<S, T>(q, s);
-  T own[Op::parameters + 1] = {}, second = 0;
+  Sum<T> own[Op::parameters + 1];
+  T second = 0;
   sum[0] += g * one_slope<Op>(left[number], taps, tap, q.options, own, second);
   if constexpr (Op::inputs > 1) sum[1] += g * second;
 }
@@ -251,14 +256,19 @@ POOLNB_BODY void gather_body(const Problem& q, bool last, const Left<Op, T>* lef
     begin[a] = first > 0 ? (first + w.stride[a] - 1) / w.stride[a] : 0;
     end[a] = padded / w.stride[a] + 1 < w.output[a] ? padded / w.stride[a] + 1 : w.output[a];
   }
-  T sum[Op::inputs] = {};
+  Sum<T> sum[Op::inputs];
+  int64_t added = 0;
   Site s{n, c, {0, 0, 0}};
   for (s.o[0] = begin[0]; s.o[0] < end[0]; ++s.o[0])
     for (s.o[1] = begin[1]; s.o[1] < end[1]; ++s.o[1])
-      for (s.o[2] = begin[2]; s.o[2] < end[2]; ++s.o[2]) add_window<Op, S, T>(q, last, left, s, at, sum);
+      for (s.o[2] = begin[2]; s.o[2] < end[2]; ++s.o[2]) {
+        add_window<Op, S, T>(q, last, left, s, at, sum);
+        if (++added % kTerms == 0)
+          for (auto& each : sum) each.carry();
+      }
   for (int i = 0; i < Op::inputs; ++i) {
     const View& v = q.grad_input[i];
-    if (v.data) put_number(static_cast<S*>(v.data) + v.offset(n, c, at[0], at[1], at[2]), sum[i]);
+    if (v.data) put_number(static_cast<S*>(v.data) + v.offset(n, c, at[0], at[1], at[2]), sum[i].value());
   }
 }
 

@@ -32,13 +32,15 @@ struct Lse {
     const int64_t count = taps.count();
     const V raw = w.parameter[0];
     const V sign = select(raw < splat<V>(0), splat<V>(-1), splat<V>(1)), half = splat<V>(T(0.5));
-    V peak = splat<V>(-kInf<T>), low = splat<V>(kInf<T>), n = splat<V>(0);
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+    V peak = splat<V>(-kInf<T>), low = splat<V>(kInf<T>);
+    Sum<V> number;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V facing = select(taps.valid(i), bounded<careful>(taps.x(i)) * sign, splat<V>(-kInf<T>));
       peak = vmax(peak, facing);
       low = vmin(low, select(taps.valid(i), facing, splat<V>(kInf<T>)));
-      n = n + one_where<V>(taps.valid(i));
-    }
+      number += one_where<V>(taps.valid(i));
+    }, number);
+    const V n = number.value();
     // Where |r| times the range of the taps is below rounding, y is their mean, and 1 / r may not exist.
     w.r = raw + splat<V>(0);  // no -0
     const auto flat = vabs(raw) * (peak * half - low * half) < splat<V>(std::numeric_limits<T>::epsilon() / 16);
@@ -47,23 +49,42 @@ struct Lse {
     peak = peak * sign;
     w.n = n;
     w.over_n = splat<V>(1) / (careful ? select(empty, splat<V>(1), n) : n);
-    V growth = splat<V>(0), drop = splat<V>(0), sum = splat<V>(0);
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+    V show = splat<V>(0);
+    Sum<V> growth, total, drop;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = bounded<careful>(taps.x(i));
       const V up = vexpm1(select(taps.valid(i), w.r * (x - peak), splat<V>(0)));
-      growth = growth + select(x == x, up, x);
-      drop = drop + select(taps.valid(i), (x - peak) * w.over_n, splat<V>(0));
-      sum = sum + x;
+      growth += select(x == x, up, x);
+      const V e = are_long(taps) ? vexp(w.r * (x - peak)) : up + splat<V>(1);  // of many small ones, up + 1 is coarse
+      total += select(taps.valid(i), e, splat<V>(0));
+      drop += select(taps.valid(i), (x - peak) * w.over_n, splat<V>(0));
+      show = show + x;
       memo.put(i, select(taps.valid(i), up + splat<V>(1), splat<V>(-1)));
-    }
+    }, growth, total, drop);
     w.peak = peak;
-    w.rise = select(flat, drop, vlog1p(growth * w.over_n) / w.r);
-    w.over_total = splat<V>(1) / vmax(n + growth, splat<V>(1));
+    w.rise = vlog1p(growth.value() * w.over_n) / w.r;
+    V all = n + growth.value();
+    if (are_long(taps)) {  // most of n and growth may cancel
+      const V mean = total.value() * w.over_n;
+      w.rise = select(mean < half, vlog(vmax(mean, splat<V>(std::numeric_limits<T>::min()))) / w.r, w.rise);
+      all = total.value();
+    }
+    w.rise = select(flat, drop.value(), w.rise);
+    w.over_total = splat<V>(1) / vmax(all, splat<V>(1));
     w.y = peak + w.rise;
+    if (!careful && are_long(taps)) {  // what y lacks: m and y - m may cancel
+      Sum<V> left;
+      each_tap(taps, [&](int64_t i) POOLNB_INLINE {
+        const V d = taps.x(i) - w.y;
+        left += select(taps.valid(i), select(flat, d, vexpm1(w.r * d)), splat<V>(0));
+      }, left);
+      const V mean = left.value() * w.over_n;
+      w.y = w.y + select(flat, mean, vlog1p(mean) / w.r);
+    }
     w.over_hot = splat<V>(0);
     // Without care, an infinity that r suppresses has to show all the same.
     if constexpr (careful) limits(w, taps, empty);
-    else w.y = w.y + sum * splat<V>(0);
+    else w.y = w.y + show * splat<V>(0);
   }
 
   // +inf where a tap is; -inf where all taps are, or one is and r does not suppress it.
@@ -112,7 +133,7 @@ struct Lse {
   static constexpr double factorial(int n) { return n < 2 ? 1 : n * factorial(n - 1); }
 
   template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V kept, int64_t, const Options&, V* own, V&) {
+  static POOLNB_HD V slope(const Window<V>& w, V x, V, V kept, int64_t, const Options&, Sum<V>* own, V&) {
     using T = typename Traits<V>::Number;
     const V tap = bounded<careful>(x);
     V d = vmax(kept, splat<V>(0)) * w.over_total;
@@ -128,7 +149,7 @@ struct Lse {
       d = select(infinite(w.y), limit, d);
       curve = select(infinite(w.y), splat<V>(0), curve);
     }
-    own[0] = own[0] + select(kept < splat<V>(0), splat<V>(0), curve);
+    own[0] += select(kept < splat<V>(0), splat<V>(0), curve);
     return d;
   }
 

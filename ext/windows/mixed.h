@@ -26,29 +26,33 @@ struct Mixed {
   template <bool careful, class V, class Taps, class Memo>
   static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options&, Memo& memo) {
     using T = typename Traits<V>::Number;
-    V largest = splat<V>(-kInf<T>), number = splat<V>(-1), sum = splat<V>(0), n = splat<V>(0);
-    const int64_t count = taps.count();
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+    V largest = splat<V>(-kInf<T>), number = splat<V>(-1);
+    Sum<V> sum, valid;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i);
       auto hit = x > largest;
       if constexpr (careful) hit = (hit | (x != x) | (number < splat<V>(0))) & (largest == largest);
       hit = hit & taps.valid(i);
       largest = select(hit, x, largest);
       number = select(hit, splat<V>(T(i)), number);
-      sum = sum + x;
-      n = n + one_where<V>(taps.valid(i));
+      sum += x;
+      valid += one_where<V>(taps.valid(i));
       memo.put(i, x);
-    }
+    }, sum, valid);
     w.number = number;
+    const V n = valid.value();
     if constexpr (careful) {
       w.over_n = splat<V>(1) / select(n == splat<V>(0), splat<V>(1), n);
       w.largest = select(number < splat<V>(0), splat<V>(0), largest);
-      w.mean = sum * w.over_n;
+      // Where the sum overflows, shares of it do not.
+      Sum<V> mean;
+      each_tap(taps, [&](int64_t i) POOLNB_INLINE { mean += taps.x(i) * w.over_n; }, mean);
+      w.mean = select(infinite(sum.value()), mean.value(), sum.value() * w.over_n);
       w.y = share(w.parameter[0], w.largest) + share(splat<V>(1) - w.parameter[0], w.mean);
     } else {
       w.over_n = splat<V>(1) / n;
       w.largest = largest;
-      w.mean = sum * w.over_n;
+      w.mean = sum.value() * w.over_n;
       w.y = w.parameter[0] * largest + (splat<V>(1) - w.parameter[0]) * w.mean;
     }
   }
@@ -62,7 +66,7 @@ struct Mixed {
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V, V, V, int64_t i, const Options&, V*, V&) {
+  static POOLNB_HD V slope(const Window<V>& w, V, V, V, int64_t i, const Options&, Sum<V>*, V&) {
     using T = typename Traits<V>::Number;
     const V alpha = w.parameter[0], rest = (splat<V>(1) - alpha) * w.over_n;
     return rest + select(w.number == splat<V>(T(i)), alpha, splat<V>(0));

@@ -71,25 +71,28 @@ struct PowerMean {
     using T = typename Traits<V>::Number;
     const V lowest = splat<V>(kLowest<T>), p = w.parameter[0];
     if (!gem && !any(p != splat<V>(2))) return add_squares(w, taps, memo);
-    const int64_t count = taps.count();
-    V n = splat<V>(0), sum = splat<V>(0);
+    V sum = splat<V>(0), subnormal = splat<V>(0);
+    Sum<V> n;
     w.peak = lowest;
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V a = size(taps.x(i), options);
       const auto l = vlog2(a);
       sum = sum + a;
+      const auto tiny = a < splat<V>(std::numeric_limits<T>::min());
+      if constexpr (!gem) subnormal = vmax(subnormal, select(tiny, a, splat<V>(0)));
       w.peak = vmax(w.peak, select(taps.valid(i), l.whole + l.part, lowest));
-      n = n + one_where<V>(taps.valid(i));
-    }
-    w.share = share_of(n);
-    V total = splat<V>(0), entropy = splat<V>(0);
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+      n += one_where<V>(taps.valid(i));
+    }, n);
+    w.share = share_of(n.value());
+    Sum<V> powers, entropy;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       V exponent;
       const V e = w.power(size(taps.x(i), options), taps.valid(i), exponent);
       memo.put(i, e);
-      total = total + e;
-      if constexpr (Memo::backward) entropy = entropy + e * exponent;
-    }
+      powers += e;
+      if constexpr (Memo::backward) entropy += e * exponent;
+    }, powers, entropy);
+    V total = powers.value();
     // Sizes are 0 all.
     const auto nothing = (total == splat<V>(0)) & (sum == splat<V>(0));
     total = total * w.share;
@@ -97,7 +100,7 @@ struct PowerMean {
     const V log_total = l.whole + l.part;
     w.over_p = quick_reciprocal(p);
     w.over_total = quick_reciprocal(total);
-    w.entropy = (entropy * w.share * w.over_total - log_total) * w.over_p * splat<V>(T(0.69314718055994531));
+    w.entropy = (entropy.value() * w.share * w.over_total - log_total) * w.over_p * splat<V>(T(0.69314718055994531));
     const V root = log_total * w.over_p;
     w.y = vexp2(w.peak, root);
     w.y = select(vabs(w.peak + root) < splat<V>(-1 - kLowest<T>), w.y, splat<V>(std::numeric_limits<T>::quiet_NaN()));
@@ -106,6 +109,7 @@ struct PowerMean {
     w.y = w.y + (sum * splat<V>(4) + p) * splat<V>(small ? kInf<T> : 0);
     if constexpr (!gem) {
       w.y = select(nothing, splat<V>(0), w.y);
+      w.y = select(subnormal > splat<V>(0), splat<V>(std::numeric_limits<T>::quiet_NaN()), w.y);
       w.over_total = select(nothing, splat<V>(0), w.over_total);
       w.entropy = select(nothing, splat<V>(0), w.entropy);
     }
@@ -116,13 +120,15 @@ struct PowerMean {
     using T = typename Traits<V>::Number;
     constexpr T step = std::numeric_limits<T>::epsilon(), least = std::numeric_limits<T>::min() / (step * step);
     w.squares = true;
-    V sum = splat<V>(0), total = splat<V>(0);
-    POOLNB_UNROLL for (int64_t i = 0; i < taps.count(); ++i) {
+    V sum = splat<V>(0);
+    Sum<V> squares;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i);
       memo.put(i, splat<V>(0));
       sum = sum + vabs(x);
-      total = total + x * x;
-    }
+      squares += x * x;
+    }, squares);
+    const V total = squares.value();
     const auto nothing = sum == splat<V>(0);
     const V over = quick_rsqrt(select(nothing, splat<V>(1), total));
     w.over_total = select(nothing, splat<V>(0), over);
@@ -135,32 +141,33 @@ struct PowerMean {
   static POOLNB_HD void look_with_care(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
     using T = typename Traits<V>::Number;
     const V inf = splat<V>(kInf<T>), p = w.parameter[0];
-    const int64_t count = taps.count();
-    V unit = splat<V>(std::numeric_limits<T>::min()), n = splat<V>(0);
+    V unit = splat<V>(0);
+    Sum<V> n;
     w.hot = splat<V>(0) != splat<V>(0);
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V a = size(taps.x(i), options);
       w.hot = w.hot | ((a == inf) & taps.valid(i));
       unit = select(((a > unit) | (a != a)) & (a != inf) & taps.valid(i), a, unit);
-      n = n + one_where<V>(taps.valid(i));
-    }
-    w.share = share_of(n);
+      n += one_where<V>(taps.valid(i));
+    }, n);
+    w.share = share_of(n.value());
+    unit = select(unit == splat<V>(0), splat<V>(1), unit);
     w.peak = unit;
-    V total = splat<V>(0), entropy = splat<V>(0);
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+    Sum<V> powers, entropy;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       V l;
       const V e = w.careful_power(size(taps.x(i), options), taps.valid(i), l);
       memo.put(i, e);
-      total = total + e;
-      entropy = entropy + e * l;
-    }
-    total = total * w.share;
+      powers += e;
+      entropy += e * l;
+    }, powers, entropy);
+    V total = powers.value() * w.share;
     const auto nothing = total == splat<V>(0);
     total = select(nothing, splat<V>(1), total);
     w.over_p = splat<V>(1) / p;
     w.log_root = vlog(total) / p;
     w.over_total = splat<V>(1) / total;
-    w.entropy = entropy * w.share * w.over_total - w.log_root;
+    w.entropy = entropy.value() * w.share * w.over_total - w.log_root;
     w.y = select(nothing, splat<V>(0), unit * vexp(w.log_root));
     w.y = select(w.hot & (w.y == w.y), inf, w.y);
   }
@@ -176,26 +183,27 @@ struct PowerMean {
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options& options, V* own, V&) {
+  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* own, V&) {
     using T = typename Traits<V>::Number;
     if (!gem && !careful && w.squares) {
       const V d = x * w.over_total;
       const auto l = vlog2(vmax(vabs(d), splat<V>(std::numeric_limits<T>::min())));
-      own[0] = own[0] + d * d * (l.whole + l.part);
+      own[0] += d * d * (l.whole + l.part);
       return d;
     }
     const V a = size(x, options), part = e * (w.share * w.over_total);
     V d;
     if constexpr (careful) {
-      // An infinite result is shared by the infinite taps: r / rho with r = 1.
-      const V limit = vexp(w.scaled(splat<V>(1) - w.parameter[0], w.log_root)) * w.share * e;
-      d = select(w.hot, limit, part * (w.y / a));
-      d = select(e == splat<V>(0), splat<V>(0), d);
+      // (r / rho)^(p - 1); r = 1 for the infinite taps, which share an infinite result.
+      const V tiny = splat<V>(std::numeric_limits<T>::min()), p = w.parameter[0];
+      const V r = select(w.hot, one_where<V>(a == splat<V>(kInf<T>)), a / w.peak);
+      d = vexp(w.scaled(p - splat<V>(1), vlog(vmax(r, tiny)) - w.log_root)) * w.share;
+      d = select(infinite(p), part, select(r == splat<V>(0), splat<V>(0), d));
     } else {
       d = part * w.y * quick_reciprocal(gem ? a : vmax(a, splat<V>(std::numeric_limits<T>::min())));
     }
     d = gem ? select(x < splat<V>(T(options.value[0])), splat<V>(0), d) : select(x < splat<V>(0), -d, d);
-    if constexpr (careful) d = select(w.hot | (w.y == w.y), d, w.y);
+    if constexpr (careful) d = select(w.y == w.y, d, w.y);
     return d;
   }
 

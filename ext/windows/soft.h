@@ -56,22 +56,23 @@ struct Soft {
       peak = vmax(peak, l);
     }
     w.peak = careful ? select(peak == splat<V>(-kInf<T>), splat<V>(0), peak) : peak;
-    V total = splat<V>(0), sum = splat<V>(0);
+    Sum<V> all, sum;
     auto frozen = splat<V>(0) != splat<V>(0);
-    POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) {
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), e = w.template weight<careful>(x, taps.valid(i));
       if constexpr (careful) frozen = frozen | ((x == splat<V>(-kInf<T>)) & taps.valid(i));
       memo.put(i, e);
-      total = total + e;
-      sum = sum + e * x;
-    }
+      all += e;
+      sum += e * x;
+    }, all, sum);
+    const V total = all.value();
     if constexpr (careful) {
       w.over_total = splat<V>(1) / select(total == splat<V>(0), splat<V>(1), total);
       w.y = weighted_with_care(w, taps, options);
       w.y = select((total == splat<V>(0)) & frozen, splat<V>(-kInf<T>), w.y);
     } else {
       w.over_total = quick_reciprocal(total);
-      w.y = sum * w.over_total;
+      w.y = sum.value() * w.over_total;
     }
   }
 
@@ -83,27 +84,28 @@ struct Soft {
   // With weights of sum 1: a sum of e x could overflow where the mean does not.
   template <class V, class Taps>
   static POOLNB_HD V weighted_with_care(const Window<V>& w, const Taps& taps, const Options& options) {
-    V mean = splat<V>(0);
-    for (int64_t i = 0; i < taps.count(); ++i) {
+    Sum<V> mean;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.over_total;
-      mean = mean + weight * select(x == splat<V>(-kInf<typename Traits<V>::Number>), splat<V>(0), x);
-    }
-    return mean;
+      mean += weight * select(x == splat<V>(-kInf<typename Traits<V>::Number>), splat<V>(0), x);
+    }, mean);
+    return mean.value();
   }
 
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options& options, V* own, V&) {
+  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* own, V&) {
     const V weight = e * w.over_total;
     V centred = x - w.y;
     if constexpr (careful) {
       centred = select(weight == splat<V>(0), splat<V>(0), select(infinite(w.y), splat<V>(0), centred));
     }
     const V weighted = weight * centred;
-    own[0] = own[0] + weighted * centred;
-    return options.value[0] != 0 ? weight : weight + w.parameter[0] * weighted;
+    own[0] += weighted * centred;
+    const V d = options.value[0] != 0 ? weight : weight + w.parameter[0] * weighted;
+    return careful ? select(w.y == w.y, d, w.y) : d;
   }
 
   template <bool careful, class V>

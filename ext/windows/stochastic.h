@@ -57,29 +57,30 @@ struct Stochastic {
       w.y = careful ? select(w.number == splat<V>(T(count)), least, w.y) : w.y + sum * splat<V>(0);
       return;
     }
-    V total = splat<V>(0), moment = splat<V>(0), squares = splat<V>(0);
+    Sum<V> all, moment, squares;
     auto frozen = splat<V>(0) != splat<V>(0);
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), s = w.template share<careful>(x, taps.valid(i));
       if constexpr (careful) frozen = frozen | ((x == splat<V>(-kInf<T>)) & taps.valid(i));
       memo.put(i, s);
-      total = total + s;
-      moment = moment + s * x;
-      squares = squares + s * s;
-    }
+      all += s;
+      moment += s * x;
+      squares += s * s;
+    }, all, moment, squares);
+    const V total = all.value();
     const auto nothing = total == splat<V>(0);
     w.over_total = splat<V>(1) / (careful ? select(nothing, splat<V>(1), total) : total);
-    w.squares = squares * w.over_total * w.over_total;
+    w.squares = squares.value() * w.over_total * w.over_total;
     if constexpr (careful) {
       // With weights of sum 1: a sum of s x could overflow where the mean does not.
-      w.y = splat<V>(0);
-      for (int64_t i = 0; i < count; ++i) {
+      Sum<V> mean;
+      each_tap(taps, [&](int64_t i) POOLNB_INLINE {
         const V x = taps.x(i), weight = w.template share<true>(x, taps.valid(i)) * w.over_total;
-        w.y = w.y + weight * select(x == splat<V>(-kInf<T>), splat<V>(0), x);
-      }
-      w.y = select(nothing & frozen, splat<V>(-kInf<T>), w.y);
+        mean += weight * select(x == splat<V>(-kInf<T>), splat<V>(0), x);
+      }, mean);
+      w.y = select(nothing & frozen, splat<V>(-kInf<T>), mean.value());
     } else {
-      w.y = moment * w.over_total + sum * splat<V>(0);
+      w.y = moment.value() * w.over_total + sum * splat<V>(0);
     }
   }
 
@@ -130,7 +131,7 @@ struct Stochastic {
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V s, int64_t i, const Options& options, V*, V&) {
+  static POOLNB_HD V slope(const Window<V>& w, V x, V, V s, int64_t i, const Options& options, Sum<V>*, V&) {
     using T = typename Traits<V>::Number;
     if (options.draws) return one_where<V>(w.number == splat<V>(T(i)));
     const V p = s * w.over_total;
@@ -138,7 +139,7 @@ struct Stochastic {
     d = select(w.peak == splat<V>(0), p, d);
     if constexpr (careful) {
       d = select(w.peak == splat<V>(kInf<T>), p, d);
-      d = select(w.squares == w.squares, d, w.squares);
+      d = select(w.y == w.y, d, w.y);
     }
     return d;
   }

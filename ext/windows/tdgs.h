@@ -80,18 +80,20 @@ struct Tdgs {
     const int64_t count = taps.count();
     const V t = vmax(w.parameter[0], splat<V>(0)) + splat<V>(T(options.value[3]));
     w.over_t = quick_reciprocal(t);
-    V size = splat<V>(0), square = splat<V>(0);
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+    V size = splat<V>(0);
+    Sum<V> squares;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i);
       size = size + vabs(x);
-      square = square + x * x;
-    }
+      squares += x * x;
+    }, squares);
     // What is not finite has to show, and what a square lost.
     V show = (size + t) * splat<V>(0);
     w.over_norm = w.norm = splat<V>(1);
     if (options.value[2] != 0) {
       constexpr T step = std::numeric_limits<T>::epsilon(), small = std::numeric_limits<T>::min() / (step * step);
       const auto nothing = size == splat<V>(0);
+      V square = squares.value();
       show = select((square < splat<V>(small)) & !nothing, splat<V>(kInf<T>), show);
       square = select(nothing, splat<V>(1), square);
       w.over_norm = quick_rsqrt(square);
@@ -103,21 +105,23 @@ struct Tdgs {
       const V s = w.score(taps.x(i), factor<V>(taps, i, options), options);
       w.peak = vmax(w.peak, select(taps.valid(i), s, splat<V>(-kInf<T>)));
     }
-    V largest = splat<V>(0), chosen = splat<V>(0), total = splat<V>(0), mean = splat<V>(0);
+    V largest = splat<V>(0), chosen = splat<V>(0);
+    Sum<V> total, mean;
     w.number = splat<V>(T(count));
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), e = w.weight(x, factor<V>(taps, i, options), taps.valid(i), options);
       const auto larger = e > largest;
       largest = select(larger, e, largest);
       w.number = select(larger, splat<V>(T(i)), w.number);
       chosen = select(larger, x, chosen);
       memo.put(i, e);
-      total = total + e;
-      mean = mean + e * x;
-    }
-    w.over_total = quick_reciprocal(total);
-    w.y = (is_hard(options) ? chosen : mean * w.over_total) + (show + w.over_total * splat<V>(0));
-    w.mean = mean * w.over_total * w.over_norm;
+      total += e;
+      mean += e * x;
+    }, total, mean);
+    w.over_total = quick_reciprocal(total.value());
+    const V soft = mean.value() * w.over_total;
+    w.y = (is_hard(options) ? chosen : soft) + (show + w.over_total * splat<V>(0));
+    w.mean = soft * w.over_norm;
     if constexpr (Memo::backward) find_spread<false>(w, taps, options, memo);
   }
 
@@ -145,11 +149,12 @@ struct Tdgs {
       const V tiny = splat<V>(std::numeric_limits<T>::min());
       size = select(size == splat<V>(0), splat<V>(1), select(size < tiny, tiny, size));
       w.over_size = splat<V>(1) / size;
-      V square = splat<V>(0);
-      POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+      Sum<V> squares;
+      each_tap(taps, [&](int64_t i) POOLNB_INLINE {
         const V x = taps.x(i), scaled = select(infinite(x), splat<V>(0), x) * w.over_size;
-        square = square + scaled * scaled;
-      }
+        squares += scaled * scaled;
+      }, squares);
+      const V square = squares.value();
       const V norm = vsqrt(select(square == splat<V>(0), splat<V>(1), square));
       w.over_norm = splat<V>(1) / norm;
       w.norm = size * norm;
@@ -167,39 +172,39 @@ struct Tdgs {
     chosen = select(number == splat<V>(T(count)), least, chosen);
     w.number = number;
     w.peak = select(peak == cold_score, splat<V>(0), peak);
-    V total = splat<V>(0), mean = splat<V>(0);
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+    Sum<V> all, mean;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), e = remember<true>(w, taps, i, options);
       memo.put(i, e);
-      total = total + e;
-      mean = mean + e * w.template z<true>(x);
-    }
+      all += e;
+      mean += e * w.template z<true>(x);
+    }, all, mean);
+    const V total = all.value();
     const auto nothing = total == splat<V>(0);
     w.over_total = splat<V>(1) / select(nothing, splat<V>(1), total);
-    w.mean = mean * w.over_total;
+    w.mean = mean.value() * w.over_total;
     // With weights of sum 1: a sum of e x could overflow where the mean does not.
-    w.y = splat<V>(0);
-    for (int64_t i = 0; i < count; ++i) {
+    Sum<V> soft;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.over_total;
-      w.y = w.y + weight * select(x == cold_score, splat<V>(0), x);
-    }
-    w.y = select(nothing & frozen, cold_score, w.y);
+      soft += weight * select(x == cold_score, splat<V>(0), x);
+    }, soft);
+    w.y = select(nothing & frozen, cold_score, soft.value());
     if (is_hard(options)) w.y = select(w.t == w.t, chosen, w.t);
     if constexpr (Memo::backward) find_spread<true>(w, taps, options, memo);
   }
 
   template <bool careful, class V, class Taps, class Memo>
   static POOLNB_HD void find_spread(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
-    const int64_t count = taps.count();
-    V spread = splat<V>(0);
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+    Sum<V> spread;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V centred = w.template z<careful>(taps.x(i)) - w.mean;
       V e;
       if constexpr (Memo::keeps) e = memo.get(i);
       else e = remember<careful>(w, taps, i, options);
-      spread = spread + e * centred * centred;
-    }
-    w.spread = spread * w.over_total;
+      spread += e * centred * centred;
+    }, spread);
+    w.spread = spread.value() * w.over_total;
   }
 
   template <bool careful, class V, class Taps>
@@ -213,7 +218,7 @@ struct Tdgs {
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t i, const Options& options, V* own, V&) {
+  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t i, const Options& options, Sum<V>* own, V&) {
     using T = typename Traits<V>::Number;
     const V q = e * w.over_total, z = w.template z<careful>(x);
     const V over_width = w.over_t * splat<V>(over_tau<T>(options));
@@ -223,7 +228,7 @@ struct Tdgs {
     if (i == 0) {
       const V norm = options.value[2] != 0 ? w.norm : splat<V>(1);
       const V down = norm * w.spread * over_width * w.over_t;
-      own[0] = select(w.parameter[0] > splat<V>(0), -down, splat<V>(0));
+      own[0] += select(w.parameter[0] > splat<V>(0), -down, splat<V>(0));
     }
     return direct + turned * over_width;
   }

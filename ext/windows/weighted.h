@@ -61,35 +61,36 @@ struct Weighted {
     }
     if constexpr (careful) peak = select(peak == cold_score, splat<V>(0), peak);
     w.peak = peak;
-    V total = splat<V>(0), sum = splat<V>(0);
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+    Sum<V> all, sum;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V e = remember<careful>(w, taps, i, options);
       memo.put(i, e);
-      total = total + e;
-      sum = sum + e * taps.x(i);
-    }
+      all += e;
+      sum += e * taps.x(i);
+    }, all, sum);
+    const V total = all.value();
     const auto nothing = total == splat<V>(0);
     w.over_total = splat<V>(1) / (careful ? select(nothing, splat<V>(1), total) : total);
-    w.y = careful ? weighted_with_care(w, taps, options) : sum * w.over_total;
+    w.y = careful ? weighted_with_care(w, taps, options) : sum.value() * w.over_total;
     if constexpr (careful) w.y = select(nothing & frozen & (w.y == w.y), cold_score, w.y);
   }
 
   // With weights of sum 1: a sum of e x could overflow where the mean does not.
   template <class V, class Taps>
   static POOLNB_HD V weighted_with_care(const Window<V>& w, const Taps& taps, const Options& options) {
-    V mean = splat<V>(0);
-    for (int64_t i = 0; i < taps.count(); ++i) {
+    Sum<V> mean;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.over_total;
-      mean = mean + weight * select(infinite(x) & (weight == splat<V>(0)), splat<V>(0), x);
-    }
-    return mean;
+      mean += weight * select(infinite(x) & (weight == splat<V>(0)), splat<V>(0), x);
+    }, mean);
+    return mean.value();
   }
 
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options&, V*, V& d_second) {
+  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options&, Sum<V>*, V& d_second) {
     const V weight = e * w.over_total;
     V centred = x - w.y;
     if constexpr (careful)

@@ -35,7 +35,7 @@ def _weighted_pool(
             channels; of input's dtype or float32 beside half types.
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
-    return call.finish(ops.weighted_pool(call.input, call.mask, call.windows, position_logits("logits", logits, call)))
+    return call.finish(ops.weighted_pool(call.input, call.mask, call.trimmed, position_logits("logits", logits, call)))
 
 
 weighted_pool1d, weighted_pool2d, weighted_pool3d = by_dimension(_weighted_pool)

@@ -81,7 +81,7 @@ def _lp_pool(
     if isinstance(norm_type, float) and norm_type == math.inf:
         return call.finish(ops.max_pool(call.input.abs(), call.mask, call.windows))
     p = channel_parameter("norm_type", norm_type, call, low=0, strict=True, endless=True)
-    return call.finish(ops.lp_pool(call.input, call.mask, call.windows, p))
+    return call.finish(ops.lp_pool(call.input, call.mask, call.trimmed, p))
 
 
 max_pool1d, max_pool2d, max_pool3d = by_dimension(_max_pool)

@@ -35,7 +35,7 @@ def _mixed_pool(
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     share = blend_parameter("alpha", alpha, call)
-    return call.finish(ops.mixed_pool(call.input, call.mask, call.windows, share))
+    return call.finish(ops.mixed_pool(call.input, call.mask, call.trimmed, share))
 
 
 def _gated_pool(
@@ -66,7 +66,7 @@ def _gated_pool(
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     masks = tap_weights("weight", weight, call)
     offset = channel_parameter("bias", 0.0 if bias is None else bias, call)
-    return call.finish(ops.gated_pool(call.input, call.mask, call.windows, masks, offset))
+    return call.finish(ops.gated_pool(call.input, call.mask, call.numbered, masks, offset))
 
 
 def _tree_pool(
@@ -103,7 +103,7 @@ def _tree_pool(
         raise ValueError(f"leaves must have shape (L, {call.windows.taps}) with L = 2 or 4, got {tuple(leaves.shape)}")
     filters = tap_weights("leaves", leaves, call, count)
     openings = tap_weights("gates", gates, call, count - 1)
-    return call.finish(ops.tree_pool(call.input, call.mask, call.windows, filters, openings))
+    return call.finish(ops.tree_pool(call.input, call.mask, call.numbered, filters, openings))
 
 
 mixed_pool1d, mixed_pool2d, mixed_pool3d = by_dimension(_mixed_pool)

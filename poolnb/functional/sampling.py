@@ -41,7 +41,7 @@ def _stochastic_pool(
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     key = noise_seed(seed, training, call)
-    return call.finish(ops.stochastic_pool(call.input, call.mask, call.windows, key))
+    return call.finish(ops.stochastic_pool(call.input, call.mask, call.trimmed, key))
 
 
 def _s3_pool(
@@ -84,7 +84,7 @@ def _s3_pool(
     if eval_mode not in ("average", "expectation"):
         raise ValueError(f'eval_mode must be "average" or "expectation", got {eval_mode!r}')
     key = noise_seed(seed, training, call)
-    return call.finish(ops.s3_pool(call.input, call.mask, call.windows, key, grid, eval_mode == "expectation"))
+    return call.finish(ops.s3_pool(call.input, call.mask, call.numbered, key, grid, eval_mode == "expectation"))
 
 
 def _tdgs_pool(
@@ -134,7 +134,7 @@ def _tdgs_pool(
     tau, eps = number("tau", tau, low=0, strict=True), number("eps", eps, low=0, strict=True)
     hard, normalize = flag("hard", hard), flag("normalize", normalize)
     key = noise_seed(seed, training, call)
-    pooled = ops.tdgs_pool(call.input, call.mask, call.windows, temperature, key, tau, hard, normalize, eps)
+    pooled = ops.tdgs_pool(call.input, call.mask, call.numbered, temperature, key, tau, hard, normalize, eps)
     return call.finish(pooled)
 
 

@@ -36,7 +36,7 @@ def _soft_pool(
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     scale = channel_parameter("beta", beta, call)
-    return call.finish(ops.soft_pool(call.input, call.mask, call.windows, scale, flag("semi_grad", semi_grad)))
+    return call.finish(ops.soft_pool(call.input, call.mask, call.trimmed, scale, flag("semi_grad", semi_grad)))
 
 
 soft_pool1d, soft_pool2d, soft_pool3d = by_dimension(_soft_pool)

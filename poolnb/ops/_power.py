@@ -38,11 +38,11 @@ def power(x: Tensor, p: Tensor) -> Tensor:
 
 
 def power_mean(size: Tensor, coefficient: Tensor | float, p: Tensor, careful: bool) -> PowerMean:
-    tiny = torch.finfo(size.dtype).tiny
     hot = size == torch.inf if careful else None
     if hot is not None:
         size = size.masked_fill(hot, 0)
-    unit = size.detach().amax(0).clamp(min=tiny)
+    unit = size.detach().amax(0)
+    unit = unit + (unit == 0)
     ratio = size / unit
     if hot is None:
         powers = power(ratio, p) * coefficient

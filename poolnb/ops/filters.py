@@ -15,7 +15,7 @@ from poolnb.ops.taps import accumulate, channelwise, finite, open_windows, per_c
 
 def respond(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:
     """The filters' responses (N, C, *output), in the dtype of sums. ``weight`` is (C, taps)."""
-    if not tame(x, weight):
+    if windows.long or not tame(x, weight):
         taps, _ = open_windows(x, mask, windows)
         per_tap = _per_tap(windows, weight)
         return (per_tap * taps).masked_fill((per_tap == 0) & taps.isinf(), 0).sum(0)
@@ -34,7 +34,7 @@ def respond_backward(
 
     ``grad`` and ``grad_x``, which holds what comes to ``x`` by another way, are in the dtype of sums.
     """
-    if not tame(x, weight, grad):
+    if windows.long or not tame(x, weight, grad):
         taps, valid = open_windows(x, mask, windows)
         slope = grad * _per_tap(windows, weight)
         if valid is not None:

@@ -8,7 +8,7 @@ from poolnb.geometry import Geometry, scatter
 from poolnb.ops._power import PowerMean, exponent_slope, needs_care, power_mean, size_slope
 from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, channelwise, counts, open_windows, per_channel_sum, tame
+from poolnb.ops.taps import accumulate, channelwise, counts, open_windows, per_channel_sum, spoilt, tame
 
 
 def _evaluate(
@@ -33,7 +33,8 @@ def _backward(
     grad, exponent = accumulate(grad), channelwise(p, windows)
     # 1 where x >= eps, else 0, without a mask; a NaN stays one. A tap that is not valid holds 0 and is below.
     above = 1 + (taps - eps).clamp(max=0).sign()
-    grad_x = scatter(grad * (size_slope(mean, exponent) * share * above), windows)
+    slope = size_slope(mean, exponent) * share * above
+    grad_x = scatter(grad * spoilt(slope, mean.output, mean.careful), windows)
     if not param_grads:
         return grad_x, p
     return grad_x, per_channel_sum(grad * exponent_slope(mean, exponent))

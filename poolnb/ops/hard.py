@@ -33,7 +33,7 @@ def max_pool(x: Tensor, mask: Tensor | None, windows: Geometry) -> Tensor:
         # ceil_mode only decides the output size: asking for it where floor gives the same size changes nothing.
         w = windows
         return _MAX[w.dims](x, w.kernel, w.stride, w.padding, w.dilation, ceil_mode=w.rounded_up)
-    taps, valid = open_windows(x, mask, windows)
+    taps, valid = open_windows(x, mask, windows.trimmed())
     if valid is not None:
         taps = taps.masked_fill(~valid, -torch.inf)
     peak, chosen = taps.detach().amax(0), taps.detach().argmax(0)
@@ -55,12 +55,14 @@ def avg_pool(x: Tensor, mask: Tensor | None, windows: Geometry) -> Tensor:
     if mask is None and _fixed(windows) and _torch_averages(windows) and _repeatable(x, windows):
         w = windows
         options = {"ceil_mode": w.rounded_up, "count_include_pad": False}
-        if w.dims < 3:
+        if w.dims < 3 and not w.long:
             return _AVG[w.dims](x, w.kernel, w.stride, w.padding, **options)
-        # torch's own in three dimensions takes no half types on a CPU, and forgets the layout.
-        y = _AVG[w.dims](accumulate(x), w.kernel, w.stride, w.padding, **options)
+        # torch's own adds one tap after the other. In three dimensions it takes no half types on a CPU, and forgets the
+        # layout.
+        y = _AVG[w.dims](x.double() if w.long else accumulate(x), w.kernel, w.stride, w.padding, **options)
         return _like(x, y)
-    taps, valid = open_windows(x, mask, windows)
+    windows = windows.trimmed()
+    taps, valid = open_windows(x.double() if windows.long else x, mask, windows)
     if valid is None:
         return _like(x, taps.mean(0))
     return _like(x, taps.sum(0) / valid.sum(0).clamp(min=1))

@@ -62,7 +62,14 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
     # log(mean exp(r d)) / r by quotients that are 1 at 0: nothing is divided by r.
     rise = (ahead * _expm1_quotient(r * ahead) * share).sum(0)
     lift = rise * _log1p_quotient(r * rise)
+    if windows.long:  # the differences of many small exponentials from 1 cancel
+        mean = ((r * ahead).exp() * share).sum(0)
+        small = (mean < 0.5) & (mean > 0)
+        lift = torch.where(small, torch.where(small, mean, 1).log() / torch.where(small, r, 1), lift)
     y = peak + lift
+    if windows.long and not careful:  # what y lacks: peak and lift may cancel
+        left = taps - y
+        y = y + (left * _phi(r * left) * share).sum(0)
     if may_be_empty(mask, windows):
         assert valid is not None
         y = y * valid.any(0).to(y.dtype)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poolnb.geometry import Geometry, scatter
+from poolnb.geometry import Geometry, is_long, scatter
 from poolnb.ops.checks import LIKE_OUTPUT
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, counts, may_be_empty, open_windows, tame
+from poolnb.ops.taps import accumulate, counts, may_be_empty, one_hot, open_windows, tame
 
 
 class Extremes(NamedTuple):
@@ -30,8 +30,11 @@ def extremes(windows: Geometry, x: Tensor, mask: Tensor | None, *parameters: Ten
     if may_be_empty(mask, windows):
         assert valid is not None
         largest = largest.masked_fill(~valid.any(0), 0)
-    size = counts(valid, windows, taps.dtype)
-    return Extremes(taps, valid, largest, taps.sum(0) / size, size, not tame(x, *parameters))
+    size, careful = counts(valid, windows, taps.dtype), not tame(x, *parameters)
+    mean = taps.sum(0) / size
+    if careful:  # where the sum overflows, shares of it do not
+        mean = torch.where(mean.isinf(), (taps / size).sum(0), mean)
+    return Extremes(taps, valid, largest, mean, size, careful)
 
 
 def candidates(taps: Tensor, valid: Tensor | None) -> Tensor:
@@ -63,7 +66,12 @@ def difference(first: Tensor, second: Tensor, careful: bool) -> Tensor:
 
 def first_largest(e: Extremes) -> Tensor:
     """1 at the first largest valid tap of each window, 0 elsewhere."""
-    taken, hits = torch.zeros_like(e.largest), []
+    if is_long(e.taps.size(0)):  # one step each would take too long
+        hits = ((e.taps == e.largest) | e.taps.isnan()).detach()
+        hits = hits if e.valid is None else hits & e.valid
+        return (hits & (one_hot(e.taps, hits.to(torch.uint8).argmax(0)) > 0)).to(e.taps.dtype)
+    taken = torch.zeros_like(e.largest)
+    first: list[Tensor] = []
     for tap in range(e.taps.size(0)):
         value = e.taps[tap].detach()
         if e.careful:
@@ -72,9 +80,9 @@ def first_largest(e: Extremes) -> Tensor:
             hit = 1 - (e.largest.detach() - value).sign().abs()  # faster than a comparison
         if e.valid is not None:
             hit = hit * e.valid[tap].to(value.dtype)
-        hits.append(hit * (1 - taken))
-        taken = taken + hits[-1]
-    return torch.stack(hits)
+        first.append(hit * (1 - taken))
+        taken = taken + first[-1]
+    return torch.stack(first)
 
 
 def taps_slope(alpha: Tensor, e: Extremes) -> Tensor:

@@ -12,6 +12,7 @@ kept rows and columns only. Its gradient runs the steps backwards, without two a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import comb
 from typing import NamedTuple
 
@@ -40,6 +41,7 @@ def _forward(
 ) -> Tensor:
     if any(isinstance(k, torch.SymInt) for k in windows.kernel):  # the steps of the running maximum are a graph's
         raise ValueError("s3_pool cannot be exported to ONNX with kernel_size=None and a free size: give either size")
+    windows, grid = _bounded(windows, grid)
     maxima = _maxima(windows, x, mask, seed, grid)
     if seed is not None:
         return maxima.values
@@ -58,6 +60,7 @@ def _backward(
     grid: Sequence[int],
     expectation: bool,
 ) -> Tensor:
+    windows, grid = _bounded(windows, grid)
     maxima, grad = _maxima(windows, x, mask, seed, grid), accumulate(grad)
     if seed is None:
         if not expectation:
@@ -72,6 +75,17 @@ s3_pool = PoolOp("s3_pool", _forward, _backward, attributes=["SymInt[] grid_size
 
 
 # ---- the map of maxima -----------------------------------------------------------------------------------------------
+
+
+def _bounded(windows: Geometry, grid: Sequence[int]) -> tuple[Geometry, tuple[int, ...]]:
+    """The same map and strips, no stride longer than the map and no strip than its outputs need: both take memory."""
+    if any(isinstance(o, torch.SymInt) for o in windows.output):
+        return windows, tuple(grid)
+    starts = _starts(windows)
+    stride = tuple(min(s, n) if o == 1 else s for s, n, o in zip(windows.stride, starts, windows.output, strict=True))
+    outputs = zip(grid, windows.stride, stride, windows.output, strict=True)
+    strips = tuple(min(g // s, o) * short for g, s, short, o in outputs)
+    return replace(windows, stride=stride), strips
 
 
 def _starts(windows: Geometry) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from poolnb.geometry import Geometry, scatter
 from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, channelwise, open_windows, softmax, tame, weighted_mean
+from poolnb.ops.taps import accumulate, channelwise, open_windows, softmax, spoilt, tame, weighted_mean
 
 
 class _State(NamedTuple):
@@ -46,11 +46,11 @@ def _backward(
         centred = centred.masked_fill((weights == 0) | y.isinf(), 0)
     weighted = weights * centred
     slope = weights if semi_grad else weights + scale * weighted
-    grad_x = scatter(grad * slope, windows)
+    grad_x = scatter(grad * spoilt(slope, y, careful), windows)
     if not param_grads:
         return grad_x, beta
     # dy/dbeta is the variance of the window's taps under the weights.
-    variance = (weighted * centred).sum(0)
+    variance = spoilt((weighted * centred).sum(0), y, careful)
     return grad_x, (grad * variance).transpose(0, 1).flatten(1).sum(1)
 
 

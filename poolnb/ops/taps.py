@@ -2,6 +2,11 @@
 
 The rules for infinities stand here and nowhere else: an invalid tap and a tap of -inf carry weight 0, a window that
 holds +inf divides its weight among those taps, and a window without a valid tap gives 0.
+
+So does the rule for NaN: a NaN among the valid taps makes the window's result NaN, and with it every derivative that
+depends on the taps, of all valid taps and of parameters. Some do not: those of avg and of max, which goes to the first
+NaN, and so those of mixed and s3 by the taps, of weighted by the taps, and of TDGS by a temperature below 0. A draw
+that could not be made, in stochastic pooling, passes nothing on.
 """
 
 from __future__ import annotations
@@ -9,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from poolnb.geometry import Geometry, gather, valid_taps
+from poolnb.geometry import Geometry, gather, is_long, valid_taps
 
 _TAME = 1e15
 
@@ -82,8 +87,8 @@ def softmax(taps: Tensor, scale: Tensor, valid: Tensor | None, careful: bool = T
 def softmax_of(logits: Tensor, taps: Tensor, valid: Tensor | None, careful: bool = True) -> Tensor:
     """Weights softmax(logits) over the tap axis. A logit of -inf is a weight of 0, one of +inf takes all of it."""
     if not careful:
-        if valid is None:
-            return torch.softmax(logits, 0)
+        if valid is None:  # torch's softmax adds one term after the other
+            return normalise(logits) if is_long(logits.size(0)) else torch.softmax(logits, 0)
         # Added once per position: much cheaper than a mask of the taps' size.
         bias = torch.zeros(valid.shape, dtype=taps.dtype).masked_fill(~valid, -torch.inf)
         return normalise(logits + bias)
@@ -116,6 +121,11 @@ def weighted_mean(weights: Tensor, taps: Tensor, valid: Tensor | None, careful: 
     if valid is not None:
         cold = cold & valid
     return y.masked_fill((weights == 0).all(0) & cold.any(0) & ~y.isnan(), -torch.inf)
+
+
+def spoilt(slope: Tensor, y: Tensor, careful: bool = True) -> Tensor:
+    """``slope``, NaN where the result is."""
+    return torch.where(y.isnan(), y, slope) if careful else slope
 
 
 def pick(taps: Tensor, chosen: Tensor, careful: bool = True) -> Tensor:

@@ -129,7 +129,7 @@ def _backward(
     if not param_grads:
         return grad_x, temperature
     slope = -spread / (width * s.t) if s.norm is None else -s.norm * spread / (width * s.t)
-    return grad_x, (grad * slope * (temperature > 0)).sum(0)
+    return grad_x, (grad * torch.where(temperature > 0, slope, 0)).sum(0)
 
 
 tdgs_pool = PoolOp(

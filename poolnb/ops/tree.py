@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poolnb.geometry import Geometry, scatter
+from poolnb.geometry import Geometry, is_long, scatter
 from poolnb.ops.checks import GATES, LEAVES
 from poolnb.ops.mixed import blend, difference
 from poolnb.ops.registration import PoolOp
@@ -30,7 +30,7 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, leaves: Tensor,
     careful = not tame(x, leaves, gates)
     taps, valid = open_windows(x, mask, windows)
     inner, filters = gates.size(0), torch.cat([gates, leaves])
-    linear = (filters @ finite(taps, careful).flatten(1)).unflatten(1, taps.shape[1:])
+    linear = _product(filters, finite(taps, careful).flatten(1)).unflatten(1, taps.shape[1:])
     if careful:
         linear = linear + _endless(filters, taps)
     opened = torch.sigmoid(linear[:inner])
@@ -38,6 +38,11 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, leaves: Tensor,
     for i in reversed(range(inner)):  # children of node i: 2 i + 1 and 2 i + 2, here counted from i + 1
         nodes.insert(0, blend(opened[i], nodes[i], nodes[i + 1], careful))
     return _State(taps, valid, nodes, opened, careful)
+
+
+def _product(filters: Tensor, taps: Tensor) -> Tensor:
+    """The matrix product, in float64 where many taps are summed."""
+    return (filters.double() @ taps.double()).to(taps.dtype) if is_long(taps.size(0)) else filters @ taps
 
 
 def _endless(filters: Tensor, taps: Tensor) -> Tensor:
