@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from .config import ConfigError, RunConfig, check_names
+from .forecast import Forecast, forecast, in_words
 from .processes import LocalProcesses
-from .records import WriteError, prepare_folder, record_path
+from .records import Record, WriteError, prepare_folder, record_path
 from .tasks import NOTEBOOK, Executor, Outcome, Task, present
 
 
@@ -67,12 +68,16 @@ def _expand(spec: Mapping[str, Any]) -> list[RunConfig]:
 
 @dataclass
 class Report:
-    """What a sweep has done: how many runs were there before, and the errors of those that failed, by run."""
+    """What a sweep has done: how many runs were there before, and the errors of those that failed, by run.
+
+    `left`: the seconds that it will still take, where that is forecast.
+    """
 
     total: int
     before: int = 0
     done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    left: float | None = None
 
 
 def sweep(
@@ -84,6 +89,7 @@ def sweep(
     retry_failed: bool = False,
     progress: bool = True,
     on_outcome: Callable[[Report, Outcome], None] | None = None,
+    on_forecast: Callable[[Forecast, float], None] | None = None,
     executor: Executor | None = None,
 ) -> Report:
     """Do every run of `configs` whose record is not in the folder `results` yet.
@@ -91,7 +97,9 @@ def sweep(
     A run that fails leaves a record that says why, and the others go on; it is done again only with `retry_failed`.
     With `fast` a run is a call of `run`; without, an execution of the one-run notebook. The records are the same.
     `workers` is the number of processes (default: as many as the cores hold, with the threads that each run uses).
-    `on_outcome(report, outcome)` is called after every run.
+    `on_outcome(report, outcome)` is called after every run. With `on_forecast(forecast, seconds)`, called before the
+    first run, the sweep looks at records and times a few steps to say how long it will take, and `report.left` follows;
+    not for an `executor`, whose machines are not known here.
 
     Stopped in any way and started again, a sweep does only what is missing.
 
@@ -102,7 +110,7 @@ def sweep(
     results = prepare_folder(results).resolve()
     notebook = None if fast else str(_existing(NOTEBOOK))
     report = Report(len(configs))
-    tasks = []
+    tasks, there = [], []
     for config in configs:
         record = present(record_path(results, config))
         if record is None or (record.status == "failed" and retry_failed):
@@ -111,8 +119,16 @@ def sweep(
             report.failed[config.name] = f"{record.error} (in an earlier sweep)"
         else:
             report.before += 1
+            there.append(record)
     _check_options([task.config for task in tasks])
-    executor = executor or LocalProcesses(workers or default_workers(configs))
+    workers = workers or default_workers(configs)
+    missing = {task.config.key: task.config for task in tasks}
+    expected = None
+    if on_forecast is not None and executor is None and tasks:
+        expected = forecast(list(missing.values()), there, workers, each=not fast)
+        report.left = expected.left(missing.values())
+        on_forecast(expected, report.left)
+    executor = executor or LocalProcesses(workers)
     with _bar(report, progress) as bar:
         for outcome in executor.execute(tasks) if tasks else ():
             if outcome is None:
@@ -126,7 +142,13 @@ def sweep(
                     bar.write(f"failed: {outcome.task.config.name}: {outcome.error}", file=sys.stderr)
             if not outcome.recorded:
                 raise WriteError(f"{outcome.error}; the sweep has stopped; started again, it does what is missing")
-            bar.note(outcome)
+            record = None if outcome.error else present(record_path(results, outcome.task.config))
+            del missing[outcome.task.config.key]
+            if expected is not None:
+                if record is not None:
+                    expected.note(record)
+                report.left = expected.left(missing.values())
+            bar.note(outcome, record)
             if on_outcome is not None:
                 on_outcome(report, outcome)
     return report
@@ -169,18 +191,18 @@ def _bar(report: Report, progress: bool) -> Iterator[Any]:
     class Bar(tqdm):  # type: ignore[misc, type-arg]
         best: dict[str, tuple[float, str]] = {}
 
-        def note(self, outcome: Outcome) -> None:
+        def note(self, outcome: Outcome, record: Record | None) -> None:
             """Count the run, and show the best run so far of its data set, by validation accuracy."""
             self.update()
             config = outcome.task.config
-            record = None if outcome.error else present(record_path(outcome.task.results, config))
             chosen = record.summary.get("early_stopped") if record else None
             if chosen:
                 candidate = (chosen["validation_accuracy"], config.pooler)
                 self.best = {**self.best, config.dataset: max(candidate, self.best.get(config.dataset, candidate))}
             parts = [f"{dataset} {value:.3f} {pooler}" for dataset, (value, pooler) in self.best.items()]
             failed = [f"{len(report.failed)} failed"] if report.failed else []
-            self.set_postfix_str(", ".join([*parts, *failed]))
+            left = [] if report.left is None else [f"{in_words(report.left)} left"]
+            self.set_postfix_str(", ".join([*left, *parts, *failed]))
 
     with Bar(total=report.total, initial=report.before + len(report.failed), unit="run", disable=not progress) as bar:
         yield bar
