@@ -84,8 +84,9 @@ class Comparison:
         if not self.df:
             return pandas.Series(math.nan, index=self.table.index, name="p")
         errors = (self.table["high"] - self.table["difference"]) / self.critical
-        t = (self.table["difference"].abs() / errors).fillna(0)  # 0 / 0: equal without any scatter
-        return pandas.Series([dunnett_p(self.correlation, self.df, one) for one in t], index=self.table.index, name="p")
+        t = (self.table["difference"].abs() / errors).where(errors != 0, 0)  # equal without any scatter
+        p = [math.nan if math.isnan(one) else dunnett_p(self.correlation, self.df, one) for one in t]
+        return pandas.Series(p, index=self.table.index, name="p")
 
     def permutation(self) -> pandas.Series:
         """A test without the model's normal rest: p for each group, for all groups together.
@@ -97,7 +98,7 @@ class Comparison:
         """
         import pandas
 
-        groups = [name for name in self.values.columns if name != self.baseline]
+        groups = [name for name in self.table.index if name in self.values.columns]
         differences = self.values[groups].sub(self.values[self.baseline], axis=0).dropna(how="all").to_numpy()
         count = len(differences)
         if count <= EXACT:
@@ -116,7 +117,7 @@ class Comparison:
         t = np.where((n >= 2) & (square > 0), t, 0)
         largest = t.max(axis=1, initial=0)
         real = [np.mean(largest >= one * (1 - 1e-9)) for one in np.where(n >= 2, t[0], 0)]
-        return pandas.Series(np.where(n >= 2, real, math.nan), index=groups, name="p")
+        return pandas.Series(np.where(n >= 2, real, math.nan), groups, name="p").reindex(self.table.index)
 
 
 def compare(
@@ -138,26 +139,28 @@ def compare(
     its own, so that all looks together err with probability `alpha` at most. Seeds beyond the last look that every
     group has reached are left out until their block is complete. Without `looks` the study is looked at once.
 
-    Raises `ValueError` if there is no group `baseline`, if a group holds one seed twice, or if no seeds connect the
-    groups.
+    A group whose runs have all failed has a row without numbers. Raises `ValueError` if no run of the `baseline` has
+    finished, if a group holds one seed twice, or if no seeds connect the groups.
     """
     groups = list(dict.fromkeys(frame[by]))
-    if baseline not in groups:
-        raise ValueError(f"baseline is {baseline!r}; accepted: {', '.join(map(str, groups)) or 'none: no runs'}")
+    finished_groups = list(dict.fromkeys(frame.loc[frame[value].notna(), by]))
+    if baseline not in finished_groups:
+        accepted = ", ".join(map(str, finished_groups)) or "none: no runs"
+        raise ValueError(f"baseline is {baseline!r}; accepted: {accepted}")
     if frame.duplicated([by, "seed"]).any():
         twice = frame.loc[frame.duplicated([by, "seed"]), by].iloc[0]
         raise ValueError(f"{twice}: one seed stands for several runs; choose rows that differ in their seed alone")
     kept, waiting, complete = _looked_at(frame, by, looks)
     spent = alpha_at(kept["seed"].nunique(), looks, alpha)
     done = kept[kept[value].notna()]
-    others = [name for name in groups if name != baseline]
-    estimate, covariance, df, residuals = _fit(done, value, by, baseline, others)
+    finished, failed = (dict(rows[by].value_counts()) for rows in (done, kept[kept[value].isna()]))
+    others = [name for name in groups if name != baseline and name in finished]
+    estimate, covariance, df, residuals = _fit(done, value, by, others)
     sd = math.sqrt(float((residuals["residual"] ** 2).sum()) / df) if df else math.nan
     spread = np.sqrt(np.diag(covariance))
     correlation = covariance / np.outer(spread, spread)
     critical = dunnett_critical(correlation, df, spent) if df and others else math.nan
-    finished, failed = (dict(rows[by].value_counts()) for rows in (done, kept[kept[value].isna()]))
-    rows = []
+    rows = {}
     for name, difference, half in zip(others, map(float, estimate), critical * sd * spread, strict=True):
         low, high, n, lost = difference - half, difference + half, finished[name], failed.get(name, 0)
         verdict = verdict_of(low, high, margin)
@@ -165,11 +168,14 @@ def compare(
         if not enough or not _stands(verdict, lost, failed.get(baseline, 0), larger_is_better):
             verdict = UNDECIDED
         needed = 0.0 if verdict != UNDECIDED else seeds_needed(difference, sd, len(groups), margin, looks, alpha)
-        rows.append((difference, low, high, n, lost, verdict, needed))
+        rows[name] = (difference, low, high, n, lost, verdict, needed)
     import pandas
 
     columns = ["difference", "low", "high", "n", "failed", "verdict", "seeds_needed"]
-    table = pandas.DataFrame(rows, index=pandas.Index(others, name=by, dtype=object), columns=columns)
+    names = [name for name in groups if name != baseline]
+    empty = {name: (*[math.nan] * 3, 0, failed.get(name, 0), UNDECIDED, math.nan) for name in names}
+    index = pandas.Index(names, name=by, dtype=object)
+    table = pandas.DataFrame([(empty | rows)[name] for name in names], index=index, columns=columns)
     values = done.pivot(index="seed", columns=by, values=value)
     seeds = int(kept["seed"].nunique())
     return Comparison(
@@ -254,7 +260,7 @@ def half_width(seeds: int, sd: float, groups: int, alpha: float = ALPHA) -> floa
 # ---- the model -------------------------------------------------------------------------------------------------------
 
 
-def _fit(done: pandas.DataFrame, value: str, by: str, baseline: Any, others: Sequence[Any]) -> tuple[Any, ...]:
+def _fit(done: pandas.DataFrame, value: str, by: str, others: Sequence[Any]) -> tuple[Any, ...]:
     """Least squares: the differences to the baseline, their covariance over the variance, df, and the residuals."""
     import pandas
     from statsmodels.api import OLS
@@ -263,9 +269,6 @@ def _fit(done: pandas.DataFrame, value: str, by: str, baseline: Any, others: Seq
     group = np.stack([names == name for name in others], 1) if others else np.zeros((len(done), 0))
     seed = seeds[:, None] == np.unique(seeds)
     design = np.hstack([group, seed]).astype(float)
-    lonely = [name for name in (baseline, *others) if name not in set(names)]
-    if lonely:
-        raise ValueError(f"groups of {by!r} cannot be compared: no finished runs of {', '.join(map(str, lonely))}")
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise ValueError(f"groups of {by!r} cannot be compared: no seeds connect them")
     fitted = OLS(done[value].to_numpy(float), design).fit()

@@ -131,8 +131,8 @@ def test_groups_that_no_seed_connects_are_refused():
     apart = frame[(frame.pooler == "max") == (frame.seed < 2)]
     with pytest.raises(ValueError, match="no seeds connect them"):
         compare(apart)
-    with pytest.raises(ValueError, match="no finished runs of pool1"):
-        compare(frame.assign(last=frame["last"].where(frame.pooler == "max")))
+    with pytest.raises(ValueError, match="baseline is 'max'; accepted: pool1"):
+        compare(frame.assign(last=frame["last"].where(frame.pooler != "max")))
     with pytest.raises(ValueError, match="baseline is 'avg'; accepted: max, pool1"):
         compare(frame, baseline="avg")
     with pytest.raises(ValueError, match="max: one seed stands for several runs"):
@@ -182,6 +182,17 @@ def test_a_failed_run_is_counted_and_takes_back_what_it_could_overturn(failed, l
     found = compare(frame, larger_is_better=larger_is_better)
     assert found.verdicts == expected
     assert found.table["failed"].to_dict() == {name: int(name == failed) for name in expected}
+
+
+def test_a_group_whose_runs_have_all_failed_is_shown():
+    frame = study((0, 1, 2), 5)
+    rest = compare(frame[frame.pooler != "pool1"])
+    found = compare(frame.assign(last=frame["last"].where(frame.pooler != "pool1")))
+    lost = found.table.loc["pool1"]
+    assert (lost.n, lost.failed, lost.verdict) == (0, 5, UNDECIDED) and math.isnan(lost.low)
+    assert found.table.loc["pool2", "low"] == rest.table.loc["pool2", "low"]
+    for p in (found.p_values(), found.permutation()):
+        assert math.isnan(p["pool1"]) and p["pool2"] < 0.07
 
 
 # ---- looks and plans -------------------------------------------------------------------------------------------------
