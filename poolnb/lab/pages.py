@@ -43,13 +43,28 @@ class Link(str):
         return made
 
 
+class Folded(str):
+    """A line that a page shows, and `details` below it that it shows when the reader opens them."""
+
+    details: list[Any]
+
+    def __new__(cls, line: str, details: list[Any]) -> Folded:
+        made = super().__new__(cls, line)
+        made.details = details
+        return made
+
+
 def _plain(cell: Any) -> str:
+    if isinstance(cell, Folded):
+        return "; ".join(map(str, [str(cell), *cell.details]))
     return "; ".join(map(str, cell)) if isinstance(cell, list) else str(cell)
 
 
 def _html(cell: Any) -> str:
     if isinstance(cell, list):
         return "<br>".join(map(_html, cell))
+    if isinstance(cell, Folded):
+        return f"<details><summary>{escape(cell)}</summary>{_html(cell.details)}</details>"
     if isinstance(cell, Link):
         return f'<a class="reference internal" href="{escape(cell.target)}">{escape(cell)}</a>'
     return escape(str(cell))
@@ -62,8 +77,12 @@ def verdicts(*ids: str) -> Table:
 
 
 def ledger_table(rows: Iterable[Row]) -> Table:
-    """All claims: what was found, the verdict, the chapter and the records behind it."""
-    return Table(("claim", "what was found", "verdict", "where"), map(_row, rows))
+    """All claims, one line each: the claim and its verdict; folded below it what was found, and the records."""
+    lines = []
+    for row in rows:
+        (name, text, source), found, verdict, (chapter, *records) = _row(row)
+        lines.append([name, Folded(text, [source, *found, *verdict[1:], *records]), verdict[0], chapter])
+    return Table(("", "claim", "verdict", "chapter"), lines)
 
 
 def _row(row: Row) -> list[Any]:
