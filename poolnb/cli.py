@@ -176,9 +176,19 @@ def _bar(arguments: argparse.Namespace) -> bool:
 
 def _tell(report: Any, outcome: Any) -> None:
     """One line per finished run, for a log file."""
+    from poolnb.lab.forecast import in_words
+
     finished = report.before + report.done + len(report.failed)
     state = f"{outcome.kind}: {outcome.error}" if outcome.error else "done"
-    print(f"{finished}/{report.total} {outcome.task.config.name}: {state}", flush=True)
+    left = "" if report.left is None else f" ({in_words(report.left)} left)"
+    print(f"{finished}/{report.total} {outcome.task.config.name}: {state}{left}", flush=True)
+
+
+def _foretell(forecast: Any, seconds: float) -> None:
+    from poolnb.lab.forecast import in_words
+
+    workers = f"{forecast.workers} process{'es' * (forecast.workers > 1)}"
+    print(f"this will take about {in_words(seconds)} in {workers}, by {forecast.source}", flush=True)
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
@@ -205,6 +215,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
             retry_failed=arguments.retry_failed,
             progress=_bar(arguments),
             on_outcome=None if arguments.quiet or _bar(arguments) else _tell,
+            on_forecast=None if arguments.quiet else _foretell,
         )
     except KeyboardInterrupt:
         print("poolnb: stopped; started again, the sweep does what is missing", file=sys.stderr)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from .analysis import Comparison, compare
 from .config import RunConfig
 from .provenance import BOOK, RESULTS, note_use
 from .records import Record, load_records, records_frame
@@ -52,31 +54,72 @@ def select(*folders: str, epochs: int, vary: Sequence[str] = ("pooler", "seed"),
     same = [spec.name for spec in fields(RunConfig) if spec.metadata["identity"] and spec.name not in vary]
     found: dict[str, Record] = {}
     for record in records_in(*folders):
-        if record.config.epochs >= epochs:
-            short = record.first(epochs)
-            if all(getattr(short.config, name) == getattr(wanted, name) for name in same):
-                found.setdefault(short.key, short)
+        like = replace(record.config, epochs=epochs)
+        if all(getattr(like, name) == getattr(wanted, name) for name in same):
+            with suppress(ValueError):  # a shorter run, or one whose learning rate falls by another epoch
+                found.setdefault(like.key, record.first(epochs))
     return list(found.values())
+
+
+def study(sweep: str, folder: str | None = None) -> pandas.DataFrame:
+    """The runs of a sweep that are there, one row each as in `table`: also those that failed, whose values are NaN.
+
+    `folder` of `book/results` has its records (default: the one of the sweep's name). A sweep whose file is not there
+    yet has no runs.
+    """
+    if not (SWEEPS / f"{sweep}.toml").is_file() or not (RESULTS / (folder or sweep)).is_dir():
+        return table([])
+    keys = {config.key for config in planned(sweep)}
+    there = load_records(RESULTS / (folder or sweep), failed=True)
+    return table(record for record in there if record.key in keys)
 
 
 def table(records: Iterable[Record]) -> pandas.DataFrame:
     """One row per run: its parameters, and what chapters compare, accuracies in percent.
 
-    `last`: test accuracy of the last epoch; `chosen`: of the epoch with the best validation accuracy; `flattered`: of
-    the epoch with the best test accuracy, which is how to fool oneself; `rise`: how far the test loss ends above its
-    lowest value; `train_loss`: of the last epoch.
+    `last`: test accuracy of the last epoch, and `last_validation` on the held-out samples; `chosen`: of the epoch with
+    the best validation accuracy; `flattered`: of the epoch with the best test accuracy, which is how to fool oneself;
+    `rise`: how far the test loss ends above its lowest value; `train_loss`: of the last epoch. All are NaN for a run
+    that failed.
     """
     records = list(records)
     frame = records_frame(records)
     if not records:
         return frame
-    curves = [record.curves for record in records]
-    frame["last"] = 100 * frame["last_test_accuracy"]
-    frame["chosen"] = 100 * frame["early_stopped_test_accuracy"]
-    frame["flattered"] = [100 * max(one["test_accuracy"]) for one in curves]
-    frame["rise"] = [one["test_loss"][-1] - min(one["test_loss"]) for one in curves]
-    frame["train_loss"] = frame["last_train_loss"]
+    values = [_values(record) if record.status == "done" else {} for record in records]
+    for name in ("last", "last_validation", "chosen", "flattered", "rise", "train_loss"):
+        frame[name] = [one.get(name, math.nan) for one in values]
     return frame
+
+
+def _values(record: Record) -> dict[str, float]:
+    curves, stopped = record.curves, record.summary["early_stopped"]
+    found = {
+        "last": 100 * curves["test_accuracy"][-1],
+        "flattered": 100 * max(curves["test_accuracy"]),
+        "rise": curves["test_loss"][-1] - min(curves["test_loss"]),
+        "train_loss": curves["train_loss"][-1],
+    }
+    if stopped is not None:
+        found["chosen"] = 100 * stopped["test_accuracy"]
+        found["last_validation"] = 100 * curves["validation_accuracy"][-1]
+    return found
+
+
+def compared(
+    frame: pandas.DataFrame, value: str = "last", by: str = "pooler", baseline: Any = "max", **how: Any
+) -> Comparison | None:
+    """`analysis.compare`; None as long as no run of the baseline, and of another group, has finished."""
+    if frame.empty:
+        return None
+    finished = set(frame.loc[frame[value].notna(), by])
+    return compare(frame, value, by, baseline, **how) if baseline in finished and len(finished) > 1 else None
+
+
+def interval(found: Comparison | None, name: Any) -> Interval | None:
+    """The difference of the group `name` to the baseline, or None if there is none yet."""
+    one = None if found is None else found.intervals.get(name)
+    return one if one is not None and one.n else None
 
 
 def by_seed(frame: pandas.DataFrame, value: str, **chosen: Any) -> dict[int, float]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import poolnb
+from poolnb.geometry import resolve
 
 from .config import ConfigError, RunConfig, shown
 from .data import CLASSES, DATASETS
@@ -80,6 +81,43 @@ class ResNet18(nn.Module):
         return self.output(x.mean((2, 3)))
 
 
+class ResNet20(nn.Module):
+    """The ResNet-20 that was made for CIFAR-10 (He et al., 2016), its resolution lowered by pools alone.
+
+    A 3x3 convolution to 16 channels, then three stages of three blocks with 16, 32 and 64 channels. Every stage begins
+    with a pool 2x2: the first as in `ResNet18`, the others in place of a stride. A block that widens has a 1x1
+    convolution as its shortcut. Input: (N, C, H, W) with H, W >= 8; output: (N, 10).
+    """
+
+    def __init__(self, shape: tuple[int, ...], make_pool: PoolMaker, dropout: float = 0.0) -> None:
+        from torchvision.models.resnet import BasicBlock
+
+        super().__init__()
+        channels, *size = shape
+        if len(size) != 2:
+            raise ConfigError(f"model is 'resnet20', for images; these samples are {size}")
+        widths = (16, 32, 64)
+        self.stem = nn.Sequential(nn.Conv2d(channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        stages = []
+        for before, width in zip((16, *widths), widths, strict=False):
+            shortcut = nn.Sequential(nn.Conv2d(before, width, 1, bias=False), nn.BatchNorm2d(width))
+            first = BasicBlock(before, width, downsample=None if before == width else shortcut)
+            stages.append(nn.Sequential(first, BasicBlock(width, width), BasicBlock(width, width)))
+        self.stages = nn.ModuleList(stages)
+        self.output = nn.Sequential(nn.Dropout(dropout), nn.Linear(widths[-1], CLASSES))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        sizes = _halved(size, 3)
+        self.pools = nn.ModuleList(make_pool(width, size) for width, size in zip((16, 16, 32), sizes, strict=True))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images)
+        for pool, stage in zip(self.pools, self.stages, strict=True):
+            x = stage(pool(x))
+        return self.output(x.mean((2, 3)))
+
+
 def _halved(size: list[int], times: int) -> list[Size]:
     """The sizes after one, two, ... pools of width 2."""
     return [tuple(length >> step for length in size) for step in range(1, times + 1)]
@@ -105,20 +143,32 @@ class EverySecond(nn.Module):
 STRIDED = "strided"
 POOLERS = (*poolnb.list_pools(), STRIDED)
 
-MODELS: dict[str, Callable[[tuple[int, ...], PoolMaker, float], nn.Module]] = {"recipe": Recipe, "resnet18": ResNet18}
+MODELS: dict[str, Callable[[tuple[int, ...], PoolMaker, float], nn.Module]] = {
+    "recipe": Recipe,
+    "resnet18": ResNet18,
+    "resnet20": ResNet20,
+}
 
 
 def pool_maker(config: RunConfig) -> PoolMaker:
-    """What makes the pooling modules of `config`, of width and stride 2, for channels and an output size."""
+    """What makes the pooling modules of `config`, for channels and an output size.
+
+    Their stride is 2, and their width too unless `pooler_options` has another `kernel_size`, with a `padding` that
+    leaves the output as large: 3 and 1 are windows that overlap.
+    """
 
     def make_pool(channels: int, output_size: Size) -> nn.Module:
-        own = config.pooler_options
+        own = {"kernel_size": 2} | config.pooler_options
         dims = len(output_size)
         if config.pooler == STRIDED:
-            if own:
+            if config.pooler_options:
                 raise ValueError("it has no options")
             return EverySecond(output_size)
-        return poolnb.create_pool(config.pooler, 2, 2, dims=dims, channels=channels, output_size=output_size, **own)
+        where = {name: own[name] for name in ("kernel_size", "padding", "dilation", "ceil_mode") if name in own}
+        size = resolve([2 * length for length in output_size], stride=2, **where).output
+        if size != output_size:
+            raise ValueError(f"{where} leaves {size} where the network has {output_size}")
+        return poolnb.create_pool(config.pooler, stride=2, dims=dims, channels=channels, output_size=output_size, **own)
 
     return make_pool
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from .analysis import EQUAL, MOST, UNDECIDED, Comparison
 from .evidence import level, say
 from .ledger import Row, claims, judge
 from .statistics import PairedDifference
@@ -42,13 +43,28 @@ class Link(str):
         return made
 
 
+class Folded(str):
+    """A line that a page shows, and `details` below it that it shows when the reader opens them."""
+
+    details: list[Any]
+
+    def __new__(cls, line: str, details: list[Any]) -> Folded:
+        made = super().__new__(cls, line)
+        made.details = details
+        return made
+
+
 def _plain(cell: Any) -> str:
+    if isinstance(cell, Folded):
+        return "; ".join(map(str, [str(cell), *cell.details]))
     return "; ".join(map(str, cell)) if isinstance(cell, list) else str(cell)
 
 
 def _html(cell: Any) -> str:
     if isinstance(cell, list):
         return "<br>".join(map(_html, cell))
+    if isinstance(cell, Folded):
+        return f"<details><summary>{escape(cell)}</summary>{_html(cell.details)}</details>"
     if isinstance(cell, Link):
         return f'<a class="reference internal" href="{escape(cell.target)}">{escape(cell)}</a>'
     return escape(str(cell))
@@ -61,8 +77,12 @@ def verdicts(*ids: str) -> Table:
 
 
 def ledger_table(rows: Iterable[Row]) -> Table:
-    """All claims: what was found, the verdict, the chapter and the records behind it."""
-    return Table(("claim", "what was found", "verdict", "where"), map(_row, rows))
+    """All claims, one line each: the claim and its verdict; folded below it what was found, and the records."""
+    lines = []
+    for row in rows:
+        (name, text, source), found, verdict, (chapter, *records) = _row(row)
+        lines.append([name, Folded(text, [source, *found, *verdict[1:], *records]), verdict[0], chapter])
+    return Table(("", "claim", "verdict", "chapter"), lines)
 
 
 def _row(row: Row) -> list[Any]:
@@ -91,6 +111,39 @@ def against(found: Mapping[Any, tuple[PairedDifference, float]], unit: str = "po
         for name, (one, p) in found.items()
     ]
     return Table(("", "difference", "p (Holm)", "effect size"), rows)
+
+
+def comparisons(found: Mapping[str, Comparison | None], unit: str = "points") -> Table:
+    """One row per group of each titled comparison: interval, permutation test, verdict, and what would decide it."""
+    rows = []
+    for title, one in found.items():
+        if one is None:
+            rows.append([title, "no runs yet", "-", "-"])
+            continue
+        p = one.permutation()
+        for name, row in one.table.iterrows():
+            said = say(one.intervals[name], unit) if row.n else "none has finished"
+            lost = f", {row.failed} failed" if row.failed else ""
+            rows.append([f"{title}: {name} - {one.baseline}", said + lost, _number(p[name]), decided(one, name)])
+    return Table(("", "difference", "p (permutation)", "verdict"), rows)
+
+
+def decided(found: Comparison, name: Any) -> str:
+    """The verdict on a group in words: `above`, `equal within 0.5 points`, `undecided, 20 seeds would decide`."""
+    row = found.table.loc[name]
+    if row.verdict == EQUAL:
+        return f"equal within {found.margin:g} points"
+    if row.verdict != UNDECIDED or row.seeds_needed != row.seeds_needed:
+        return str(row.verdict)
+    if row.seeds_needed > MOST:
+        return f"{UNDECIDED}, more than {MOST} seeds would be needed"
+    if row.seeds_needed <= row.n:  # decided by its width, but a run has failed, or seeds are too few
+        return UNDECIDED
+    return f"{UNDECIDED}, {row.seeds_needed:.0f} seeds would decide"
+
+
+def _number(p: float) -> str:
+    return "-" if p != p else f"{p:.2g}"
 
 
 def where(items: Iterable[Any]) -> str:

@@ -7,6 +7,7 @@ operator inside it. A line is never told from another by its colour alone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from poolnb.geometry import Geometry
+
+from .statistics import Interval
 
 # Colour maps by what is shown. All three are ordered in lightness, so they survive print and colour blindness.
 VALUES = "cividis"  # activations and pixels
@@ -336,3 +339,55 @@ def bars(ax: Axes, values: Mapping[str, float], *, fmt: str = "{:.2f}", label: s
     ax.set(yticks=range(len(values)), yticklabels=list(values), xlabel=label)
     ax.invert_yaxis()
     ax.margins(x=0.15)
+
+
+# ---- comparisons -----------------------------------------------------------------------------------------------------
+
+
+def forest(
+    ax: Axes,
+    rows: Mapping[str, Interval | None],
+    label: str,
+    *,
+    verdicts: Mapping[str, str] | None = None,
+    margin: float | None = None,
+    colours: Mapping[str, str] | None = None,
+) -> None:
+    """Draw one interval per row, top to bottom, about a line at 0.
+
+    The marker is filled where the `verdicts` (default: none given) decide something and hollow where one is
+    "undecided". A band shows the `margin` within which two are taken as equal. `colours` names a row's colour. A row
+    that is None, for which there are no runs yet, is left empty.
+    """
+    if not any(rows.values()):
+        _ = ax.text(0.5, 0.5, "no runs yet", ha="center", va="center", transform=ax.transAxes)
+        ax.set_axis_off()
+        return
+    if margin is not None:
+        ax.axvspan(-margin, margin, color=FAINT, alpha=0.3, linewidth=0)
+    ax.axvline(0, color=FAINT, linewidth=1)
+    for place, (name, one) in enumerate(rows.items()):
+        if one is None:
+            continue
+        tone = (colours or {}).get(name, INK)
+        undecided = (verdicts or {}).get(name, "").startswith("undecided")
+        ax.plot([one.low, one.high], [place, place], color=tone, linewidth=2, solid_capstyle="butt")
+        ax.plot(one.mean, place, marker="o", color=tone, markerfacecolor="white" if undecided else tone)
+    ax.set(yticks=range(len(rows)), yticklabels=list(rows), xlabel=label, ylim=(len(rows) - 0.5, -0.5))
+
+
+def power(ax: Axes, scatters: Mapping[str, float], groups: int, *, margin: float, seeds: Sequence[int]) -> None:
+    """Draw how small a difference a study of so many `seeds` tells from none: the half-width of its intervals.
+
+    One line per residual standard deviation, named by `scatters`; `groups` counts the baseline. A line at the `margin`,
+    since only intervals narrower than that can show that two are equal.
+    """
+    from .analysis import half_width
+
+    for (name, sd), dashes in zip(scatters.items(), itertools.cycle(_DASHES)):
+        ax.plot(
+            seeds, [half_width(n, sd, groups) for n in seeds], color=INK, linestyle=dashes, label=f"{name}: {sd:.2f}"
+        )
+    ax.axhline(margin, color=FAINT, linewidth=1)
+    ax.set(xlabel="seeds", ylabel="detectable difference in points", xlim=(min(seeds), max(seeds)), ylim=(0, None))
+    _ = ax.legend(title="residual sd")

@@ -76,9 +76,7 @@ class _Worker:
         self.ready = False
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs,), daemon=False)
-        with _environment(
-            OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), PYDEVD_DISABLE_FILE_VALIDATION="1"
-        ):
+        with environment_variables(**start_variables(threads)):
             self.process.start()
         theirs.close()
 
@@ -153,8 +151,14 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+def start_variables(threads: int) -> dict[str, str]:
+    """The environment that a process of so many threads is started in."""
+    return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+
+
 @contextmanager
-def _environment(**values: str) -> Iterator[None]:
+def environment_variables(**values: str) -> Iterator[None]:
+    """These variables in the environment, inside; as before afterwards."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

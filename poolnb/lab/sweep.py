@@ -15,8 +15,9 @@ from typing import Any
 
 from .config import ConfigError, RunConfig, UserError, check_names, shown
 from .files import WriteError, prepare_folder
+from .forecast import Forecast, forecast, in_words
 from .processes import LocalProcesses, check_main_module
-from .records import record_path
+from .records import Record, record_path
 from .tasks import NOTEBOOK, Executor, Outcome, Task, present
 
 IN_VAIN = 3  # so many runs in a row that could not be carried out stop a sweep
@@ -77,6 +78,7 @@ class Report:
     """What a sweep has done: how many runs were there before, and by run why it has failed or is still missing.
 
     A failed run has a record that says so. A missing one has none: the machine was at fault; the next sweep does it.
+    `left`: the seconds that it will still take, where that is forecast.
     """
 
     total: int
@@ -84,6 +86,7 @@ class Report:
     done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    left: float | None = None
 
 
 def sweep(
@@ -95,6 +98,7 @@ def sweep(
     retry_failed: bool = False,
     progress: bool = True,
     on_outcome: Callable[[Report, Outcome], None] | None = None,
+    on_forecast: Callable[[Forecast, float], None] | None = None,
     executor: Executor | None = None,
 ) -> Report:
     """Do every run of `configs` whose record is not in the folder `results` yet.
@@ -103,7 +107,9 @@ def sweep(
     A run that this machine could not carry out, as when its process was killed, stays missing, and the others go on.
     With `fast` a run is a call of `run`; without, an execution of the one-run notebook. The records are the same.
     `workers` is the number of processes (default: as many as the cores hold, with the threads that each run uses).
-    `on_outcome(report, outcome)` is called after every run.
+    `on_outcome(report, outcome)` is called after every run. With `on_forecast(forecast, seconds)`, called before the
+    first run, the sweep looks at records and times a few steps to say how long it will take, and `report.left` follows;
+    not for an `executor`, whose machines are not known here.
 
     Stopped in any way and started again, a sweep does only what is missing.
 
@@ -116,7 +122,7 @@ def sweep(
     results = prepare_folder(results).resolve()
     notebook = None if fast else str(_existing(NOTEBOOK))
     report = Report(len(configs))
-    tasks = []
+    tasks, there = [], []
     for config in configs:
         record = present(record_path(results, config))
         if record is None or (record.status == "failed" and retry_failed):
@@ -125,8 +131,16 @@ def sweep(
             report.failed[config.name] = f"{record.error} (in an earlier sweep)"
         else:
             report.before += 1
+            there.append(record)
     _check_options([task.config for task in tasks])
-    executor = executor or LocalProcesses(default_workers(configs) if workers is None else workers)
+    workers = default_workers(configs) if workers is None else workers
+    waiting = {task.config.key: task.config for task in tasks}
+    expected = None
+    if on_forecast is not None and executor is None and tasks:
+        expected = forecast(list(waiting.values()), there, workers, each=not fast)
+        report.left = expected.left(waiting.values())
+        on_forecast(expected, report.left)
+    executor = executor or LocalProcesses(workers)
     in_vain = 0
     with _bar(report, progress) as bar:
         for outcome in executor.execute(tasks) if tasks else ():
@@ -142,7 +156,13 @@ def sweep(
             if in_vain == IN_VAIN:
                 reason = f"{in_vain} runs in a row could not be carried out, the last: {outcome.error}"
                 raise UserError(f"{reason}; the sweep has stopped; {_AGAIN}")
-            bar.note(outcome)
+            record = None if outcome.error else present(record_path(results, outcome.task.config))
+            waiting.pop(outcome.task.config.key, None)
+            if expected is not None:
+                if record is not None:
+                    expected.note(record)
+                report.left = expected.left(waiting.values())
+            bar.note(outcome, record)
             if on_outcome is not None:
                 on_outcome(report, outcome)
     return report
@@ -196,11 +216,10 @@ def _bar(report: Report, progress: bool) -> Iterator[Any]:
     class Bar(tqdm):  # type: ignore[misc, type-arg]
         best: dict[str, tuple[float, str]] = {}
 
-        def note(self, outcome: Outcome) -> None:
+        def note(self, outcome: Outcome, record: Record | None) -> None:
             """Count the run, and show the best run so far of its data set, by validation accuracy."""
             self.update(int(outcome.recorded))
             config = outcome.task.config
-            record = None if outcome.error else present(record_path(outcome.task.results, config))
             chosen = record.summary.get("early_stopped") if record else None
             if chosen:
                 candidate = (chosen["validation_accuracy"], config.pooler)
@@ -208,7 +227,8 @@ def _bar(report: Report, progress: bool) -> Iterator[Any]:
             parts = [f"{dataset} {value:.3f} {pooler}" for dataset, (value, pooler) in self.best.items()]
             failed = [f"{len(report.failed)} failed"] if report.failed else []
             failed += [f"{len(report.missing)} missing"] if report.missing else []
-            self.set_postfix_str(", ".join([*parts, *failed]))
+            left = [] if report.left is None else [f"{in_words(report.left)} left"]
+            self.set_postfix_str(", ".join([*left, *parts, *failed]))
 
     with Bar(total=report.total, initial=report.before + len(report.failed), unit="run", disable=not progress) as bar:
         yield bar

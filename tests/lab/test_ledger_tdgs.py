@@ -81,3 +81,18 @@ def test_temperatures_that_stay_where_they_start_are_no_answer(results):
     for seed, learned in enumerate((0.98, 1.02, 1.0)):
         made_up.write(results, "recipe", [replace(RUN, pooler="tdgs", seed=seed)], temperature=learned)
     assert [one.verdict for one in ledger_tdgs.c8()[:3]] == [OPEN] * 3
+
+
+def test_starts_are_judged_against_both_sides_of_the_claimed_range(results):
+    """Hot starts are worse and cold ones better: the claim holds in part."""
+    folder, plan = "initial-temperature-linear", evidence.planned("initial-temperature-linear")
+    right = {0.05: 0.74, 0.1: 0.74, 0.5: 0.72, 1.0: 0.72, 1.5: 0.72, 2.0: 0.70, 3.0: 0.70}
+    for config in plan:
+        scatter = (config.seed * 3 % 4) / 1000 * (config.pooler_options["init"] > 1)
+        made_up.write(results, folder, [config], right=right[config.pooler_options["init"]] + scatter)
+    found = ledger_tdgs.c7()
+    assert [one.verdict for one in found] == [HOLDS, FAILS] and [one.interval.n for one in found] == [8, 8]
+    assert "less mean over 0.05, 0.1" in found[1].what
+    some = [path for path in (results / folder).iterdir() if "seed7" in path.name]
+    some[0].unlink()
+    assert min(one.interval.n for one in ledger_tdgs.c7()) == 7

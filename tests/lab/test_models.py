@@ -44,6 +44,38 @@ def test_resnet18_starts_from_the_same_weights_with_every_pooler(pooler):
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in shared)
 
 
+def test_resnet20_has_the_layers_and_sizes_of_its_source():
+    model = built(dataset="cifar10", model="resnet20", pooler="max")
+    # 20 layers with weights: the stem, 9 blocks of 2, the output; beside them two shortcuts.
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert sum(m.kernel_size == (3, 3) for m in convolutions) == 19 and len(convolutions) == 21
+    assert {m.stride for m in convolutions} == {(1, 1)}
+    # He et al. give 0.27 million parameters, with shortcuts that have none.
+    shortcuts = 16 * 32 + 32 * 64 + 2 * (32 + 64)
+    assert sum(p.numel() for p in model.parameters()) - shortcuts == pytest.approx(0.27e6, rel=0.01)
+    sizes = []
+    for pool in model.pools:
+        pool.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(output.shape[1:])))
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    assert sizes == [(16, 16, 16), (16, 8, 8), (32, 4, 4)]
+    assert built(dataset="digits", model="resnet20", pooler="lip")(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+    with pytest.raises(ConfigError, match="model is 'resnet20', for images"):
+        built(dataset="clips", model="resnet20", pooler="max")
+
+
+@pytest.mark.parametrize("pooler", ["max", "tdgs", "soft", "lip", "stochastic"])
+@pytest.mark.parametrize("dataset", ["cifar10", "clips"])
+def test_windows_may_overlap(pooler, dataset):
+    model = built(dataset=dataset, pooler=pooler, pooler_options={"kernel_size": 3, "padding": 1})
+    assert model(torch.rand(2, *data.DATASETS[dataset].shape)).shape == (2, 10)
+    assert {(pool.kernel_size, pool.stride) for pool in model.pools} == {(3, 2)}
+
+
+def test_windows_that_change_the_network_s_sizes_are_refused():
+    with pytest.raises(ConfigError, match=r"leaves \(15, 15\) where the network has \(16, 16\)"):
+        built(dataset="cifar10", pooler="max", pooler_options={"kernel_size": 3})
+
+
 def test_resnet18_refuses_images_that_are_too_small_for_it():
     with pytest.raises(ConfigError, match="model is 'resnet18', for images of at least 16 x 16; these are .8, 8."):
         built(dataset="digits", model="resnet18", pooler="max")

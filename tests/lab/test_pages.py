@@ -1,8 +1,13 @@
 """The tables of the experiment pages: what they show as HTML and as text."""
 
+import math
+import re
+
+import pandas as pd
 import pytest
 
 from poolnb.lab import evidence, pages
+from poolnb.lab.analysis import compare
 from poolnb.lab.measurements import Measurement
 from poolnb.lab.pages import Link, Table
 from poolnb.lab.statistics import paired_difference
@@ -37,3 +42,30 @@ def test_a_chapter_ends_with_the_verdict_of_the_ledger(name):
     (row,) = pages.verdicts(name).rows
     judged = next(one for one in ledger() if one.claim.id == name)
     assert row[0][0] == name and row[2] == [judged.verdict] and len(row[1]) == len(judged.findings)
+
+
+def test_a_comparison_says_its_verdicts_and_what_would_decide():
+    rows = [
+        (name, seed, 70 + gain + seed % 3 + 0.05 * ((seed * 7 + place * 3) % 5))
+        for place, (name, gain) in enumerate({"max": 0, "soft": 3, "avg": 0, "lse": 0.5}.items())
+        for seed in range(6)
+    ]
+    frame = pd.DataFrame(rows, columns=["pooler", "seed", "last"])
+    lost = pd.DataFrame({"pooler": "lip", "seed": range(3), "last": math.nan})
+    found = compare(pd.concat([frame, lost]))
+    table = pages.comparisons({"digits": found, "clips": None})
+    said = {row[0]: row[3] for row in table.rows}
+    assert said["digits: soft - max"] == "above" and said["digits: avg - max"] == "equal within 0.5 points"
+    assert [row[1] for row in table.rows[-2:]] == ["none has finished, 3 failed", "no runs yet"]
+    assert table.rows[0][1] == evidence.say(found.intervals["soft"])
+    assert re.fullmatch(r"undecided, \d+ seeds would decide|above", said["digits: lse - max"])
+
+
+def test_the_ledger_folds_the_details_of_each_claim():
+    row = pages.judge(next(one for one in pages.claims() if one.id == "C4"))
+    table = pages.ledger_table([row])
+    html = table._repr_html_()
+    assert html.count("<details>") == 1 and f"<summary>{row.claim.text}</summary>" in html
+    assert html.count("(holds)") == len(row.findings) == 5
+    assert table.rows[0][0] == "C4" and table.rows[0][2] == row.verdict
+    assert row.claim.text in repr(table) and row.findings[0].what in repr(table)

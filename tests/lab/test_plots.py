@@ -14,6 +14,8 @@ from skimage.color import deltaE_ciede2000, rgb2lab  # noqa: E402
 
 from poolnb.geometry import resolve  # noqa: E402
 from poolnb.lab import plots  # noqa: E402
+from poolnb.lab.analysis import half_width  # noqa: E402
+from poolnb.lab.statistics import Interval  # noqa: E402
 
 # Full protanopia and deuteranopia in linear RGB: Machado, Oliveira and Fernandes 2009, table 1.
 COLOUR_VISION = {
@@ -145,3 +147,21 @@ def test_bars_write_their_numbers(ax):
     plots.bars(ax, {"max": 0.25, "avg": 0.5})
     assert [t.get_text().strip() for t in ax.texts] == ["0.25", "0.50"]
     assert [p.get_facecolor()[:3] for p in ax.patches] == [to_rgb(plots.colour(n)) for n in ("max", "avg")]
+
+
+def test_a_forest_has_a_filled_marker_where_something_is_decided():
+    _, ax = plt.subplots()
+    rows = {"a": Interval(1, 0.5, 1.5, 3), "b": Interval(0.1, -1, 1.2, 3), "c": None}
+    plots.forest(ax, rows, "points", verdicts={"a": "above", "b": "undecided"}, margin=0.5)
+    markers = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [line.get_markerfacecolor() for line in markers] == [plots.INK, "white"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
+    _, empty = plt.subplots()
+    plots.forest(empty, {"a": None}, "points")
+    assert [text.get_text() for text in empty.texts] == ["no runs yet"]
+
+
+def test_the_power_figure_draws_half_widths():
+    _, ax = plt.subplots()
+    plots.power(ax, {"CIFAR-10": 0.4}, 15, margin=0.5, seeds=[4, 12, 24])
+    assert list(ax.lines[0].get_ydata()) == [half_width(n, 0.4, 15) for n in (4, 12, 24)]

@@ -1,0 +1,357 @@
+"""How every page compares: one additive model of pooler and seed, simultaneous intervals against a baseline, verdicts.
+
+The value of a run is taken as what its pooler adds, what its seed adds (all poolers start from the same weights and see
+the samples in the same order), and a rest of one variance. The differences to the baseline have intervals that are true
+*together* with the stated probability (Dunnett, 1955): the multivariate t distribution, its correlations from the
+design, so that poolers may lack seeds. With one pooler beside the baseline it is the paired t test.
+
+Verdicts, of the whole interval: `EQUAL` inside the margin, else `ABOVE` 0, `BELOW` 0, or `UNDECIDED`.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .statistics import Interval
+
+if TYPE_CHECKING:
+    import pandas
+
+ABOVE, BELOW, EQUAL, UNDECIDED = "above", "below", "equal", "undecided"
+ALPHA = 0.05  # the probability that any interval of a study misses its true value, at whatever look
+MARGIN = 0.5  # points of accuracy: a difference below this is none
+ENOUGH = 3  # seeds; with fewer there is no verdict
+LOOKS = (12, 16, 20, 24)  # numbers of seeds after which a sequential study is looked at
+MOST = 1000  # seeds: more than this is not planned
+EXACT = 12  # seeds; up to here all patterns of signs are tried
+PATTERNS = 20_000  # otherwise so many are drawn
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a study says of every group against the baseline.
+
+    - `table`: one row per group but the baseline, in the frame's order: `difference`, `low`, `high` (NaN without a
+      degree of freedom), `n` (seeds of the group with a value), `failed` (its runs without one), `verdict`, and
+      `seeds_needed`, the number of seeds that would decide it (0: decided; `MOST` + 1: more than that; NaN: not known).
+    - `residuals`: one row per run: the group, the seed, `fitted` and `residual`. `values`: seeds x groups.
+    - `sd`, `df`: the residual standard deviation and its degrees of freedom.
+    - `seeds`: how many seeds were looked at; `waiting`: how many were left out, since their block is not complete;
+      `alpha`: what this look may err; `complete`: whether the (first) planned look has been reached.
+    - `critical`: the half-widths in standard errors. `correlation`: of the differences.
+    """
+
+    table: pandas.DataFrame
+    residuals: pandas.DataFrame
+    values: pandas.DataFrame
+    baseline: Any
+    margin: float
+    sd: float
+    df: int
+    seeds: int
+    waiting: int
+    alpha: float
+    complete: bool
+    critical: float
+    correlation: np.ndarray
+
+    @property
+    def verdicts(self) -> dict[Any, str]:
+        """The verdict on each group."""
+        return dict(self.table["verdict"])
+
+    @property
+    def seeds_needed(self) -> dict[Any, float]:
+        """For each undecided group, how many seeds would decide it if its estimate and the scatter are right."""
+        return {name: row.seeds_needed for name, row in self.table.iterrows() if row.verdict == UNDECIDED}
+
+    @property
+    def intervals(self) -> dict[Any, Interval]:
+        """The difference of each group to the baseline."""
+        return {name: Interval(row.difference, row.low, row.high, int(row.n)) for name, row in self.table.iterrows()}
+
+    def p_values(self) -> pandas.Series:
+        """Dunnett's p for each group: of a largest |t| at least as large, among all groups, if none differed."""
+        import pandas
+
+        if not self.df:
+            return pandas.Series(math.nan, index=self.table.index, name="p")
+        errors = (self.table["high"] - self.table["difference"]) / self.critical
+        t = (self.table["difference"].abs() / errors).where(errors != 0, 0)  # equal without any scatter
+        p = [math.nan if math.isnan(one) else dunnett_p(self.correlation, self.df, one) for one in t]
+        return pandas.Series(p, index=self.table.index, name="p")
+
+    def permutation(self) -> pandas.Series:
+        """A test without the model's normal rest: p for each group, for all groups together.
+
+        If a pooler does what the baseline does, their names may be exchanged within a seed, which changes the sign of
+        the difference. The signs of a seed's differences change together, so that their correlation stays; compared is
+        the largest |t| of a pattern of signs (Westfall and Young, 1993). Up to 12 seeds all patterns are tried,
+        otherwise 20,000, always the same ones.
+        """
+        import pandas
+
+        groups = [name for name in self.table.index if name in self.values.columns]
+        differences = self.values[groups].sub(self.values[self.baseline], axis=0).dropna(how="all").to_numpy()
+        count = len(differences)
+        if count <= EXACT:
+            signs = 1.0 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
+        else:
+            signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(PATTERNS, count))
+            signs[0] = 1  # what was seen is one of the patterns
+        seen = ~np.isnan(differences)
+        n, filled = seen.sum(0), np.where(seen, differences, 0)
+        # A change of sign leaves the sum of squares as it is, so |t| grows with |mean| alone, in a way of its own
+        # for every group.
+        mean = np.abs(signs @ filled) / np.maximum(n, 1)
+        square = (filled**2).sum(0) / np.maximum(n, 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = mean / np.sqrt(np.maximum(square - mean**2, 1e-12 * square) / (n - 1))
+        t = np.where((n >= 2) & (square > 0), t, 0)
+        largest = t.max(axis=1, initial=0)
+        real = [np.mean(largest >= one * (1 - 1e-9)) for one in np.where(n >= 2, t[0], 0)]
+        return pandas.Series(np.where(n >= 2, real, math.nan), groups, name="p").reindex(self.table.index)
+
+
+def compare(
+    frame: pandas.DataFrame,
+    value: str = "last",
+    by: str = "pooler",
+    baseline: Any = "max",
+    *,
+    margin: float = MARGIN,
+    looks: Sequence[int] = (),
+    alpha: float = ALPHA,
+    larger_is_better: bool = True,
+) -> Comparison:
+    """Every group of the column `by` against the `baseline`, in the column `value`.
+
+    `frame` has one row per run, with a column `seed`; a run without a value (NaN) is one that failed: it is counted,
+    and since it is worse than any other, a verdict that it could overturn is not given. `looks` are the numbers of
+    seeds after which a sequential study is looked at; `alpha` is spent on them in proportion to the seeds, each look on
+    its own, so that all looks together err with probability `alpha` at most. Seeds beyond the last look that every
+    group has reached are left out until their block is complete. Without `looks` the study is looked at once.
+
+    A group whose runs have all failed has a row without numbers. Raises `ValueError` if no run of the `baseline` has
+    finished, if a group holds one seed twice, or if no seeds connect the groups.
+    """
+    groups = list(dict.fromkeys(frame[by]))
+    finished_groups = list(dict.fromkeys(frame.loc[frame[value].notna(), by]))
+    if baseline not in finished_groups:
+        accepted = ", ".join(map(str, finished_groups)) or "none: no runs"
+        raise ValueError(f"baseline is {baseline!r}; accepted: {accepted}")
+    if frame.duplicated([by, "seed"]).any():
+        twice = frame.loc[frame.duplicated([by, "seed"]), by].iloc[0]
+        raise ValueError(f"{twice}: one seed stands for several runs; choose rows that differ in their seed alone")
+    kept, waiting, complete = _looked_at(frame, by, looks)
+    spent = alpha_at(kept["seed"].nunique(), looks, alpha)
+    done = kept[kept[value].notna()]
+    finished, failed = (dict(rows[by].value_counts()) for rows in (done, kept[kept[value].isna()]))
+    others = [name for name in groups if name != baseline and name in finished]
+    estimate, covariance, df, residuals = _fit(done, value, by, others)
+    sd = math.sqrt(float((residuals["residual"] ** 2).sum()) / df) if df else math.nan
+    spread = np.sqrt(np.diag(covariance))
+    correlation = covariance / np.outer(spread, spread)
+    critical = dunnett_critical(correlation, df, spent) if df and others else math.nan
+    rows = {}
+    for name, difference, half in zip(others, map(float, estimate), critical * sd * spread, strict=True):
+        low, high, n, lost = difference - half, difference + half, finished[name], failed.get(name, 0)
+        verdict = verdict_of(low, high, margin)
+        enough = min(n, finished[baseline]) >= ENOUGH
+        if not enough or not _stands(verdict, lost, failed.get(baseline, 0), larger_is_better):
+            verdict = UNDECIDED
+        needed = 0.0 if verdict != UNDECIDED else seeds_needed(difference, sd, len(groups), margin, looks, alpha)
+        rows[name] = (difference, low, high, n, lost, verdict, needed)
+    import pandas
+
+    columns = ["difference", "low", "high", "n", "failed", "verdict", "seeds_needed"]
+    names = [name for name in groups if name != baseline]
+    empty = {name: (*[math.nan] * 3, 0, failed.get(name, 0), UNDECIDED, math.nan) for name in names}
+    index = pandas.Index(names, name=by, dtype=object)
+    table = pandas.DataFrame([(empty | rows)[name] for name in names], index=index, columns=columns)
+    values = done.pivot(index="seed", columns=by, values=value)
+    seeds = int(kept["seed"].nunique())
+    return Comparison(
+        table, residuals, values, baseline, margin, sd, df, seeds, waiting, spent, complete, critical, correlation
+    )
+
+
+def verdict_of(low: float, high: float, margin: float = MARGIN) -> str:
+    """The verdict on a difference with this interval. One that is not known (NaN) is undecided."""
+    if -margin < low and high < margin:
+        return EQUAL
+    return ABOVE if low > 0 else BELOW if high < 0 else UNDECIDED
+
+
+def _stands(verdict: str, failed: int, lost: int, larger_is_better: bool) -> bool:
+    """Whether failed runs of the group (`failed`) and of the baseline (`lost`) leave a verdict as it is."""
+    against, in_favour = (failed, lost) if larger_is_better else (lost, failed)
+    return not (against and verdict in (ABOVE, EQUAL)) and not (in_favour and verdict in (BELOW, EQUAL))
+
+
+# ---- looks -----------------------------------------------------------------------------------------------------------
+
+
+def alpha_at(seeds: int, looks: Sequence[int] = LOOKS, alpha: float = ALPHA) -> float:
+    """What the look at so many seeds may err: with `LOOKS`, 0.025 at 12 and a third of that at each of the others.
+
+    Spent at a look is `alpha` in proportion to the seeds that it adds. Before the first look it is the first one's.
+    """
+    if not looks:
+        return alpha
+    reached = [look for look in looks if look <= seeds] or [looks[0]]
+    added = reached[-1] - (reached[-2] if len(reached) > 1 else 0)
+    return alpha * (added / looks[-1])
+
+
+def _looked_at(frame: pandas.DataFrame, by: str, looks: Sequence[int]) -> tuple[pandas.DataFrame, int, bool]:
+    """The runs of the last look that all groups have reached, how many seeds wait for the next, and if there is one."""
+    if not looks:
+        return frame, 0, True
+    groups = frame[by].nunique()
+    per_seed = frame.groupby("seed")[by].nunique().sort_index()
+    whole = [seed for seed, _ in itertools.takewhile(lambda one: one[1] == groups, per_seed.items())]
+    reached = [look for look in looks if look <= len(whole)]
+    if not reached:
+        return frame, 0, False
+    kept = whole[: reached[-1]]
+    return frame[frame["seed"].isin(kept)], len(per_seed) - len(kept), True
+
+
+def seeds_needed(
+    difference: float, sd: float, groups: int, margin: float = MARGIN, looks: Sequence[int] = (), alpha: float = ALPHA
+) -> float:
+    """The smallest number of seeds at which an interval about `difference` would be decided, by its half-width.
+
+    It is decided by being told from 0, or inside the margin, whichever is nearer. `groups` counts the baseline. NaN if
+    the scatter is not known; `MOST` + 1 if that many would not do.
+    """
+    if math.isnan(sd):
+        return math.nan
+    enough = max(abs(difference), margin - abs(difference))
+
+    def decides(seeds: int) -> bool:
+        return half_width(seeds, sd, groups, alpha_at(seeds, looks, alpha)) < enough
+
+    if not decides(MOST):
+        return float(MOST + 1)
+    low, high = ENOUGH - 1, MOST
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return float(high)
+
+
+def half_width(seeds: int, sd: float, groups: int, alpha: float = ALPHA) -> float:
+    """Half-width of the intervals of a study in which all `groups`, the baseline among them, have so many `seeds`."""
+    others = groups - 1
+    df = others * (seeds - 1)
+    equal = np.full((others, others), 0.5) + 0.5 * np.eye(others)
+    return dunnett_critical(equal, df, alpha) * sd * math.sqrt(2 / seeds)
+
+
+# ---- the model -------------------------------------------------------------------------------------------------------
+
+
+def _fit(done: pandas.DataFrame, value: str, by: str, others: Sequence[Any]) -> tuple[Any, ...]:
+    """Least squares: the differences to the baseline, their covariance over the variance, df, and the residuals."""
+    import pandas
+    from statsmodels.api import OLS
+
+    names, seeds = done[by].to_numpy(object), done["seed"].to_numpy()
+    group = np.stack([names == name for name in others], 1) if others else np.zeros((len(done), 0))
+    seed = seeds[:, None] == np.unique(seeds)
+    design = np.hstack([group, seed]).astype(float)
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        raise ValueError(f"groups of {by!r} cannot be compared: no seeds connect them")
+    fitted = OLS(done[value].to_numpy(float), design).fit()
+    count = len(others)
+    residuals = pandas.DataFrame({by: names, "seed": seeds})
+    residuals["fitted"], residuals["residual"] = fitted.fittedvalues, fitted.resid
+    df = len(done) - design.shape[1]
+    return fitted.params[:count], np.asarray(fitted.normalized_cov_params)[:count, :count], df, residuals
+
+
+# ---- Dunnett's distribution ------------------------------------------------------------------------------------------
+
+
+def dunnett_critical(correlation: np.ndarray, df: float, alpha: float = ALPHA) -> float:
+    """What the largest of several |t| of this `correlation` (k, k) and `df` exceeds with probability `alpha`."""
+    return _critical(tuple(np.round(correlation, 12).ravel()), float(df), float(alpha))
+
+
+def dunnett_p(correlation: np.ndarray, df: float, t: float) -> float:
+    """The probability that the largest of several |t| is at least `t`."""
+    return max(0.0, 1 - _probability(tuple(np.round(correlation, 12).ravel()), float(df), t))
+
+
+@functools.lru_cache(maxsize=4096)
+def _critical(correlation: tuple[float, ...], df: float, alpha: float) -> float:
+    from scipy.optimize import brentq
+    from scipy.stats import t
+
+    count = math.isqrt(len(correlation))
+    one, all_alone = float(t.isf(alpha / 2, df)), float(t.isf(alpha / (2 * count), df))  # Bonferroni's is the largest
+    if count == 1:
+        return one
+    return float(brentq(lambda c: _probability(correlation, df, c) - (1 - alpha), one, all_alone + 1e-3, xtol=1e-7))
+
+
+def _probability(correlation: tuple[float, ...], df: float, c: float) -> float:
+    """P(max |t| <= c), by quadrature over two variables, given which the t are independent.
+
+    t_i = (sqrt(1 - l_i^2) e_i + l_i z) / s, where e and z are normal and s^2 is a chi-square over df.
+    """
+    from scipy.special import ndtr
+
+    count = math.isqrt(len(correlation))
+    factors = _factors(np.reshape(correlation, (count, count)))
+    z, weight_z = _normal_nodes()
+    s, weight_s = _chi_nodes(df)
+    rest = np.sqrt(1 - factors**2)[:, None, None]
+    bound, shift = c * s[None, :, None], factors[:, None, None] * z[None, None, :]
+    inside = ndtr((bound + shift) / rest) - ndtr((shift - bound) / rest)
+    return float(weight_s @ inside.prod(axis=0) @ weight_z)
+
+
+def _factors(matrix: np.ndarray) -> np.ndarray:
+    """l with matrix_ij = l_i l_j off the diagonal: exact if no group lacks a seed (0.5), or for up to three groups.
+
+    For groups that lack seeds here and there it is the nearest such matrix. With a third of all runs missing the
+    probability is then right to 2e-5, as the tests hold against Genz's integral.
+    """
+    count = len(matrix)
+    if count == 1:
+        return np.zeros(1)
+    first, second = np.triu_indices(count, 1)
+    pairs = np.clip(matrix[first, second], 1e-6, 1 - 1e-9)
+    sums = np.zeros((len(pairs), count))
+    sums[np.arange(len(pairs)), first] = sums[np.arange(len(pairs)), second] = 1
+    return np.minimum(np.exp(np.linalg.lstsq(sums, np.log(pairs), rcond=None)[0]), 1 - 1e-9)
+
+
+@functools.lru_cache(maxsize=1)
+def _normal_nodes() -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights for z: with those for s, probabilities to 1e-7."""
+    x, weight = np.polynomial.legendre.leggauss(48)
+    z = 7 * x
+    return z, 7 * weight * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+
+
+@functools.lru_cache(maxsize=256)
+def _chi_nodes(df: float) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights for s = chi / sqrt(df)."""
+    from scipy.stats import chi
+
+    law = chi(df, scale=1 / math.sqrt(df))
+    low, high = law.ppf(1e-10), law.isf(1e-10)
+    x, weight = np.polynomial.legendre.leggauss(48)
+    s = low + (high - low) * (x + 1) / 2
+    return s, weight * (high - low) / 2 * law.pdf(s)
