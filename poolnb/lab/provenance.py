@@ -18,7 +18,7 @@ RESULTS = BOOK / "results"
 
 # The tools around the chapters. No result and no chapter can depend on them.
 _TOOLS = {"poolnb/bench.py", "poolnb/cli.py", "poolnb/doctor.py"}
-_TOOLS |= {f"poolnb/lab/{name}.py" for name in ("api", "book", "launch", "notebooks", "status")}
+_TOOLS |= {f"poolnb/lab/{name}.py" for name in ("api", "book", "figures", "launch", "notebooks", "status")}
 _SOURCES = {".py", ".h", ".hpp", ".cpp", ".cu", ".cuh"}
 
 
