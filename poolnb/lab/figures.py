@@ -86,11 +86,16 @@ def write_data(app: Sphinx) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     written = {
         "colours.css": colours(),
-        "photograph.js": f"window.poolnb = {{ ...window.poolnb, photograph: {json.dumps(photograph())} }};\n",
-        "findings.js": f"window.poolnb = {{ ...window.poolnb, findings: {json.dumps(list(findings()))} }};\n",
+        "photograph.js": _script("photograph", photograph()),
+        "findings.js": _script("findings", list(findings())),
     }
     for name, text in written.items():
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def _script(name: str, data: Any) -> str:
+    """A script that sets `poolnb.NAME`. A browser does not let a page that lies on the disk read a JSON file."""
+    return f"window.poolnb = {{ ...window.poolnb, {name}: {json.dumps(data, ensure_ascii=False)} }};\n"
 
 
 def colours() -> str:
@@ -142,7 +147,8 @@ def findings() -> Iterator[dict[str, Any]]:
                 continue
             seen.add(one)
             scatter = abs(one.mean / one.effect_size)
-            yield {"claim": claim.id, "what": found.what, "n": one.n, "mean": round(one.mean, 6), "scatter": round(scatter, 6)}
+            numbers = {"n": one.n, "mean": round(one.mean, 6), "scatter": round(scatter, 6)}
+            yield {"claim": claim.id, "what": found.what.replace(" - ", " − "), **numbers}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -189,11 +189,11 @@
       panel.axes(scale(0, 1, 38, panel.width - right), y, { yTicks: this.yTicks, yTitle: this.yTitle });
       if (low < 0) panel.line(38, y(0), panel.width - right, y(0));
       this.handles.forEach((handle, i) => {
-        handle.show(i < count);
-        if (i >= count) return;
         const value = this.values[i];
-        panel.bar(x(i), y(Math.max(low, 0)), y(value), Math.min(44, 0.62 * wide), "bar", look(i));
+        handle.show(i < count);
         handle.at(x(i), y(value), (px, py) => y.back(py));
+        if (i >= count) return;
+        panel.bar(x(i), y(Math.max(low, 0)), y(value), Math.min(44, 0.62 * wide), "bar", look(i));
         panel.text(x(i), height - 22, `x${SUBSCRIPTS[i + 1]}`, "middle");
       });
       return { x, y, wide };
@@ -307,7 +307,12 @@
         this.restart?.();
       });
       this.redraw();
-      new ResizeObserver(() => this.panels.clientWidth !== this.drawnAt && (this.drawnAt = this.panels.clientWidth) && this.redraw()).observe(this.panels);
+      let drawn = this.panels.clientWidth;
+      new ResizeObserver(() => {
+        if (drawn === this.panels.clientWidth) return;
+        drawn = this.panels.clientWidth;
+        this.redraw();
+      }).observe(this.panels);
     }
   }
 

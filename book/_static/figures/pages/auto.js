@@ -64,7 +64,7 @@ poolnb.figure("auto", (stage) => {
     const [cx, cy] = [x(alpha.value), y(result.pull)];
     pull.line(cx, 170, cx, cy, "guide");
     pull.dot(cx, cy, 4.5, "ink");
-    pull.text(poolnb.clamp(cx, 70, pull.width - 40), cy - 12, num(result.pull, 3), "middle", "strong halo");
+    pull.text(Math.min(cx + 9, pull.width - 50), cy - 4, num(result.pull, 3), "start", "strong halo");
   }
 
   stage.draw(() => {

@@ -52,7 +52,7 @@ poolnb.figure("s3", (stage) => {
     const expected = through((map) => formulas.s3Expectation(map, STRIDE, grid.value));
     panel.clear(84 * (pools.value + 1) + 8);
     last.levels.forEach(({ map, kept }, level) => {
-      const title = level ? `maxima of what is left after ${level}, kept ones dark` : "maxima of the signal, kept ones dark";
+      const title = level ? `maxima of what is left after ${level}, kept ones blue` : "maxima of the signal, kept ones blue";
       drawRow(map, 84 * level, title, (i) => (kept.includes(i) ? "fill: var(--op-s3)" : ""));
       const strips = map.length / grid.value;
       for (let s = 1; s < strips; s += 1) {
@@ -69,7 +69,7 @@ poolnb.figure("s3", (stage) => {
     const apart = norm(average.map((v, i) => v - running[i])) / norm(running);
     stage.say(
       `Of ${LENGTH} entries ${last.row.length} are left. Kept in the first pool: <b>${last.levels[0].kept.join(", ")}</b>`,
-      `${seeds.length} draw${seeds.length > 1 ? "s" : ""}: their mean and the authors' evaluation are <b>${num(100 * apart, 1)} %</b> apart`
+      `${seeds.length > 1 ? `${seeds.length} draws: their` : "1 draw: its"} mean and the authors' evaluation are <b>${num(100 * apart, 1)} %</b> apart`
         + (pools.value === 1 ? `; exactly, <b>${num((100 * norm(average.map((v, i) => v - expected[i]))) / norm(expected), 1)} %</b>` : ""),
     );
   });

@@ -4,10 +4,10 @@
 poolnb.figure("stochastic", (stage) => {
   const { num, scale, formulas } = poolnb;
   const [KERNEL, LEVELS, LENGTH] = [3, 3, 81];
-  const bars = stage.panel({ label: "Four taps; the drawn one is dark", height: 230, width: 200 });
+  const bars = stage.panel({ label: "Four taps; the drawn one is dark", height: 230, width: 190 });
   const taps = stage.taps(bars, { values: [0.15, 0.3, 0.9, 0.5] });
-  const running = stage.panel({ label: "The mean of the draws so far", height: 230, width: 200 });
-  const levels = stage.panel({ label: "The mean of a signal after one to three pools", height: 230, width: 230 });
+  const running = stage.panel({ label: "The mean of the draws so far", height: 230, width: 190 });
+  const levels = stage.panel({ label: "The mean of a signal after one to three pools", height: 230, width: 215 });
 
   let uniform = formulas.uniforms(3);
   let draws = []; // numbers in (0, 1): a tap follows from one of them and from the taps

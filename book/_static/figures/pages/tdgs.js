@@ -38,9 +38,9 @@ poolnb.figure("tdgs", (stage) => {
     weights.forEach((w, i) => {
       const at = 32 + wide * (i + 0.5);
       const share = draws.length ? kept.filter((tap) => tap === i).length / draws.length : 0;
-      histogram.bar(at, y(0), y(share), 0.6 * wide, "", "fill: var(--op-tdgs)");
+      histogram.bar(at, y(0), y(share), 0.6 * wide, "", "fill: var(--op-tdgs); opacity: 0.6");
       histogram.line(at - 0.4 * wide, y(w), at + 0.4 * wide, y(w), "curve");
-      if (soft.length) histogram.dot(at, y(soft[i]), 3.5, "ink");
+      if (soft.length) histogram.dot(at, y(soft[i]), 3.5, "ink halo");
       histogram.text(at, 218, `x${SUBSCRIPTS[i + 1]}`, "middle");
     });
     if (cap < 0.995) {
@@ -55,7 +55,7 @@ poolnb.figure("tdgs", (stage) => {
     const y = scale(formulas.mean(x) - 0.1, top + 0.05, 200, 26);
     const at = scale(LOW, HIGH, 34, curve.width - 8);
     curve.rect(at(LOW), 26, at(0) - at(LOW), 174, "zone");
-    curve.text(at(-0.5), 60, "caught", "middle", "faint");
+    curve.text(at(-0.5), 190, "caught", "middle", "tick");
     curve.axes(at, y, { xTicks: [-1, 0, 1, 2, 3], xTitle: "T", yTitle: "y in evaluation" });
     for (const [value, words] of [[top, "max"], [formulas.mean(x), "mean"]]) {
       curve.line(34, y(value), curve.width - 8, y(value), "guide");
