@@ -192,8 +192,8 @@ class Figure:
     def state(self):
         """(drawing, numbers)"""
         script = """root => [
-            [...root.querySelectorAll("svg")].map(one => one.innerHTML).join().replace(/ style="(display: none;)?"/g, "")
-                + [...root.querySelectorAll("canvas")].map(one => one.toDataURL()).join(),
+            [...root.querySelectorAll("svg")].map(one => one.innerHTML.replace(/ style="(display: none;)?"/g, "")) +
+                [...root.querySelectorAll("canvas")].map(one => one.toDataURL()).join(),
             [...root.querySelectorAll(".play-numbers, output, .play-row p")].map(one => one.textContent).join("|"),
         ]"""
         return self.root.evaluate(script)
@@ -280,6 +280,19 @@ def test_draws_come_one_after_the_other_unless_the_reader_wants_no_motion(open_f
     moving = Figure(open_file("book/sampling/tdgs", reduced_motion="no-preference"), "tdgs")
     moving.root.get_by_role("button", name="Draw 100").click()
     moving.root.get_by_text("100 draws").wait_for()
+
+
+def test_a_finger_drags_a_tap(open_file):
+    figure = Figure(open_file("book/foundations/max", viewport=LOOKS["phone"][1], has_touch=True), "max")
+    knob = figure.root.locator("g[role=slider]").first
+    knob.scroll_into_view_if_needed()
+    box, before = knob.locator(".knob").bounding_box(), float(knob.get_attribute("aria-valuenow"))
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    fingers = figure.page.context.new_cdp_session(figure.page)
+    for kind, down in (("touchStart", 0), ("touchMove", 20), ("touchMove", 45)):
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y + down}]})
+    fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert float(knob.get_attribute("aria-valuenow")) < before - 0.1
 
 
 def test_a_temperature_below_zero_is_caught(open_file):

@@ -149,6 +149,8 @@
         knob.focus();
         event.preventDefault();
       });
+      // A finger on the knob drags it and does not scroll the page; touch-action alone does not hold inside an SVG.
+      knob.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
       knob.addEventListener("pointermove", (event) => knob.hasPointerCapture(event.pointerId) && follow(event));
       const moves = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 5, PageDown: -5 };
       knob.addEventListener("keydown", (event) => {

@@ -91,8 +91,8 @@ poolnb.figure("family", (stage) => {
       if (one.name === "gem") p = one.parameter;
       one.result = one.run(x, one.parameter);
       const free = high - low < 1e-9; // all taps equal: any parameter gives this output
-      const setting = one.symbol ? `${one.symbol} = ${free ? "any" : num(one.parameter, one.parameter < 100 ? 2 : 0)}` : "";
-      one.words.innerHTML = `<b>${one.title}</b> ${setting}${setting && ","} y = ${num(one.result.value)}`;
+      const setting = one.symbol ? `${one.symbol}\u00a0=\u00a0${free ? "any" : num(one.parameter, one.parameter < 100 ? 2 : 0)}` : "";
+      one.words.innerHTML = `<b>${one.title}</b> ${setting}${setting && ","} y\u00a0=\u00a0${num(one.result.value)}`;
       drawRow(one);
       paint(one.picture, size / KERNEL, pooled(one.run, one.parameter));
     }
