@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from poolnb.lab import launch, notebooks
-from poolnb.lab.provenance import BOOK, ROOT, files_hash, source_files, text_hash
+from poolnb.lab.provenance import BOOK, RESULTS, ROOT, files_hash, source_files, text_hash
 
 BUILD = ROOT / "_build"
 SITE = BUILD / "html"
@@ -59,11 +59,10 @@ def check() -> int:
 
 
 def inputs_hash() -> str:
-    """Fingerprint of everything the site is made from. Pages read no records: their numbers are in the chapters."""
+    """Fingerprint of everything the site is made from. Of the pages only the ledger's figure reads records."""
     files = {p for p in BOOK.rglob("*") if p.is_file() and p.suffix not in {".json", ".toml", ".tmp"}}
     files = {p for p in files if not any(part.startswith(".") for part in p.relative_to(BOOK).parts)}
-    files |= {*notebooks.RECEIPTS.rglob("*.json"), ROOT / "_config.yml", ROOT / "_toc.yml", *source_files()}
-    files |= {Path(__file__).with_name(name) for name in ("api.py", "downloads.py", "launch.py", "status.py")}
+    files |= {*RESULTS.rglob("*.json"), ROOT / "_config.yml", ROOT / "_toc.yml", *(ROOT / "poolnb").rglob("*.py")}
     packages = [f"{name} {importlib.metadata.version(name)}" for name in _SITE_PACKAGES]
     return text_hash(files_hash(files, ROOT) + "\n".join(packages))
 
