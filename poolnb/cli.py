@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 # Commands that read their own arguments: module, and what the overview says. Listed if the module is there.
 _OTHERS = {
-    "book": ("poolnb.lab.book", "execute the chapters, check their receipts, render the site"),
+    "book": ("poolnb.book.build", "execute the chapters, check their receipts, render the site"),
     "bench": ("poolnb.bench", "measure the operators"),
     "build": ("poolnb.native", "build the native kernels"),
 }
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("poolnb: stopped", file=sys.stderr)
         return 130
     except Exception as error:
-        from poolnb.lab.config import UserError
+        from poolnb.lab.errors import UserError
 
         if isinstance(error, UserError):
             _fail(str(error))
@@ -135,7 +135,7 @@ def _literal(text: str) -> Any:
 
 def _options(words: Sequence[str]) -> dict[str, Any]:
     """`["beta=2", "semi_grad=true"]` or one JSON object, as a mapping."""
-    from poolnb.lab.config import ConfigError, shown
+    from poolnb.lab.errors import ConfigError, shown
 
     if len(words) == 1 and words[0].lstrip().startswith("{"):
         return _literal(words[0])
@@ -176,7 +176,7 @@ def _bar(arguments: argparse.Namespace) -> bool:
 
 def _tell(report: Any, outcome: Any) -> None:
     """One line per finished run, for a log file."""
-    from poolnb.lab.forecast import in_words
+    from poolnb.lab.sweeps.forecast import in_words
 
     finished = report.before + report.done + len(report.failed)
     state = f"{outcome.kind}: {outcome.error}" if outcome.error else "done"
@@ -185,14 +185,14 @@ def _tell(report: Any, outcome: Any) -> None:
 
 
 def _foretell(forecast: Any, seconds: float) -> None:
-    from poolnb.lab.forecast import in_words
+    from poolnb.lab.sweeps.forecast import in_words
 
     workers = f"{forecast.workers} process{'es' * (forecast.workers > 1)}"
     print(f"this will take about {in_words(seconds)} in {workers}, by {forecast.source}", flush=True)
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    from poolnb.lab.sweep import read_sweep, sweep
+    from poolnb.lab.sweeps.sweep import read_sweep, sweep
 
     warnings.showwarning = lambda message, *rest, **more: print(f"poolnb: {message}", file=sys.stderr)
     spec = read_sweep(arguments.spec)
@@ -201,7 +201,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     if arguments.scheduler is not None:
         if arguments.workers is not None:
             _fail("--workers is for processes of this machine; with --scheduler the cluster has its own workers")
-        from poolnb.lab.scheduler import Scheduler
+        from poolnb.lab.sweeps.scheduler import Scheduler
 
         executor = Scheduler(arguments.scheduler)
     print(f"{spec.name}: {len(spec.configs)} runs, records in {results}", flush=True)
@@ -231,7 +231,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from poolnb.lab.measurements import measure
+    from poolnb.lab.measurements.records import measure
 
     results = arguments.results or Path("results") / arguments.kind
     found = measure(arguments.kind, results, progress=_bar(arguments))

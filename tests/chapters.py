@@ -5,7 +5,7 @@ from functools import cached_property, lru_cache
 
 import nbformat
 
-from poolnb.lab import notebooks
+from poolnb.book import notebooks
 
 CARD = re.compile(
     r"```\{admonition\} (?P<question>.+)\n:class: card-question\n\n"

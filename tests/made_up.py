@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from poolnb.lab import evidence, ledger, provenance
+from poolnb.book.findings import evidence, ledger
+from poolnb.lab import provenance
 from poolnb.lab.records import Record, summarise, write_record
 
 HASHES = {"sources": "0" * 64, "data": "1" * 64}

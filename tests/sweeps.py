@@ -6,8 +6,8 @@ from pathlib import Path
 
 from poolnb.lab.config import RunConfig
 from poolnb.lab.records import load_records
-from poolnb.lab.sweep import sweep
-from poolnb.lab.tasks import carry_out
+from poolnb.lab.sweeps.sweep import sweep
+from poolnb.lab.sweeps.tasks import carry_out
 
 SPEC = """
 description = "two poolers, two seeds"

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 import yaml
 
-from poolnb.lab import notebooks
+from poolnb.book import notebooks
 from poolnb.lab.provenance import BOOK, ROOT
 
 CHAPTERS = notebooks.chapters()

@@ -4,11 +4,12 @@ from poolnb.lab import RunConfig, run
 record = run(RunConfig(dataset="digits", pooler="soft", epochs=3))
 """
 
-from .config import ConfigError, RunConfig, UserError, config_from_notebook
-from .data import DataError, data_folder
-from .records import Record, RecordError, load_records, records_frame
-from .statistics import comparison_table, mean_interval, paired_difference, summary_table
-from .training import RunError, run
+from poolnb.lab.config import RunConfig, config_from_notebook
+from poolnb.lab.data import DataError, data_folder
+from poolnb.lab.errors import ConfigError, UserError
+from poolnb.lab.records import Record, RecordError, load_records, records_frame
+from poolnb.lab.statistics import comparison_table, mean_interval, paired_difference, summary_table
+from poolnb.lab.training import RunError, run
 
 __all__ = [
     "ConfigError",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .statistics import Interval
+from poolnb.lab.statistics import Interval
 
 if TYPE_CHECKING:
     import pandas

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from .data import Samples
+from poolnb.lab.samples import Samples
 
 FRAMES = 8
 WINDOW = 16

@@ -16,15 +16,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .options import chosen, spelt
-
-
-class UserError(Exception):
-    """Something the caller can put right. Its text is the whole message: no traceback is needed to understand it."""
-
-
-class ConfigError(UserError, ValueError):
-    """A parameter that is unknown or has a value that is not accepted."""
+from poolnb.lab.data import DATASETS
+from poolnb.lab.errors import ConfigError, shown
+from poolnb.lab.models import MODELS, POOLERS
+from poolnb.lab.options import chosen, spelt
 
 
 @dataclass(frozen=True)
@@ -114,37 +109,10 @@ def _parse_options(value: Any) -> dict[str, Any]:
     return json.loads(json.dumps(options, allow_nan=False))
 
 
-def shown(value: Any) -> str:
-    """`value` for a message of one line: of a long one the beginning."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number with thousands of digits
-        return f"too long ({type(value).__name__})"
-    return text if len(text) <= 100 else f"{text[:80]}... ({len(text)} characters)"
-
-
 def _dims(dataset: str) -> int:
-    from .data import DATASETS
+    from poolnb.lab.data import DATASETS
 
     return len(DATASETS[dataset].shape) - 1
-
-
-def _datasets() -> list[str]:
-    from .data import DATASETS
-
-    return list(DATASETS)
-
-
-def _models() -> list[str]:
-    from .models import MODELS
-
-    return list(MODELS)
-
-
-def _poolers() -> list[str]:
-    from .models import POOLERS
-
-    return list(POOLERS)
 
 
 def _parameter(default: Any, rule: Rule, text: str, *, identity: bool = True) -> Any:
@@ -170,12 +138,12 @@ class RunConfig:
     parameter added later leaves the keys of older records as they are.
     """
 
-    dataset: str = _parameter("digits", _choice(_datasets), "data set to train on")
+    dataset: str = _parameter("digits", _choice(lambda: DATASETS), "data set to train on")
     pooler: str = _parameter(
-        "soft", _choice(_poolers), "pooling operator, a name of poolnb.list_pools(); strided: none"
+        "soft", _choice(lambda: POOLERS), "pooling operator, a name of poolnb.list_pools(); strided: none"
     )
     pooler_options: dict[str, Any] = _parameter({}, _OPTIONS, "own arguments of the pooling operator")
-    model: str = _parameter("recipe", _choice(_models), "network")
+    model: str = _parameter("recipe", _choice(lambda: MODELS), "network")
     seed: int = _parameter(0, _SEED, "seed of weights, order of the samples and sampled pooling")
     epochs: int = _parameter(10, _integer(1), "passes over the training samples")
     learning_rate: float = _parameter(1e-3, _number(0, open_low=True), "step size of the optimiser")

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from .config import UserError
-from .provenance import note_data
+from poolnb.lab.clips import film
+from poolnb.lab.errors import UserError
+from poolnb.lab.provenance import note_data
+from poolnb.lab.samples import Samples
 
 CLASSES = 10
 
@@ -93,33 +94,6 @@ def missing_files(name: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Images and labels on one device.
-
-    `pixels` is uint8 (N, H, W, C) or (N, D, H, W, C), so that a batch of it, seen as (N, C, ...), is channels_last.
-    `labels` is int64 (N,). `largest` is the pixel value that becomes 1.0.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-    largest: int
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Images as float32 (B, C, ...) in [0, 1], channels_last, and their labels."""
-        pixels = self.pixels[index].movedim(-1, 1)
-        return pixels.to(torch.float32).mul_(1 / self.largest), self.labels[index]
-
-    def subset(self, index: Tensor) -> Samples:
-        return Samples(self.pixels[index], self.labels[index], self.largest)
-
-    def to(self, device: torch.device) -> Samples:
-        return Samples(self.pixels.to(device), self.labels.to(device), self.largest)
-
-
-@dataclass(frozen=True)
 class Dataset:
     """A data set as it is published: its training and its test samples, and a hash of both."""
 
@@ -133,8 +107,6 @@ def load(name: str) -> Dataset:
     """The data set `name`, on the CPU. Raises `DataError` if a file is missing and cannot be had, or is damaged."""
     info = DATASETS[name]
     if name == "clips":
-        from .clips import film
-
         whole = load("cifar10")
         train, test = film(whole.train, 5000), film(whole.test, 1000)
     elif info.files:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from .config import ConfigError, UserError, shown
+from poolnb.lab.errors import ConfigError, UserError, shown
 
 T = TypeVar("T")
 LARGEST = 64 * 2**20  # bytes; a run of 100,000 epochs leaves less

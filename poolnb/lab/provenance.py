@@ -12,17 +12,14 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from .fingerprint import sources_fingerprint
+from poolnb.lab.fingerprint import sources_fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 RESULTS = BOOK / "results"
 
-# The tools around the chapters. No result and no chapter can depend on them.
-_TOOLS = {"poolnb/bench.py", "poolnb/cli.py", "poolnb/doctor.py"}
-_TOOLS |= {
-    f"poolnb/lab/{name}.py" for name in ("api", "book", "downloads", "launch", "notebooks", "reach", "status", "tracer")
-}
+# The tools around runs and chapters. No record can depend on them; what chapters depend on, `poolnb.book.reach` finds.
+_TOOLS = {"poolnb/bench.py", "poolnb/book", "poolnb/cli.py", "poolnb/doctor.py"}
 _SOURCES = {".py", ".h", ".hpp", ".cpp", ".cu", ".cuh"}
 
 
@@ -42,9 +39,9 @@ def files_hash(files: Iterable[Path], base: Path) -> str:
 
 
 def source_files() -> list[Path]:
-    """The files that decide what poolnb computes: `poolnb/**/*.py` without the tools, and the sources in `ext/`."""
+    """The files that decide what poolnb computes: those of `poolnb/` without the tools, and the sources in `ext/`."""
     found = [p for folder in (ROOT / "poolnb", ROOT / "ext") for p in folder.rglob("*") if p.suffix in _SOURCES]
-    return [p for p in found if p.relative_to(ROOT).as_posix() not in _TOOLS]
+    return [p for p in found if not any(p.is_relative_to(ROOT / tool) for tool in _TOOLS)]
 
 
 def source_hash() -> str:

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import ConfigError, RunConfig, UserError, shown
-from .files import WriteError as WriteError
-from .files import folder_of, read_text, sealed, unsealed, write_result
-from .provenance import note_use
+from poolnb.lab.config import RunConfig
+from poolnb.lab.errors import ConfigError, UserError, shown
+from poolnb.lab.files import WriteError as WriteError
+from poolnb.lab.files import folder_of, read_text, sealed, unsealed, write_result
+from poolnb.lab.provenance import note_use
 
 if TYPE_CHECKING:
     import pandas

@@ -21,12 +21,13 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from poolnb import native
-
-from . import data, models
-from .config import ConfigError, RunConfig, UserError
-from .files import folder_of, prepare_folder
-from .provenance import source_hash
-from .records import Curves, Record, summarise, write_record
+from poolnb.lab import data, models
+from poolnb.lab.config import RunConfig
+from poolnb.lab.errors import ConfigError, UserError
+from poolnb.lab.files import folder_of, prepare_folder
+from poolnb.lab.network import build
+from poolnb.lab.provenance import source_hash
+from poolnb.lab.records import Curves, Record, summarise, write_record
 
 EVALUATION_BATCH = 250  # on a CPU: its activations stay in the cache
 EVALUATION_BATCH_CUDA = 5000
@@ -148,7 +149,7 @@ class Job:
 
     @classmethod
     def prepare(cls, config: RunConfig, device: torch.device) -> Job:
-        model = models.build(config).to(device)
+        model = build(config).to(device)
         if len(data.DATASETS[config.dataset].shape) == 3:  # images: channels last
             model = model.to(memory_format=torch.channels_last)
         dataset = data.load(config.dataset)

@@ -14,7 +14,7 @@ import torch
 from conformance.wrappers import NAMES, NOT_APPLICABLE, WIDE, WRAPPERS, Subject
 from poolers import SAMPLED
 
-from poolnb.lab.conformance import TABLE
+from poolnb.book.sphinxext.conformance import TABLE
 
 FAST = [key for key, row in WRAPPERS.items() if not row.slow]
 SLOW = [key for key, row in WRAPPERS.items() if row.slow]

@@ -126,8 +126,8 @@ def test_a_full_disk_costs_one_line_and_the_record_is_printed(tmp_path):
 
 
 def test_a_sweep_tells_each_run_and_ends_with_1_if_one_failed(tmp_path, capsys, monkeypatch):
-    from poolnb.lab import sweep
-    from poolnb.lab.tasks import carry_out
+    from poolnb.lab.sweeps import sweep
+    from poolnb.lab.sweeps.tasks import carry_out
 
     class Here:
         def __init__(self, workers):

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import poolnb
-from poolnb.lab import models
-from poolnb.lab.config import ConfigError, RunConfig, config_from_notebook, defaults
+from poolnb.lab.config import RunConfig, config_from_notebook, defaults
+from poolnb.lab.errors import ConfigError
+from poolnb.lab.network import build
 from poolnb.lab.provenance import RESULTS
 from poolnb.registry import pool_class
 
@@ -142,7 +143,7 @@ def test_one_run_has_one_key_however_its_options_are_spelt(pooler, one, other):
     first, second = (RunConfig(pooler=pooler, pooler_options=options) for options in (one, other))
     assert first.name == second.name != RunConfig(pooler=pooler).name
     assert RunConfig.from_mapping(json.loads(json.dumps(second.parameters))).name == first.name
-    models.build(first), models.build(second)
+    build(first), build(second)
 
 
 def test_other_options_make_another_run():

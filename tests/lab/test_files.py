@@ -6,7 +6,8 @@ import tempfile
 
 import pytest
 
-from poolnb.lab.config import ConfigError, RunConfig
+from poolnb.lab.config import RunConfig
+from poolnb.lab.errors import ConfigError
 from poolnb.lab.files import WriteError, digest, folder_of, prepare_folder, sealed, write_atomically, write_result
 from poolnb.lab.records import load_records, read_record
 from poolnb.lab.training import run

@@ -7,10 +7,14 @@ import torch
 from torch import nn
 
 from poolnb.cli import main
-from poolnb.lab import data, gradients, measurements, models, swapping, training_cost
-from poolnb.lab.config import ConfigError, RunConfig
+from poolnb.lab import data
+from poolnb.lab.config import RunConfig
+from poolnb.lab.errors import ConfigError
 from poolnb.lab.files import WriteError, write_result
-from poolnb.lab.measurements import Measurement, load_measurements, measure, path_of
+from poolnb.lab.measurements import gradients, test_pooling, training_cost
+from poolnb.lab.measurements import records as measurements
+from poolnb.lab.measurements.records import Measurement, load_measurements, measure, path_of
+from poolnb.lab.network import build
 from poolnb.lab.training import evaluate, prepared, run
 
 GRADIENTS = {"dataset": "digits", "limit": 256, "stages": [0, 1], "pooler": "max", "seed": 0}
@@ -86,7 +90,7 @@ def test_every_plan_can_be_carried_out_and_has_no_measurement_twice():
 
 
 def test_a_batch_of_everything_is_the_full_gradient():
-    model, samples = models.build(RunConfig(pooler="soft")), few()
+    model, samples = build(RunConfig(pooler="soft")), few()
     found = gradients.quality(model, samples, 0, (len(samples),))
     for part in ("all", "first"):
         assert found["96"][part]["cosine"] == pytest.approx(1, abs=1e-9)
@@ -95,7 +99,7 @@ def test_a_batch_of_everything_is_the_full_gradient():
 
 def test_the_measures_are_those_of_a_plain_loop():
     torch.manual_seed(0)
-    model, samples = models.build(RunConfig(pooler="max")), few()
+    model, samples = build(RunConfig(pooler="max")), few()
     found = gradients.quality(model, samples, 3, (32,))
     images, labels = samples.batch(slice(None))
 
@@ -131,7 +135,7 @@ def test_measuring_does_not_change_the_training():
 def test_the_network_s_own_pooler_gives_the_run_s_own_error():
     for pooler, way in (("stochastic", "weighted"), ("max", "max"), ("avg", "avg")):
         parameters = SWAPPED | {"pooler": pooler}
-        values, _ = swapping.measure(parameters)
+        values, _ = test_pooling.measure(parameters)
         record = run(RunConfig(**parameters), progress=False)
         assert values["errors"][way] == pytest.approx(1 - record.summary["last"]["test_accuracy"], abs=1e-12)
         assert len(set(values["errors"].values())) > 1
@@ -140,9 +144,9 @@ def test_the_network_s_own_pooler_gives_the_run_s_own_error():
 def test_sampling_in_the_test_draws():
     torch.manual_seed(0)
     config = RunConfig(pooler="stochastic")
-    model, test = models.build(config), data.load("digits").test
+    model, test = build(config), data.load("digits").test
     assert evaluate(model, test)[0] == evaluate(model, test)[0]
-    model.pools = nn.ModuleList(swapping._Sampling(pool) for pool in model.pools)
+    model.pools = nn.ModuleList(test_pooling._Sampling(pool) for pool in model.pools)
     assert evaluate(model, test)[0] != evaluate(model, test)[0]
 
 

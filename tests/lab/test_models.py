@@ -8,14 +8,16 @@ from sweeps import SMALL
 from torch import nn
 
 import poolnb
-from poolnb.lab import clips, data, models
-from poolnb.lab.config import ConfigError, RunConfig
+from poolnb.lab import clips, data
+from poolnb.lab.config import RunConfig
+from poolnb.lab.errors import ConfigError
+from poolnb.lab.network import build
 from poolnb.lab.training import run
 
 
 def built(**values):
     torch.manual_seed(0)
-    return models.build(RunConfig(**values))
+    return build(RunConfig(**values))
 
 
 def test_resnet18_is_torchvision_s_but_for_the_resolution():

@@ -8,10 +8,10 @@ import pytest
 
 from poolnb.cli import main
 from poolnb.lab.config import RunConfig, defaults
-from poolnb.lab.processes import LocalProcesses
 from poolnb.lab.records import load_records
-from poolnb.lab.sweep import sweep
-from poolnb.lab.tasks import NOTEBOOK
+from poolnb.lab.sweeps.processes import LocalProcesses
+from poolnb.lab.sweeps.sweep import sweep
+from poolnb.lab.sweeps.tasks import NOTEBOOK
 
 CONFIG = RunConfig(pooler="avg", seed=1, epochs=1, limit=128)
 

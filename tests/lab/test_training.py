@@ -9,7 +9,9 @@ from torch import nn
 
 import poolnb
 from poolnb.lab import data, models, training
-from poolnb.lab.config import ConfigError, RunConfig
+from poolnb.lab.config import RunConfig
+from poolnb.lab.errors import ConfigError
+from poolnb.lab.network import build
 from poolnb.lab.records import load_records, read_record, record_path
 from poolnb.lab.training import RunError, run
 
@@ -70,7 +72,7 @@ def test_the_first_epoch_is_what_a_plain_loop_gives():
     config = replace(SMALL, epochs=1, optimizer="sgd", learning_rate=0.1, momentum=0.5, weight_decay=1e-3)
     record = run(config, progress=False)
     torch.manual_seed(config.seed)
-    model = models.build(config).to(memory_format=torch.contiguous_format)
+    model = build(config).to(memory_format=torch.contiguous_format)
     dataset = data.load("digits")
     train, _ = data.split(dataset.train, config.validation, config.limit)
     images = (train.pixels.double() / 16).permute(0, 3, 1, 2).float().contiguous()
@@ -99,7 +101,7 @@ def test_with_one_seed_all_poolers_start_from_the_same_weights():
     weights = []
     for pooler in poolnb.list_pools():
         torch.manual_seed(3)
-        model = models.build(replace(SMALL, pooler=pooler))
+        model = build(replace(SMALL, pooler=pooler))
         weights.append({name: value for name, value in model.named_parameters() if not name.startswith("pools.")})
     for other in weights[1:]:
         assert other.keys() == weights[0].keys()
@@ -108,7 +110,7 @@ def test_with_one_seed_all_poolers_start_from_the_same_weights():
 
 @pytest.mark.parametrize(("dataset", "features"), [("digits", 64), ("mnist", 576), ("cifar10", 1024)])
 def test_the_network_is_that_of_the_recipe(dataset, features):
-    model = models.build(RunConfig(dataset=dataset, pooler="max"))
+    model = build(RunConfig(dataset=dataset, pooler="max"))
     channels = data.DATASETS[dataset].shape[0]
     convs = [(channels, 16), (16, 32), (32, 64)]
     expected = sum(9 * i * o + o for i, o in convs) + features * 128 + 128 + 128 * 10 + 10

@@ -7,7 +7,7 @@ import pytest
 from chapters import all_chapters, read, seconds, step_numbers
 
 import poolnb
-from poolnb.lab import notebooks
+from poolnb.book import notebooks
 
 CHAPTERS = all_chapters()
 WITH_EXERCISES = [name for name in CHAPTERS if not name.startswith(("experiments/", "appendix/"))]

@@ -12,8 +12,8 @@ import matplotlib.pyplot as plt
 import pytest
 from chapters import QUOTE, read
 
-from poolnb.lab import prose
-from poolnb.lab.progress import planned
+from poolnb.book import prose
+from poolnb.book.findings.progress import planned
 
 PAGES = ("tdgs-against-max", "comparison", "learning-rates", "backbones")
 SWEEPS = (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from poolnb.lab.reach import reached_files
+from poolnb.book.reach import reached_files
 
 FILES = {
     "poolnb/__init__.py": "from poolnb import functional\nfrom poolnb.api import *\n",

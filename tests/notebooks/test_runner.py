@@ -7,7 +7,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from poolnb.lab import book, notebooks, provenance
+from poolnb.book import build as book
+from poolnb.book import notebooks
+from poolnb.lab import provenance
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_prose_may_change_but_code_sources_and_data_may_not(shelf, monkeypatch):
 def test_a_replaced_output_is_noticed(shelf):
     """A picture, a number or a kept value: whatever stands in a committed chapter was written with its receipt."""
     draw = "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()"
-    keep = "from poolnb.lab.prose import glue; glue(answer=42)"
+    keep = "from poolnb.book.prose import glue; glue(answer=42)"
     path = write(shelf / "one.ipynb", *(new_code_cell(code) for code in (draw, "print(6 * 7)", keep)))
     notebooks.execute(path)
     assert notebooks.stale(path) == []

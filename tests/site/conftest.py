@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from poolnb.lab import book
+from poolnb.book import build as book
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from poolnb.lab import notebooks
+from poolnb.book import notebooks
 from poolnb.lab.provenance import BOOK, ROOT
 
 

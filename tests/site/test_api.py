@@ -8,7 +8,7 @@ from sphinx.util.inventory import InventoryFile
 
 import poolnb
 from poolnb import functional, modules, reference
-from poolnb.lab import api
+from poolnb.book.sphinxext import api
 
 PAGE = "book/appendix/api.html"
 PUBLIC = [f"poolnb.functional.{name}" for name in functional.__all__]

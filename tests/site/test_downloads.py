@@ -12,7 +12,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from poolnb.lab import downloads, notebooks
+from poolnb.book import notebooks
+from poolnb.book.sphinxext import downloads
 from poolnb.lab.provenance import BOOK, ROOT
 
 CHAPTERS = [notebooks.chapter_name(path) for path in notebooks.chapters()]

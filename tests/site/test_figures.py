@@ -10,8 +10,8 @@ import torch
 from scipy import stats
 
 from poolnb import reference
-from poolnb.lab import figures
-from poolnb.lab.plots import STYLES
+from poolnb.book.plots import STYLES
+from poolnb.book.sphinxext import figures
 from poolnb.lab.provenance import BOOK, ROOT
 
 SOURCES = [

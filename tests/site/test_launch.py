@@ -12,7 +12,9 @@ import nbformat
 import pytest
 import yaml
 
-from poolnb.lab import book, launch, notebooks
+from poolnb.book import build as book
+from poolnb.book import notebooks
+from poolnb.book.sphinxext import launch
 from poolnb.lab.provenance import ROOT
 
 ADDRESS = "https://github.com/somebody/pooling"

@@ -8,7 +8,7 @@ import yaml
 from docutils.core import publish_parts
 from myst_parser.parsers.docutils_ import Parser
 
-from poolnb.lab import status
+from poolnb.book.sphinxext import status
 from poolnb.lab.provenance import ROOT
 
 EXTENSIONS = yaml.safe_load((ROOT / "_config.yml").read_text())["parse"]["myst_enable_extensions"]

@@ -1,0 +1,152 @@
+"""Tables of the experiment pages, and the ledger's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from poolnb.book.findings.evidence import level, say
+from poolnb.book.findings.ledger import Row, claims, judge
+from poolnb.lab.analysis import EQUAL, MOST, UNDECIDED, Comparison
+from poolnb.lab.statistics import PairedDifference
+
+
+class Table:
+    """A table that a page shows as HTML, and a terminal as text. Cells are text; `Link`s and lists are kept apart."""
+
+    def __init__(self, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        self.header = list(header)
+        self.rows = [list(row) for row in rows]
+
+    def __repr__(self) -> str:
+        lines = [self.header, *([_plain(cell) for cell in row] for row in self.rows)]
+        widths = [max(len(line[place]) for line in lines) for place in range(len(self.header))]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.header)
+        body = "".join("<tr>" + "".join(f"<td>{_html(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
+        table = f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        return f'<div class="pst-scrollable-table-container">{table}</div>'
+
+
+class Link(str):
+    """The text of a link to another page of the book, seen from the experiments."""
+
+    target: str
+
+    def __new__(cls, text: str, target: str) -> Link:
+        made = super().__new__(cls, text)
+        made.target = target
+        return made
+
+
+class Folded(str):
+    """A line that a page shows, and `details` below it that it shows when the reader opens them."""
+
+    details: list[Any]
+
+    def __new__(cls, line: str, details: list[Any]) -> Folded:
+        made = super().__new__(cls, line)
+        made.details = details
+        return made
+
+
+def _plain(cell: Any) -> str:
+    if isinstance(cell, Folded):
+        return "; ".join(map(str, [str(cell), *cell.details]))
+    return "; ".join(map(str, cell)) if isinstance(cell, list) else str(cell)
+
+
+def _html(cell: Any) -> str:
+    if isinstance(cell, list):
+        return "<br>".join(map(_html, cell))
+    if isinstance(cell, Folded):
+        return f"<details><summary>{escape(cell)}</summary>{_html(cell.details)}</details>"
+    if isinstance(cell, Link):
+        return f'<a class="reference internal" href="{escape(cell.target)}">{escape(cell)}</a>'
+    return escape(str(cell))
+
+
+def verdicts(*ids: str) -> Table:
+    """What a chapter ends with: the findings and the verdict on each of these claims."""
+    judged = [judge(claim) for claim in claims() if claim.id in ids]
+    return Table(("claim", "what was found", "verdict"), (_row(row)[:3] for row in judged))
+
+
+def ledger_table(rows: Iterable[Row]) -> Table:
+    """All claims, one line each: the claim and its verdict; folded below it what was found, and the records."""
+    lines = []
+    for row in rows:
+        (name, text, source), found, verdict, (chapter, *records) = _row(row)
+        lines.append([name, Folded(text, [source, *found, *verdict[1:], *records]), verdict[0], chapter])
+    return Table(("", "claim", "verdict", "chapter"), lines)
+
+
+def _row(row: Row) -> list[Any]:
+    claim = row.claim
+    anchor = "#verdict" if claim.page.startswith("experiments/") else ""
+    chapter = Link(claim.page, f"../{claim.page}.html{anchor}")
+    found = [f"{one.what}: {one.value} ({one.verdict})" for one in row.findings]
+    records = [f"book/results/{name}" for name in claim.records] or ["computed, or kept by the chapter"]
+    verdict = [row.verdict, *(f"({one})" for one in row.beside)]
+    return [[claim.id, claim.text, f"({claim.source})"], found, verdict, [chapter, *records]]
+
+
+def accuracies(groups: Mapping[str, Any], columns: Mapping[str, str]) -> Table:
+    """One row per group (a title and its rows of `evidence.table`), one column per value, as mean and interval."""
+    rows = [
+        [title, *(level(dict(zip(frame["seed"], frame[column], strict=True))) for column in columns)]
+        for title, frame in groups.items()
+    ]
+    return Table(("", *columns.values()), rows)
+
+
+def against(found: Mapping[Any, tuple[PairedDifference, float]], unit: str = "points") -> Table:
+    """Paired differences: interval, p value corrected by Holm, and effect size."""
+    rows = [
+        [str(name), say(one, unit), "-" if p != p else f"{p:.2g}", "-" if p != p else f"{one.effect_size:+.1f}"]
+        for name, (one, p) in found.items()
+    ]
+    return Table(("", "difference", "p (Holm)", "effect size"), rows)
+
+
+def comparisons(found: Mapping[str, Comparison | None], unit: str = "points") -> Table:
+    """One row per group of each titled comparison: interval, permutation test, verdict, and what would decide it."""
+    rows = []
+    for title, one in found.items():
+        if one is None:
+            rows.append([title, "no runs yet", "-", "-"])
+            continue
+        p = one.permutation()
+        for name, row in one.table.iterrows():
+            said = say(one.intervals[name], unit) if row.n else "none has finished"
+            lost = f", {row.failed} failed" if row.failed else ""
+            rows.append([f"{title}: {name} - {one.baseline}", said + lost, _number(p[name]), decided(one, name)])
+    return Table(("", "difference", "p (permutation)", "verdict"), rows)
+
+
+def decided(found: Comparison, name: Any) -> str:
+    """The verdict on a group in words: `above`, `equal within 0.5 points`, `undecided, 20 seeds would decide`."""
+    row = found.table.loc[name]
+    if row.verdict == EQUAL:
+        return f"equal within {found.margin:g} points"
+    if row.verdict != UNDECIDED or row.seeds_needed != row.seeds_needed:
+        return str(row.verdict)
+    if row.seeds_needed > MOST:
+        return f"{UNDECIDED}, more than {MOST} seeds would be needed"
+    if row.seeds_needed <= row.n:  # decided by its width, but a run has failed, or seeds are too few
+        return UNDECIDED
+    return f"{UNDECIDED}, {row.seeds_needed:.0f} seeds would decide"
+
+
+def _number(p: float) -> str:
+    return "-" if p != p else f"{p:.2g}"
+
+
+def where(items: Iterable[Any]) -> str:
+    """On what runs or measurements were done: `33 on cpu`."""
+    counts = Counter(item.environment.get("device", "?") for item in items)
+    return ", ".join(f"{count} on {device}" for device, count in sorted(counts.items())) or "none yet"

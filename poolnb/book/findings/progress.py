@@ -1,0 +1,76 @@
+"""What of a plan of runs is done and what is missing, in words: from the sweeps' files and the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from poolnb.book.findings.evidence import planned, records_in
+from poolnb.book.findings.pages import where
+from poolnb.book.findings.tdgs import recipe_name
+from poolnb.lab.config import RunConfig
+from poolnb.lab.data import DATASETS
+from poolnb.lab.records import Record
+
+__all__ = ["Progress", "planned", "progress"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The runs of a plan: their records, and those that have none."""
+
+    plan: Sequence[RunConfig]
+    done: Sequence[Record]
+    missing: Sequence[RunConfig]
+
+    @property
+    def count(self) -> str:
+        """`14 of 40 planned runs (14 on cpu)`."""
+        tail = f" ({where(self.done)})" if self.done else ""
+        return f"{len(self.done)} of {len(self.plan)} planned runs{tail}"
+
+    @property
+    def lack(self) -> str:
+        """`none`, or what is missing by data set: `CIFAR-10: tdgs (seeds 3, 4); MNIST: all`."""
+        parts = []
+        for dataset in dict.fromkeys(config.dataset for config in self.plan):
+            wanted, lacking = ([c for c in runs if c.dataset == dataset] for runs in (self.plan, self.missing))
+            names = "all" if len(lacking) == len(wanted) else ", ".join(_groups(wanted, lacking))
+            parts += [f"{DATASETS[dataset].title}: {names}"] if lacking else []
+        return "; ".join(parts) or "none"
+
+
+def progress(plan: Iterable[RunConfig], *folders: str) -> Progress:
+    """What of `plan` is done in these folders of `book/results`. A longer run counts for a shorter one."""
+    plan = list(plan)
+    longest: dict[str, Record] = {}
+    for record in sorted(records_in(*folders), key=lambda record: record.config.epochs):
+        longest[_kind(record.config)] = record
+    found = {c.key: longest[_kind(c)] for c in plan if _kind(c) in longest}
+    done = {
+        key: found[key] for key in (c.key for c in plan if c.key in found and found[c.key].config.epochs >= c.epochs)
+    }
+    return Progress(plan, list(done.values()), [c for c in plan if c.key not in done])
+
+
+def _kind(config: RunConfig) -> str:
+    """What runs that differ in their length alone have in common."""
+    return replace(config, epochs=1).key
+
+
+def _groups(wanted: Sequence[RunConfig], lacking: Sequence[RunConfig]) -> list[str]:
+    """What is lacking, by pooler: the seeds, where not all are lacking."""
+    rates = {config.learning_rate for config in wanted}
+
+    def name(config: RunConfig) -> str:
+        options = "".join(f", {option} {value:g}" for option, value in config.pooler_options.items())
+        rate = f" at {config.learning_rate:g}" if len(rates) > 1 else ""
+        return recipe_name(config) + options + rate
+
+    found = []
+    for one in dict.fromkeys(map(name, wanted)):
+        seeds = [str(config.seed) for config in lacking if name(config) == one]
+        whole = len(seeds) == sum(name(config) == one for config in wanted)
+        if seeds:
+            found.append(one if whole else f"{one} (seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)})")
+    return found

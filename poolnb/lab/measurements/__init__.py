@@ -1,0 +1,1 @@
+"""Measurements beside runs, one module per kind; `records` keeps them."""

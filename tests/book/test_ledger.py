@@ -1,0 +1,104 @@
+"""The ledger: a verdict for every claim, recomputed from the records and compared with the page."""
+
+import html
+from dataclasses import replace
+
+import made_up
+import nbformat
+import pytest
+
+from poolnb.book import notebooks
+from poolnb.book.findings import facts as ledger_facts
+from poolnb.book.findings import ledger, pages
+from poolnb.book.findings.evidence import FAILS, HOLDS, OPEN, PARTLY, UNTESTED
+from poolnb.lab.config import RunConfig
+from poolnb.lab.provenance import BOOK, RESULTS
+
+PAGE = BOOK / "experiments" / "ledger.ipynb"
+VERDICTS = {HOLDS, FAILS, OPEN, f"{OPEN}, n too small", PARTLY, UNTESTED, "answered"}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return ledger.ledger()
+
+
+def test_there_is_a_verdict_for_every_claim(rows):
+    assert [row.claim.id for row in rows] == [f"C{number}" for number in range(1, 17)]
+    for row in rows:
+        assert row.verdict in VERDICTS and row.findings
+        assert all(one.verdict in VERDICTS for one in row.findings)
+        if row.verdict != UNTESTED:
+            assert any(one.interval is not None for one in row.findings)
+
+
+def test_every_claim_names_a_chapter_and_folders_of_records(rows):
+    names = {notebooks.chapter_name(path) for path in notebooks.chapters()}
+    sweeps = {path.stem for path in (BOOK / "experiments" / "sweeps").glob("*.toml")}
+    kinds = {"gradients", "test-pooling", "training-cost"}
+    for row in rows:
+        assert row.claim.page in names
+        assert set(row.claim.records) <= sweeps | kinds | {path.name for path in RESULTS.iterdir()}
+
+
+def test_the_page_says_what_the_records_say(rows):
+    """Every verdict and every number of the page's table, computed anew."""
+    outputs = [
+        output["data"]
+        for cell in nbformat.read(PAGE, as_version=4).cells
+        for output in cell.get("outputs", ())
+        if "text/html" in output.get("data", {})
+    ]
+    assert [data["text/html"] for data in outputs] == [pages.ledger_table(rows)._repr_html_()]
+    shown = html.unescape(outputs[0]["text/html"])
+    for row in rows:
+        assert f"<td>{row.verdict}</td>" in shown and all(f"({one})" in shown for one in row.beside)
+        for one in row.findings:
+            assert f"{one.what}: {one.value} ({one.verdict})" in shown, row.claim.id
+
+
+def test_the_winner_is_chosen_seed_by_seed_and_needs_enough_of_them(tmp_path, monkeypatch):
+    """`lp` has the best run, but two seeds; `gem` lacks a seed on which all are worse; `lse` is better seed by seed."""
+    made_up.read_from(monkeypatch, tmp_path)
+    run = RunConfig(dataset="mnist", epochs=8)
+    right = {
+        "max": [0.9, 0.9, 0.9, 0.5],
+        "lp": [0.99, 0.99],
+        "gem": [0.91, 0.91, 0.91],
+        "lse": [0.92, 0.92, 0.92, 0.52],
+    }
+    for pooler, values in right.items():
+        for seed, value in enumerate(values):
+            made_up.write(tmp_path, "comparison", [replace(run, pooler=pooler, seed=seed)], right=value)
+    found = ledger.winner("mnist")
+    assert (found.name, found.count, found.verdict) == ("lse", 2, "above")
+    assert found.difference.n == 4 and found.difference.mean == pytest.approx(2)
+    assert ledger.winner("cifar10") is None
+
+
+@pytest.mark.parametrize(("left_out", "verdict"), [((), "answered"), (("lip",), OPEN)])
+def test_the_question_who_wins_waits_for_every_pooler(tmp_path, monkeypatch, left_out, verdict):
+    made_up.read_from(monkeypatch, tmp_path)
+    run = RunConfig(dataset="mnist", epochs=8, pooler="max")
+    for seed in range(3):
+        made_up.write(tmp_path, "comparison", [replace(run, seed=seed)], right=0.95)
+        for place, pooler in enumerate(sorted(ledger.others() - set(left_out))):
+            right = 0.9 - place / 100 + (seed * place % 3) / 1e4
+            made_up.write(tmp_path, "comparison", [replace(run, pooler=pooler, seed=seed)], right=right)
+    (claim,) = (one for one in ledger.claims() if one.id == "C5")
+    found = ledger.judge(claim).findings[1]
+    assert found.verdict == verdict and f"best of {9 - len(left_out)} of 9 that learn" in found.what
+
+
+def test_kept_values_are_those_of_the_chapter():
+    kept = ledger_facts.kept_by("softmax/softmax")
+    assert kept["photos"] == 7 and 0 < kept["share_untrained"] < 100
+
+
+def test_what_the_answers_say_of_the_gradient_is_decided_by_computing_it():
+    (alone, agree, size) = ledger_facts.c16()
+    assert (alone.verdict, agree.verdict, size.verdict) == (HOLDS, FAILS, HOLDS)
+
+
+def test_the_limits_of_the_parameters_are_reached():
+    assert [one.verdict for one in ledger_facts.c4()] == [HOLDS] * 5

@@ -1,0 +1,71 @@
+"""The tables of the experiment pages: what they show as HTML and as text."""
+
+import math
+import re
+
+import pandas as pd
+import pytest
+
+from poolnb.book.findings import evidence, pages
+from poolnb.book.findings.pages import Link, Table
+from poolnb.lab.analysis import compare
+from poolnb.lab.measurements.records import Measurement
+from poolnb.lab.statistics import paired_difference
+
+
+def test_a_table_is_html_on_a_page_and_text_in_a_terminal():
+    table = Table(("name", "value"), [["a < b", 3], [["one", Link("two", "../x.html#y")], "c"]])
+    html = table._repr_html_()
+    assert '<th scope="col">name</th>' in html and "<td>a &lt; b</td><td>3</td>" in html
+    assert '<td>one<br><a class="reference internal" href="../x.html#y">two</a></td>' in html
+    assert repr(table).splitlines() == ["name      value", "a < b     3", "one; two  c"]
+
+
+def test_differences_say_n_p_and_effect():
+    two = {0: 1.0, 1: 2.0, 2: 4.0}, {0: 0.0, 1: 1.5, 2: 2.0}
+    found = paired_difference(*two)
+    (row,) = pages.against({"soft": (found, 0.04)}).rows
+    assert row == ["soft", evidence.say(found), "0.04", f"{found.effect_size:+.1f}"]
+    one = paired_difference({0: 1.0}, {0: 0.5})
+    assert pages.against({"soft": (one, one.p)}).rows[0][2:] == ["-", "-"]
+
+
+def test_devices_are_counted():
+    items = [Measurement("gradients", {}, {}, {"device": name}) for name in ("cpu", "cuda", "cpu")]
+    assert pages.where(items) == "2 on cpu, 1 on cuda" and pages.where([]) == "none yet"
+
+
+@pytest.mark.parametrize("name", ["C4", "C16"])
+def test_a_chapter_ends_with_the_verdict_of_the_ledger(name):
+    from poolnb.book.findings.ledger import ledger
+
+    (row,) = pages.verdicts(name).rows
+    judged = next(one for one in ledger() if one.claim.id == name)
+    assert row[0][0] == name and row[2] == [judged.verdict] and len(row[1]) == len(judged.findings)
+
+
+def test_a_comparison_says_its_verdicts_and_what_would_decide():
+    rows = [
+        (name, seed, 70 + gain + seed % 3 + 0.05 * ((seed * 7 + place * 3) % 5))
+        for place, (name, gain) in enumerate({"max": 0, "soft": 3, "avg": 0, "lse": 0.5}.items())
+        for seed in range(6)
+    ]
+    frame = pd.DataFrame(rows, columns=["pooler", "seed", "last"])
+    lost = pd.DataFrame({"pooler": "lip", "seed": range(3), "last": math.nan})
+    found = compare(pd.concat([frame, lost]))
+    table = pages.comparisons({"digits": found, "clips": None})
+    said = {row[0]: row[3] for row in table.rows}
+    assert said["digits: soft - max"] == "above" and said["digits: avg - max"] == "equal within 0.5 points"
+    assert [row[1] for row in table.rows[-2:]] == ["none has finished, 3 failed", "no runs yet"]
+    assert table.rows[0][1] == evidence.say(found.intervals["soft"])
+    assert re.fullmatch(r"undecided, \d+ seeds would decide|above", said["digits: lse - max"])
+
+
+def test_the_ledger_folds_the_details_of_each_claim():
+    row = pages.judge(next(one for one in pages.claims() if one.id == "C4"))
+    table = pages.ledger_table([row])
+    html = table._repr_html_()
+    assert html.count("<details>") == 1 and f"<summary>{row.claim.text}</summary>" in html
+    assert html.count("(holds)") == len(row.findings) == 5
+    assert table.rows[0][0] == "C4" and table.rows[0][2] == row.verdict
+    assert row.claim.text in repr(table) and row.findings[0].what in repr(table)
