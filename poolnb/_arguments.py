@@ -161,7 +161,13 @@ def channel_parameter(
     if tuple(value.shape) not in ((), (call.channels,)):
         raise ValueError(f"{name} must be 0-d or have shape ({call.channels},), got shape {tuple(value.shape)}")
     check_range(name, value, low, high, strict, endless)
-    return value.to(call.sum_dtype).expand(call.channels)
+    return _spread(value.to(call.sum_dtype), (call.channels,))
+
+
+def _spread(value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """`value` in this shape; in a graph with memory of its own: Inductor gives no op the view of a constant."""
+    full = value.expand(shape)
+    return full.clone() if torch.compiler.is_compiling() and value.dim() == 0 else full
 
 
 def check_range(
@@ -216,7 +222,7 @@ def tap_weights(name: str, value: Tensor, call: Call, rows: int | None = None) -
         raise ValueError(f"{name} must have shape {shapes}, {taps} being the taps of a window, got {_shape(value)}")
     check_range(name, value)
     full = value.to(call.sum_dtype)
-    return full if rows is not None else full.expand(call.channels, taps)
+    return full if rows is not None else _spread(full, (call.channels, taps))
 
 
 def position_logits(name: str, value: Tensor, call: Call) -> Tensor:
@@ -265,7 +271,7 @@ def position_parameter(name: str, value: float | Tensor, call: Call) -> Tensor:
         )
     check_range(name, value)
     aligned = value.view(-1, *(1,) * len(call.windows.output)) if value.dim() == 1 else value
-    return aligned.to(call.sum_dtype).expand(shape)
+    return _spread(aligned.to(call.sum_dtype), shape)
 
 
 def strip_sizes(grid_size: IntOrSizes | None, stride: tuple[int, ...]) -> tuple[int, ...]:

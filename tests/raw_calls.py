@@ -104,9 +104,8 @@ def _tensor(rng: random.Random, shape: Any, dtype: torch.dtype) -> Tensor:
 
 def _special(rng: random.Random, x: Tensor) -> Tensor:
     if rng.random() < 0.3 and x.numel():
-        x = x * x.new_tensor([1.0]).where(
-            torch.rand(x.shape) < 0.9, rng.choice([0.0, -1.0, math.inf, -math.inf, math.nan])
-        )
+        kept = torch.rand(x.shape, generator=torch.Generator().manual_seed(rng.getrandbits(32))) < 0.9
+        x = x * x.new_tensor([1.0]).where(kept, rng.choice([0.0, -1.0, math.inf, -math.inf, math.nan]))
     return x
 
 

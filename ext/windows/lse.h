@@ -78,8 +78,9 @@ struct Lse {
         const V d = taps.x(i) - w.y;
         left += select(taps.valid(i), select(flat, d, vexpm1(w.r * d)), splat<V>(0));
       }, left);
-      const V mean = left.value() * w.over_n;
-      w.y = w.y + select(flat, mean, vlog1p(mean) / w.r);
+      const V mean = left.value() * w.over_n, more = select(flat, mean, vlog1p(mean) / w.r);
+      w.rise = (w.y - peak) + more;
+      w.y = w.y + more;
     }
     w.over_hot = splat<V>(0);
     // Without care, an infinity that r suppresses has to show all the same.

@@ -65,7 +65,7 @@ def library() -> Path:
 def test_no_call_touches_what_is_not_its_own(library: Path) -> None:
     environment = {
         # torch leaves memory behind on purpose; fresh memory is all ones, which fuzz.py looks for.
-        "ASAN_OPTIONS": "detect_leaks=0:malloc_fill_byte=255:max_malloc_fill_size=1048576",
+        "ASAN_OPTIONS": "detect_leaks=0:malloc_fill_byte=165:max_malloc_fill_size=1048576",
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "LD_PRELOAD": " ".join(_runtimes()),
         "PYTHONPATH": str(_ROOT),
