@@ -59,7 +59,7 @@ ifdef LATEST
 else
 	@$(INSTALL) --require-hashes -r requirements.lock || { \
 		echo "the packages of requirements.lock could not be installed for $$($(BIN)/python --version) on this machine" \
-			"(they are for Python 3.11.5 or newer). make LATEST=1 takes the newest that fit, see README.md"; exit 1; }
+			"(they are for Python 3.11.5 to 3.14). make LATEST=1 takes the newest that fit, see README.md"; exit 1; }
 	@$(INSTALL) --no-deps --no-build-isolation -e .
 endif
 	@touch $@
@@ -73,7 +73,7 @@ lock:
 	@$(UV) pip compile --quiet --universal --python-version 3.11.5 --generate-hashes --no-header --no-annotate \
 		--constraint _build/installed.txt --extra lab --extra book --extra test pyproject.toml > _build/requirements.lock
 	@{ echo "# What the chapters were executed with. Made by \`make lock\` with uv from what .venv held then; do not edit."; \
-		echo "# For Python 3.11.5 or newer: pip install --require-hashes -r requirements.lock"; \
+		echo "# For Python 3.11.5 to 3.14: pip install --require-hashes -r requirements.lock"; \
 		cat _build/requirements.lock; } > requirements.lock
 	@grep -c == requirements.lock | sed 's/$$/ packages in requirements.lock/'
 

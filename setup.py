@@ -33,7 +33,9 @@ def libraries():
     """The compiled kernels that the wheel is to bring; a folder without any is a mistake."""
     found = sorted(Path(LIBRARIES).glob("*/*.so"))
     if not found:
-        raise SystemExit(f"POOLNB_LIBRARIES is {LIBRARIES!r}, where no libraries are; `poolnb build --levels` makes them")
+        raise SystemExit(
+            f"POOLNB_LIBRARIES is {LIBRARIES!r}, where no libraries are (poolnb build --levels makes them)"
+        )
     return found
 
 

@@ -330,7 +330,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="build even if a library or a failed build is there")
     parser.add_argument("--cuda", action="store_true", help="the GPU's kernels too, though no GPU is visible")
     parser.add_argument("--if-possible", action="store_true", help="where they cannot be built, one line and status 0")
-    parser.add_argument("--levels", metavar="FOLDER", help="instead, one CPU library per level of processors: for a wheel")
+    parser.add_argument(
+        "--levels", metavar="FOLDER", help="one CPU library per level of processors instead, for a wheel"
+    )
     parser.add_argument("--compile-here", nargs=3, metavar=("DEVICE", "LEVEL", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.compile_here:
