@@ -219,6 +219,8 @@ def compile_here(device: str, level: str, work: Path) -> None:
         known = [] if platform.machine() in ("ppc64le", "riscv64") else [f"-march={level}"]
         known += [f"-mtune={_TUNE[level]}"] if level in _TUNE else []
         wide = ["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []
+        if level != NATIVE and sys.platform == "linux":  # its half precision, new in GCC 12, is not in older systems
+            options["extra_ldflags"] = ["-lgcc"]
         foreign = level != NATIVE and not set(levels()[level]) <= set(native.processor().split())
         with mock.patch.object(torch.ops, "load_library") if foreign else contextlib.nullcontext():
             cpp_extension.load(Path(library).stem, units, extra_cflags=[*native.FLAGS, *known, *wide], **options)

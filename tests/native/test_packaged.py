@@ -9,8 +9,10 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from poolnb import _build, native
 
@@ -49,6 +51,41 @@ def test_levels_of_a_wheel(machine: str, expected: list[str] | None, monkeypatch
         assert levels["native"] == ["fp", "asimd", "sve"]
     needs = [set(needed) for needed in levels.values()]
     assert all(less < more for less, more in zip(needs, needs[1:], strict=False))
+
+
+def test_a_folder_of_levels_says_what_each_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_(device: str, work: Path, compiler: str, level: str) -> dict[str, Any]:
+        (work / LIBRARY).write_text(level)
+        return {"seconds": 0}
+
+    monkeypatch.setattr(_build, "_compile", compile_)
+    monkeypatch.setattr(_build, "_compiler", lambda: "a compiler")
+    monkeypatch.setattr(_build, "_ninja", lambda: None)
+    assert native.main(["--levels", str(tmp_path / "levels")]) == 0
+    for level, needs in _build.levels().items():
+        assert (tmp_path / "levels" / level / LIBRARY).read_text() == level
+        assert json.loads((tmp_path / "levels" / level / native.RECORD).read_text())["needs"] == needs
+    monkeypatch.setattr(native, "_PACKAGED", tmp_path / "levels")
+    monkeypatch.setattr(native, "processor", lambda: " ".join(needs))
+    monkeypatch.setattr(native, "cache", lambda: None)
+    assert native.find() == tmp_path / "levels" / level / LIBRARY
+
+
+@pytest.mark.parametrize("level", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
+def test_a_level_that_this_processor_lacks_is_compiled_for_it_and_not_loaded(
+    level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str, units: list[str], extra_cflags: list[str], **options: Any) -> None:
+        assert f"-march={level}" in extra_cflags and "-march=native" not in extra_cflags
+        torch.ops.load_library(tmp_path / "absent")  # as torch does with what it has compiled
+        compiled.append(level)
+
+    compiled: list[str] = []
+    monkeypatch.setattr("torch.utils.cpp_extension.load", load)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(native, "processor", lambda: "none of it")
+    _build.compile_here("cpu", level, tmp_path)
+    assert compiled == [level]
 
 
 # ---- wheels ----------------------------------------------------------------------------------------------------------
