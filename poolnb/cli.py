@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Commands that read their own arguments: module, and what the overview says. Listed if the module is there.
+# Commands that read their own arguments: module, and what the overview says. The book's is in a checkout alone.
 _OTHERS = {
     "book": ("poolnb.book.build", "execute the chapters, check their receipts, render the site"),
     "bench": ("poolnb.bench", "measure the operators"),
     "build": ("poolnb.native", "build the native kernels"),
 }
+_CHECKOUT = Path(__file__).parent.parent
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,6 +32,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command; the exit status: 1 if runs failed or are missing, 130 after Ctrl-C, 2 after a mistake."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0] == "book" and "book" not in _others():
+        _fail("`poolnb book` works in a checkout of the project: the installed library comes without chapters")
     if argv and argv[0] in _others():
         return importlib.import_module(_OTHERS[argv[0]][0]).main(argv[1:]) or 0
     parser = _parser()
@@ -46,6 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("poolnb: stopped", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        if (error.name or "poolnb").startswith("poolnb"):
+            raise
+        _fail(f"{error.name} is not installed; pip install 'poolnb[lab]' brings what experiments need")
     except Exception as error:
         from poolnb.lab.errors import UserError
 
@@ -60,8 +67,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def _others() -> list[str]:
-    here = Path(__file__).parent.parent
-    return [name for name, (module, _) in _OTHERS.items() if (here / (module.replace(".", "/") + ".py")).is_file()]
+    return [name for name in _OTHERS if name != "book" or (_CHECKOUT / "_toc.yml").is_file()]
 
 
 def _parser() -> argparse.ArgumentParser:

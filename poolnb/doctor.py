@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 
 _PACKAGES = {
     "library": ("poolnb", "torch"),
@@ -17,6 +18,7 @@ _PACKAGES = {
     "book": ("jupyter-book", "sphinx-book-theme", "sphinx-mathjax-offline"),
     "test": ("pytest", "nbval", "hypothesis"),
 }
+_LOCK = Path(__file__).parent.parent / "requirements.lock"
 _COMPILERS = ("c++", "g++", "clang++", "nvcc", "ninja")
 
 
@@ -25,6 +27,7 @@ def report() -> str:
     sections = {
         "Python": [f"{platform.python_version()} on {platform.system()} {platform.machine()}"],
         **{f"Packages, {group}": _versions(names) for group, names in _PACKAGES.items()},
+        "Versions beside requirements.lock": departures(_LOCK),
         "Torch": _torch(),
         "Compilers": _compilers(),
         "Native kernels": _native(),
@@ -42,6 +45,26 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed (make book, or pip install -e '.[lab,book,test]')"
+
+
+def departures(lock: Path) -> list[str]:
+    """Where the environment departs from a lock file: a line per package of another version, one for missing ones."""
+    if not lock.is_file():
+        return ["not compared: the file lies in a checkout of the project"]
+    try:
+        from packaging.requirements import Requirement
+    except ImportError as error:
+        return [f"not compared ({error})"]
+    lines = [line.rstrip("\\ \n") for line in lock.read_text(encoding="utf-8").splitlines() if line[:1].isalnum()]
+    locked = [one for one in map(Requirement, lines) if one.marker is None or one.marker.evaluate()]
+    found = {one: next(iter(importlib.metadata.distributions(name=one.name)), None) for one in locked}
+    other = [
+        f"{one.name:24}{there.version}, locked {str(one.specifier).removeprefix('==')}"
+        for one, there in found.items()
+        if there is not None and not one.specifier.contains(there.version, prereleases=True)
+    ]
+    missing = [f"{one.name} {str(one.specifier).removeprefix('==')}" for one, there in found.items() if there is None]
+    return [*other, *([f"not installed: {', '.join(missing)}"] if missing else [])] or ["as locked"]
 
 
 def _torch() -> list[str]:

@@ -1,9 +1,10 @@
 """The compiled kernels of ``ext/``: find them, build them on request, say which are active.
 
-One library holds the CPU's kernels, another one the GPU's. Each is looked for in this order: inside the package
-(``poolnb/lib``), where ``poolnb build`` left it in the user's cache, nowhere. Without one every operator runs on its
-PyTorch kernel, with the same results. A library in the cache is loaded only if nobody else could have written it and if
-it is, byte for byte, the one that was built for these sources.
+One library holds the CPU's kernels, another one the GPU's. Each is looked for where ``poolnb build`` left it in the
+user's cache, then inside the package (``poolnb/lib``: a wheel may bring one CPU library per level of processors, of
+which the highest is taken that this one has). Without one every operator runs on its PyTorch kernel, with the same
+results. A library in the cache is loaded only if nobody else could have written it and if it is, byte for byte, the one
+that was built for these sources.
 The environment variable ``POOLNB_NATIVE`` chooses: ``1`` (default) uses compiled kernels if there are any, ``0`` never,
 ``require`` makes the import of poolnb fail without them. Nothing is ever compiled at import.
 """
@@ -21,15 +22,15 @@ import platform
 import stat
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 _PACKAGE = Path(__file__).parent
-_SOURCES = _PACKAGE.parent / "ext"
+_PACKAGED = _PACKAGE / "lib"  # a folder per level of processors, in a platform wheel
 _LIBRARIES = {"cpu": "poolnb_native.so", "cuda": "poolnb_native_cuda.so"}
-RECORD = "build.json"  # beside a cached library: how it was built, and its digest
+RECORD = "build.json"  # beside a library: how it was built, its digest, and what a packaged one needs
 _MODES = ("0", "1", "require")
 KINDS = {"cpu": "compiled kernels", "cuda": "compiled CUDA kernels"}
 _MEND = {"cpu": "builds a new one", "cuda": "builds a new one (with --cuda)"}
@@ -61,16 +62,23 @@ def mode() -> str:
     return value
 
 
+def sources_folder() -> Path:
+    """The folder ``ext``: inside the installed package, in a checkout beside it."""
+    installed = _PACKAGE / "ext"
+    return installed if installed.is_dir() else _PACKAGE.parent / "ext"
+
+
 def sources(device: str = "cpu") -> list[Path]:
     """The files of ``ext/`` for a device's library; empty where poolnb is installed without them."""
-    other = _SOURCES / ("cuda" if device == "cpu" else "cpu")
-    files = (p for p in _SOURCES.rglob("*") if p.suffix in (".h", ".cpp", ".cu", ".cuh"))
+    folder = sources_folder()
+    other = folder / ("cuda" if device == "cpu" else "cpu")
+    files = (p for p in folder.rglob("*") if p.suffix in (".h", ".cpp", ".cu", ".cuh"))
     return sorted(p for p in files if other not in p.parents)
 
 
 @functools.cache
-def _processor() -> str:
-    """What the processor can do: libraries are built for it."""
+def processor() -> str:
+    """What the processor can do, in the operating system's words: libraries are built for it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line for line in lines if line.startswith(("flags", "Features"))).partition(":")[2]
@@ -100,19 +108,37 @@ def cached_folder(device: str = "cpu") -> Path | None:
         return None
     digest = hashlib.sha256(device.encode())
     for path in sources(device):
-        digest.update(str(path.relative_to(_SOURCES)).encode() + b"\0" + path.read_bytes())
+        digest.update(str(path.relative_to(sources_folder())).encode() + b"\0" + path.read_bytes())
     flags = FLAGS if device == "cpu" else [*CUDA_FLAGS, os.environ.get("TORCH_CUDA_ARCH_LIST", "")]
-    for fact in (RECORD, platform.machine(), sys.platform, _processor(), *flags):
+    for fact in (RECORD, platform.machine(), sys.platform, processor(), *flags):
         digest.update(fact.encode() + b"\0")
     return folder / "native" / digest.hexdigest()[:24]
 
 
 def find(device: str = "cpu") -> Path | None:
-    """The library to use: packaged, else cached if :func:`fault` finds nothing, else none."""
-    packaged, cached = _PACKAGE / "lib" / _LIBRARIES[device], _cached(device)
-    if packaged.is_file():
-        return packaged
-    return cached if cached is not None and fault(cached) is None else None
+    """The library to use: cached if :func:`fault` finds nothing, else packaged, else none."""
+    return next(iter(_candidates(device)), None)
+
+
+def _candidates(device: str) -> list[Path]:
+    """The libraries that may be loaded, the one that was built here first: somebody asked for it."""
+    cached = _cached(device)
+    fit = [cached] if cached is not None and fault(cached) is None else []
+    return [*fit, *_packaged(device)]
+
+
+def _packaged(device: str) -> list[Path]:
+    """The packaged library for this processor, if there is one."""
+    there = {path.parent.name: path for path in _PACKAGED.glob(f"*/{_LIBRARIES[device]}")}
+    needs = {level: json.loads((path.parent / RECORD).read_text())["needs"] for level, path in there.items()}
+    best = best_level(needs, processor().split())
+    return [there[best]] if best is not None else []
+
+
+def best_level(needs: Mapping[str, Sequence[str]], can: Sequence[str]) -> str | None:
+    """The most demanding level of which a processor can do all that it needs; ``None`` if there is none."""
+    fit = [level for level, needed in needs.items() if set(needed) <= set(can)]
+    return max(fit, key=lambda level: len(needs[level]), default=None)
 
 
 def _cached(device: str) -> Path | None:
@@ -188,15 +214,17 @@ def load() -> None:
 
 def _load(device: str) -> str | None:
     """Load a device's library if there is one; why it is not loaded if it is not fit."""
-    path = find(device)
-    if path is None:
-        cached = _cached(device)
-        return None if cached is None else f"{fault(cached)}; `poolnb build` {_MEND[device]}"
-    try:
-        load_library(device, path)
-    except (OSError, AttributeError) as error:  # another system, or no library of ours
-        return f"{path} cannot be loaded: {error}; `poolnb build` {_MEND[device]}"
-    return None
+    why = None
+    for path in _candidates(device):
+        try:
+            load_library(device, path)
+            return None
+        except (OSError, AttributeError) as error:  # another system, or no library of ours
+            why = f"{path} cannot be loaded: {error}"
+    cached = _cached(device)
+    if why is None and cached is not None:
+        why = fault(cached)
+    return f"{why}; `poolnb build` {_MEND[device]}" if why else None
 
 
 def load_library(device: str, path: Path) -> None:
@@ -280,12 +308,15 @@ def _cuda_status() -> str:
 
 def _cpu_status() -> str:
     if _active and "cpu" in _handles:
-        kind = "packaged" if _loaded["cpu"].parent == _PACKAGE / "lib" else "built here"
+        folder = _loaded["cpu"].parent
+        kind = f"packaged, for {folder.name}" if folder.parent == _PACKAGED else "built here"
         return f"compiled CPU kernels are active ({kind}): {', '.join(names())}\nlibrary: {_loaded['cpu']}"
     why = _why_not("cpu")
     if why is not None:
         return f"the PyTorch kernels are active; {why}"
     why = "`poolnb build` builds the compiled ones" if sources() else "the sources of the compiled ones are not here"
+    if _PACKAGED.is_dir() and find() is None:
+        why = f"no packaged library is for this processor; {why}"
     return f"the PyTorch kernels are active; {why}"
 
 
@@ -305,17 +336,23 @@ def _why_not(device: str) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``poolnb build``; 0 if the libraries are there afterwards, else 1: everything works without them, more slowly."""
-    from poolnb._build import compile_here
+    from poolnb._build import compile_here  # which needs this module
 
     parser = argparse.ArgumentParser(prog="poolnb build", description="Build the compiled kernels for this machine.")
     parser.add_argument("--force", action="store_true", help="build even if a library or a failed build is there")
     parser.add_argument("--cuda", action="store_true", help="the GPU's kernels too, though no GPU is visible")
     parser.add_argument("--if-possible", action="store_true", help="where they cannot be built, one line and status 0")
-    parser.add_argument("--compile-here", nargs=2, metavar=("DEVICE", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--levels", metavar="FOLDER", help="one CPU library per level of processors instead, for a wheel"
+    )
+    parser.add_argument("--compile-here", nargs=3, metavar=("DEVICE", "LEVEL", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.compile_here:
-        compile_here(arguments.compile_here[0], Path(arguments.compile_here[1]))
+        device, level, folder = arguments.compile_here
+        compile_here(device, level, Path(folder))
         return 0
+    if arguments.levels:
+        return _build_levels(Path(arguments.levels))
     devices = ["cpu", "cuda"] if arguments.cuda or torch.cuda.is_available() else ["cpu"]
     done = [_build(device, arguments.force, arguments.if_possible) for device in devices]
     return 0 if arguments.if_possible else max(done)
@@ -336,6 +373,22 @@ def _build(device: str, force: bool, briefly: bool) -> int:
         why = f"{error.args[0].splitlines()[0]}: " if briefly else f"{error}\n"
         print(f"{why}the {kind} could not be built, the PyTorch kernels are used", file=sys.stderr)
         return 1
-    seconds = json.loads((path.parent / RECORD).read_text())["seconds"]
-    print(f"{kind}: {path} ({seconds} s)")
+    _tell(kind, path)
     return 0
+
+
+def _build_levels(folder: Path) -> int:
+    from poolnb._build import BuildError, build_levels
+
+    try:
+        for path in build_levels(folder):
+            _tell(KINDS["cpu"], path)
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _tell(kind: str, path: Path) -> None:
+    seconds = json.loads((path.parent / RECORD).read_text())["seconds"]
+    print(f"{kind}: {path} ({seconds} s)", flush=True)

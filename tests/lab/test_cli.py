@@ -165,3 +165,9 @@ sys.exit(main(["doctor"]))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "digits" in done.stdout
+
+
+def test_a_package_that_is_not_installed_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    error = "sklearn.datasets is not installed; pip install 'poolnb[lab]' brings what experiments need"
+    assert refused([*QUICK, "--results", str(tmp_path)], capsys) == f"poolnb: error: {error}"

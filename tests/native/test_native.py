@@ -369,8 +369,8 @@ def test_make_goes_on_where_nothing_can_be_built(empty_cache: Path) -> None:
     root, home = Path(__file__).parents[2], empty_cache / "copy"
     (home / ".venv" / "bin").mkdir(parents=True)
     shutil.copy(root / "Makefile", home)
-    (home / "pyproject.toml").touch()
-    (home / ".venv" / ".installed").touch()
+    for name in ("pyproject.toml", "setup.py", "requirements.lock", ".venv/.installed"):
+        (home / name).touch()
     command = home / ".venv" / "bin" / "poolnb"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m poolnb "$@"\n')
     command.chmod(0o755)

@@ -80,7 +80,8 @@ def colab_cell(address: str | None) -> str:
         [
             f"!git clone --quiet --depth 1 {address or _UNKNOWN} /content/pooling",
             "%cd /content/pooling",
-            '!pip install --quiet -e ".[lab]"',
+            "!pip install --quiet -r requirements.lock",
+            "!pip install --quiet --no-deps --no-build-isolation -e .",
             "import sys; sys.path.insert(0, '/content/pooling')",
         ]
     )
