@@ -32,6 +32,18 @@ POOLNB_BODY double number_of(double x) { return x; }
 POOLNB_BODY void put_number(float* p, float x) { *p = x; }
 POOLNB_BODY void put_number(double* p, double x) { *p = x; }
 
+// The second input is stored as the first one is or, beside a half type, as sums are; so is its gradient, each by itself.
+template <class S, class T>
+POOLNB_BODY T read_second(const View& v, int64_t at) {
+  if (sizeof(S) < sizeof(T) && v.dtype == Dtype::float32) return static_cast<const T*>(v.data)[at];
+  return T(number_of(static_cast<const S*>(v.data)[at]));
+}
+template <class S, class T>
+POOLNB_BODY void put_gradient(int input, const View& v, int64_t at, T x) {
+  if (input > 0 && sizeof(S) < sizeof(T) && v.dtype == Dtype::float32) static_cast<T*>(v.data)[at] = x;
+  else put_number(static_cast<S*>(v.data) + at, x);
+}
+
 // ---- taps ----------------------------------------------------------------------------------------------------------
 
 struct Site {
@@ -65,13 +77,16 @@ struct GlobalTaps {
     int64_t in[3];
     return where(i, in);
   }
-  POOLNB_BODY T tap(int k, int64_t i) const {
+  POOLNB_BODY T x(int64_t i) const {
     int64_t in[3];
     if (!where(i, in)) return T(0);
-    return T(number_of(static_cast<const S*>(q.input[k].data)[q.input[k].offset(at.n, at.c, in[0], in[1], in[2])]));
+    return T(number_of(static_cast<const S*>(q.input[0].data)[q.input[0].offset(at.n, at.c, in[0], in[1], in[2])]));
   }
-  POOLNB_BODY T x(int64_t i) const { return tap(0, i); }
-  POOLNB_BODY T second(int64_t i) const { return tap(1, i); }
+  POOLNB_BODY T second(int64_t i) const {
+    int64_t in[3];
+    if (!where(i, in)) return T(0);
+    return read_second<S, T>(q.input[1], q.input[1].offset(at.n, at.c, in[0], in[1], in[2]));
+  }
   POOLNB_BODY uint64_t seed() const { return q.options.seed_at ? uint64_t(*q.options.seed_at) : q.options.seed; }
   POOLNB_BODY T noise(int64_t i) const {
     if constexpr (Op::noise == 1) return window_uniform<T>(seed(), position, Op::stream);
@@ -195,7 +210,7 @@ POOLNB_BODY void disjoint_body(const Problem& q, bool last, int64_t thread) {
     if (!taps.where(i, in)) continue;
     for (int k = 0; k < Op::inputs; ++k) {
       const View& v = q.grad_input[k];
-      if (v.data) put_number(static_cast<S*>(v.data) + v.offset(s.n, s.c, in[0], in[1], in[2]), g * part[k]);
+      if (v.data) put_gradient<S, T>(k, v, v.offset(s.n, s.c, in[0], in[1], in[2]), g * part[k]);
     }
   }
   if (q.want_parameters) write_parameters<Op, T>(q, s, l, g, own);
@@ -258,7 +273,7 @@ POOLNB_BODY void gather_body(const Problem& q, bool last, const Left<Op, T>* lef
       for (s.o[2] = begin[2]; s.o[2] < end[2]; ++s.o[2]) add_window<Op, S, T>(q, last, left, s, at, sum);
   for (int i = 0; i < Op::inputs; ++i) {
     const View& v = q.grad_input[i];
-    if (v.data) put_number(static_cast<S*>(v.data) + v.offset(n, c, at[0], at[1], at[2]), sum[i]);
+    if (v.data) put_gradient<S, T>(i, v, v.offset(n, c, at[0], at[1], at[2]), sum[i]);
   }
 }
 
