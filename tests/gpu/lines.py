@@ -1,4 +1,4 @@
-"""A pytest plugin: one JSON line for every test as soon as it has ended, so that a run that is stopped says how far it came."""
+"""A pytest plugin: a JSON line for every test as soon as it has ended. A run that is stopped says how far it came."""
 
 import json
 

@@ -82,12 +82,9 @@ def main() -> int:
         kept.write_text(json.dumps(record(out), indent=1) + "\n")
     made = json.loads(kept.read_text())
     for step in made["steps"]:
-        print(
-            f"{step['step']:10} {'passed' if step['status'] == 0 else 'FAILED':7} {step['seconds']:4} s of {step['cap']}"
-        )
-    print(
-        f"tests: {made['tests']['outcomes']}; bench: {len(made['bench'])} rows; training: {len(made['training'])} rows"
-    )
+        outcome = "passed" if step["status"] == 0 else "FAILED"
+        print(f"{step['step']:10} {outcome:7} {step['seconds']:4} s of {step['cap']}")
+    print(f"tests: {made['tests']['outcomes']}; rows: {len(made['bench'])} bench, {len(made['training'])} training")
     if len(sys.argv) > 2:
         if made["machine"]["dry_run"]:
             print("a dry run is no record of a GPU", file=sys.stderr)

@@ -4,8 +4,8 @@ Every process trains the same network on samples of CIFAR-10's size; where the d
 up, which changes no time. They start each measurement together. One JSON line per measurement, as soon as it is known:
 seconds per step (the median of the processes), and seconds per run of the recipe's 25 epochs, training steps alone.
 
-In a captured step the seed of a sampled pooler is a constant: it draws the same in every step. That costs what new draws
-cost, and is no way to train.
+In a captured step the seed of a sampled pooler is a constant: it draws the same in every step. That costs what new
+draws cost, and is no way to train.
 """
 
 from __future__ import annotations
