@@ -46,11 +46,12 @@ class Chip(NamedTuple):
 # 67e12 float32 operations per second are 2 for each of 128 lanes, 132 multiprocessors and every clock: 1.98 GHz.
 H100 = Chip(bandwidth=3.35e12, multiprocessors=132, special=16, clock=67e12 / (2 * 128 * 132))
 
-WINDOWS = {"k2s2": (2, 2), "k3s2p1": (3, 2), "k3s1p1": (3, 1)}  # kernel size, stride
+WINDOWS = {"k2s2": 2, "k3s2p1": 2, "k3s1p1": 1}  # and their stride
 KINDS = {"forward": ("forward",), "backward": ("disjoint", "window", "gather")}  # kernels of a direction
 SPECIAL = ("exp", "root", "division")  # one special-function instruction each; a logarithm has none
-# Divisions of indices, each with one such instruction: of a thread's number and of a tap's; see ext/cuda/bodies.h.
-PER_WINDOW, PER_READ, PER_POSITION, PER_GATHERED = 4, 2, 10, 3
+# Divisions of indices in two dimensions, each with one such instruction; see ext/cuda/bodies.h. A thread's number is cut
+# into channel, row and column; a position finds the first and the last window on each axis unless the stride is 1.
+PER_THREAD, PER_POSITION = 3, 4
 TARGETS = {
     ("k2s2", "forward", "channels_last"): 0.85,
     ("k2s2", "backward", "channels_last"): 0.85,
@@ -77,20 +78,21 @@ class Expected(NamedTuple):
 
 def expected(rows: list[Row], windows: str, direction: str, size: int, chip: Chip = H100) -> Expected:
     """From the counts of the kernels of one operator, windows and direction; ``size`` bytes a number."""
-    kernel, stride = WINDOWS[windows]
+    stride = WINDOWS[windows]
     inputs = 2 if rows[0]["operator"] == "weighted" else 1
     positions = stride * stride  # of the input, per window
     tensors = inputs * positions if direction == "forward" else 2 * inputs * positions
     least = size * (tensors + 1)
-    indices = sum(_indices(row, kernel * kernel, positions) for row in rows)
+    indices = sum(_indices(row, stride) for row in rows)
     special = indices + sum(row[name] for row in rows for name in SPECIAL)
     by_bytes, by_special = least / chip.bandwidth, special / chip.special_rate
     return Expected(least, special, indices, by_bytes / max(by_bytes, by_special))
 
 
-def _indices(row: Row, taps: int, positions: int) -> float:
-    once = PER_POSITION * positions + PER_GATHERED * taps if row["kernel"] == "gather" else PER_WINDOW
-    return PER_READ * row["reads"] + once
+def _indices(row: Row, stride: int) -> int:
+    if row["kernel"] != "gather":  # one thread per window
+        return PER_THREAD
+    return stride * stride * (PER_THREAD + (PER_POSITION if stride > 1 else 0))
 
 
 def predictions() -> Iterator[tuple[tuple[str, str, str], Expected, Expected, list[Row]]]:

@@ -52,9 +52,9 @@ def test_a_measurement_stands_beside_its_prediction() -> None:
 def test_a_prediction_is_the_slower_of_memory_and_special_functions() -> None:
     chip = gpu.Chip(bandwidth=100.0, multiprocessors=1, special=1, clock=10.0)
     found = gpu.expected([COUNTS | {"operator": "soft", "kernel": "forward"}], "k2s2", "forward", 4, chip)
-    indices = 2 * 8 + 4
+    indices = 3
     assert (found.bytes, found.special, found.indices) == (4 * (4 + 1), 5 + indices, indices)
-    assert found.share == pytest.approx((20 / 100) / (25 / 10))
+    assert found.share == pytest.approx((20 / 100) / (8 / 10))
     fast = chip._replace(clock=1e9)
     assert gpu.expected([COUNTS | {"operator": "soft", "kernel": "forward"}], "k2s2", "forward", 4, fast).share == 1
     weighted = [COUNTS | {"operator": "weighted", "kernel": "disjoint"}]
