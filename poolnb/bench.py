@@ -60,8 +60,8 @@ class Setting:
     device: str
 
     def input(self) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(self.shape, generator=generator).to(self.device, _DTYPES[self.dtype])
+        generator = torch.Generator(self.device).manual_seed(0)
+        x = torch.randn(self.shape, generator=generator, device=self.device).to(_DTYPES[self.dtype])
         return x.contiguous(memory_format=LAYOUTS[self.layout])
 
 
@@ -318,7 +318,7 @@ def _machine(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "native": list(native.operators()),
+        "native": list(native.operators(device)),
     }
     if hasattr(os, "getloadavg"):
         facts["load"] = round(os.getloadavg()[0], 2)

@@ -60,8 +60,8 @@ main() {
     step sanitizer 60 "$PYTHON" $here/sanitize.py "$OUT/sanitizer.jsonl" --device cuda
     step bench 50 "$PYTHON" -m poolnb bench --device cuda --results "$OUT" --seconds 0.5 --kernels compiled \
       --dtypes float32 float16 bfloat16 --layouts channels_last nchw
-    step rivals 40 "$PYTHON" -m poolnb bench --device cuda --results "$OUT" --seconds 0.3 --layouts nchw channels_last \
-      --operators soft lse mixed weighted --kernels compiled plain stable published --windows k2s2 k3s2p1
+    step rivals 60 "$PYTHON" -m poolnb bench --device cuda --results "$OUT" --seconds 0.3 --layouts nchw channels_last \
+      --operators soft lse --kernels compiled plain stable published --windows k2s2 k3s2p1
     step training 70 "$PYTHON" $here/training.py "$OUT/training.jsonl" --device cuda --at-once 1 4 8 16 --steps 200
     study 50 book/experiments/sweeps/comparison.toml --workers 8
   fi
@@ -77,4 +77,5 @@ study() {
 }
 
 main > >(tee "$OUT/log.txt") 2>&1
+wait $! 2>/dev/null  # until the log is written
 exit $status

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from poolnb import bench
+
 CHECK = Path(__file__).with_name("check.sh")
 STEPS = ["build", "tests", "sanitizer", "bench", "rivals", "training", "study", "record"]
 # A GPU is often in a machine that has PyTorch and no notebooks.
@@ -78,6 +80,21 @@ def test_a_step_that_fails_stops_no_other(tmp_path: Path) -> None:
     status, steps, _ = check(tmp_path / "out", failing)
     assert status == 1
     assert {s["step"]: s["status"] for s in steps} == dict.fromkeys(STEPS, 0) | {"sanitizer": 3}
+
+
+def test_the_commands_of_a_real_run_are_accepted(tmp_path: Path) -> None:
+    """Those of the benchmark, which are not the dry run's; and every program is there."""
+    told = tmp_path / "told"
+    telling = python_that(f'[ "$1" = -c ] && echo 9.0 || echo "$*" >>{told}', tmp_path / "telling")
+    subprocess.run(["bash", str(CHECK), str(tmp_path / "out")], env={**os.environ, "PYTHON": str(telling)}, check=True)
+    commands = [line.split() for line in told.read_text().splitlines()]
+    assert len(commands) == len(STEPS)
+    for words in commands:
+        if words[:3] == ["-m", "poolnb", "bench"]:
+            assert bench._parser().parse_args(words[3:]).device == "cuda"
+        elif words[0] != "-m":
+            assert (CHECK.parents[2] / words[0]).is_file()
+    assert (CHECK.parents[2] / "book/experiments/sweeps/comparison.toml").is_file()
 
 
 def test_the_caps_add_up_to_nine_minutes() -> None:
