@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from poolnb import bench
 
@@ -95,6 +96,14 @@ def test_the_commands_of_a_real_run_are_accepted(tmp_path: Path) -> None:
         elif words[0] != "-m":
             assert (CHECK.parents[2] / words[0]).is_file()
     assert (CHECK.parents[2] / "book/experiments/sweeps/comparison.toml").is_file()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "--device", "cuda", "-p", "no:cacheprovider", "tests/test_forward.py"]
+    done = subprocess.run(command, cwd=CHECK.parents[2], capture_output=True, text=True)
+    assert done.returncode != 0 and done.stdout.strip() == ""
+    assert done.stderr.strip() == "ERROR: --device is cuda, but torch sees 0 CUDA devices"
 
 
 def test_the_caps_add_up_to_nine_minutes() -> None:
