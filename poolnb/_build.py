@@ -137,13 +137,18 @@ def _compiler() -> str:
 
 
 def _ninja() -> None:
-    if shutil.which("ninja", path=_path()) is None:
+    if shutil.which("ninja", path=search_path()) is None:
         raise BuildError("no ninja, which torch builds with: pip install ninja")
 
 
-def _path() -> str:
+def search_path() -> str:
     """PATH; ninja is often installed beside this interpreter without being on it."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def cuda_toolkit() -> Path:
+    """The folder of the CUDA compiler's toolkit. Raises BuildError if there is none."""
+    return _cuda_compiler()[0]
 
 
 def _cuda_compiler() -> tuple[Path, str]:
@@ -167,10 +172,10 @@ def _first_line(*command: str) -> str:
 
 def _compile(device: str, work: Path, compiler: str, level: str = NATIVE) -> dict[str, Any]:
     jobs = os.environ.get("MAX_JOBS") or str(max(1, os.cpu_count() or 1))
-    environment = {**os.environ, "PATH": _path(), "MAX_JOBS": jobs, "POOLNB_NATIVE": "0"}
+    environment = {**os.environ, "PATH": search_path(), "MAX_JOBS": jobs, "POOLNB_NATIVE": "0"}
     environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
     if device == "cuda":
-        environment["CUDA_HOME"] = str(_cuda_compiler()[0])
+        environment["CUDA_HOME"] = str(cuda_toolkit())
         environment["TORCH_CUDA_ARCH_LIST"] = architectures()
     began = time.monotonic()
     call = "import sys; from poolnb import native; sys.exit(native.main(sys.argv[1:]))"

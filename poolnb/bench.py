@@ -2,7 +2,10 @@
 
 Everything that is compared is timed in turns within one run, so that a change of the machine's speed meets all alike; a
 time is the median of the turns. Beside it stands the traffic: the least bytes that the operation has to read and write,
-per second, as a share of what ``copy_`` of the input into a ready tensor reaches in the same run.
+per second, as a share of what ``copy_`` of the input into a ready tensor reaches in the same run. Every set of windows,
+dtype and layout is printed, and recorded, as soon as it is measured.
+
+On a GPU the times are those of CUDA events, without what Python takes to launch the kernels.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poolnb import functional, native, ops
+from poolnb import baselines, functional, native, ops, published
 from poolnb.geometry import resolve
 from poolnb.ops.philox import Seed
 
@@ -41,7 +44,9 @@ LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last
 _WINDOWS = {"k2s2": (2, 2, 0), "k3s2p1": (3, 2, 1), "k3s1p1": (3, 1, 1)}
 _ATEN: dict[str, Callable[..., Tensor]] = {"aten max": F.max_pool2d, "aten avg": F.avg_pool2d}
 _KERNELS = ("pytorch", "torch.compile", "compiled")
+_OTHERS = ("plain", "stable", "published")  # code of users, through torch.compile, and SoftPool's own extension
 _CACHES = 256 << 20  # bytes well past the caches of a GPU
+_AHEAD = 2_000_000  # clock cycles that a GPU waits, while Python launches what will be timed
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,8 @@ class Setting:
     device: str
 
     def input(self) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(self.shape, generator=generator).to(self.device, _DTYPES[self.dtype])
+        generator = torch.Generator(self.device).manual_seed(0)
+        x = torch.randn(self.shape, generator=generator, device=self.device).to(_DTYPES[self.dtype])
         return x.contiguous(memory_format=LAYOUTS[self.layout])
 
 
@@ -125,9 +130,38 @@ def _tasks(setting: Setting, operators: Sequence[str], kernels: Sequence[str]) -
         if "torch.compile" in kernels:
             for direction, call in _inductor(name, x.detach(), own, windows).items():
                 tasks[name, "torch.compile", direction] = call
-        if "compiled" in kernels and native.available() and _base(name) in native.operators():
+        if "compiled" in kernels and _base(name) in native.operators(x.device.type):
             _add(tasks, name, "compiled", forward, leaves)
+        for kernel, pools in (("plain", baselines.PLAIN), ("stable", baselines.STABLE)):
+            if kernel in kernels and name in pools:
+                _add_compiled(tasks, name, kernel, pools[name], x, windows, leaves[1:])
+    if "published" in kernels and "soft" in operators:
+        _add_published(tasks, x, windows)
     return tasks
+
+
+def _add_compiled(
+    tasks: dict[Any, Run], name: str, kernel: str, pool: baselines.Pool, x: Tensor, windows: Any, own: list[Tensor]
+) -> None:
+    """A user's code through ``torch.compile``, gradient and all."""
+    torch._dynamo.config.recompile_limit = 1000  # one function for every layout and dtype
+    compiled = torch.compile(pool, dynamic=False)
+    try:
+        with torch._functorch.config.patch(donated_buffer=False):  # the graph is kept and used many times
+            _add(tasks, name, kernel, lambda: compiled(x, windows, *own), [x, *own])
+            tasks[name, kernel, "backward"]()
+    except Exception as error:  # as in `_inductor`
+        print(f"torch.compile of {name}, {kernel}: {type(error).__name__}", file=sys.stderr)
+        for direction in ("forward", "backward"):
+            tasks.pop((name, kernel, direction), None)
+
+
+def _add_published(tasks: dict[Any, Run], x: Tensor, windows: tuple[int, int, int]) -> None:
+    pool = published.soft_pool()
+    if isinstance(pool, str):
+        print(f"SoftPool's extension: {pool}", file=sys.stderr)
+    elif windows[2] == 0 and x.is_contiguous():  # it knows no padding, and only this layout
+        _add(tasks, "soft", "published", partial(pool, x, *windows[:2]), [x])
 
 
 def _base(name: str) -> str:
@@ -228,6 +262,7 @@ def _on_cpu(task: Run) -> float:
 
 def _on_gpu(task: Run) -> float:
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda._sleep(_AHEAD)
     begin.record()
     task()
     end.record()
@@ -283,7 +318,7 @@ def _machine(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "native": list(native.operators()),
+        "native": list(native.operators(device)),
     }
     if hasattr(os, "getloadavg"):
         facts["load"] = round(os.getloadavg()[0], 2)
@@ -303,7 +338,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="poolnb bench", description="Measure the operators.")
     several: list[tuple[str, Sequence[str], Sequence[str]]] = [
         ("operators", OPERATORS, OPERATORS),
-        ("kernels", _KERNELS, _KERNELS),
+        ("kernels", (*_KERNELS, *_OTHERS), _KERNELS),
         ("windows", tuple(_WINDOWS), tuple(_WINDOWS)),
         ("dtypes", tuple(_DTYPES), ("float32",)),
         ("layouts", tuple(LAYOUTS), tuple(LAYOUTS)),

@@ -251,9 +251,9 @@ def available(device: str = "cpu") -> bool:
     return device in _handles
 
 
-def operators() -> tuple[str, ...]:
-    """Names of the operators that run compiled CPU kernels, their own or, as gated does, another one's."""
-    own = names() if _active else ()
+def operators(device: str = "cpu") -> tuple[str, ...]:
+    """Names of the operators that run a device's compiled kernels, their own or, as gated does, another one's."""
+    own = names(device) if _active else ()
     return (*own, *(made for made, base in _MADE_OF.items() if base in own))
 
 

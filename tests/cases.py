@@ -6,7 +6,7 @@ import os
 import random
 from typing import Any
 
-import torch
+from devices import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from operators import DTYPES, Case, Operator, Own, Setting

@@ -2,6 +2,7 @@
 
 import os
 
+import devices
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,29 @@ torch.set_num_threads(1)
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+# ---- the device that operators are tested on -------------------------------------------------------------------------
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="run the operators' tests, and no others, on this device: cuda")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "device: runs on the device of --device, as tests with both sets of kernels do")
+    config.addinivalue_line("markers", "cpu: runs on the CPU alone")
+    try:
+        devices.choose(config.getoption("--device"))
+    except RuntimeError as error:
+        raise pytest.UsageError(str(error).splitlines()[0]) from None
+
+
+def _on_device(item):
+    """Whether a test is one of an operator, and runs on any device."""
+    return item.get_closest_marker("cpu") is None and (
+        item.get_closest_marker("device") is not None or "kernels" in getattr(item, "fixturenames", ())
+    )
 
 
 # ---- tests of operators run twice: with the PyTorch kernels and with the compiled ones ----
@@ -28,21 +52,22 @@ def kernels(request):
     if request.param == "pytorch":
         with native.disabled():
             yield request.param
-    elif native.available():
+    elif native.available(devices.DEVICE.type):
         yield request.param
     else:
         pytest.skip(f"no compiled kernels: {native.status()}")
 
 
 def pytest_collection_modifyitems(config, items):
-    """An operator without compiled kernels is tested once."""
+    """An operator without compiled kernels is tested once; what needs no device is not tested again on one."""
     from poolnb import native
 
-    compiled = native.operators()
-    if compiled:
-        idle = [item for item in items if _compiled_operator(item) not in (None, *compiled)]
-        config.hook.pytest_deselected(items=idle)
-        items[:] = [item for item in items if item not in set(idle)]
+    compiled = native.operators(devices.DEVICE.type)
+    idle = {item for item in items if compiled and _compiled_operator(item) not in (None, *compiled)}
+    if config.getoption("--device") != "cpu":
+        idle |= {item for item in items if not _on_device(item)}
+    config.hook.pytest_deselected(items=list(idle))
+    items[:] = [item for item in items if item not in idle]
 
 
 def _compiled_operator(item):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from devices import torch
 from torch import Tensor
 
 import poolnb
@@ -119,12 +119,12 @@ class Case:
     # ---- the oracle --------------------------------------------------------------------------------------------------
 
     def _for_numpy(self, value: Any) -> Any:
-        return value.detach().double().numpy() if isinstance(value, Tensor) else value
+        return value.detach().double().cpu().numpy() if isinstance(value, Tensor) else value
 
     def oracle_arguments(self) -> tuple[np.ndarray, dict[str, Any]]:
         x = self._for_numpy(self.x if self.batched else self.x.unsqueeze(0))
         own = {n: self._for_numpy(v) for n, v in self.own.items()}
-        mask = None if self.mask is None else self.mask.numpy()
+        mask = None if self.mask is None else self.mask.cpu().numpy()
         return x, {**self.geometry, **own, "mask": mask}
 
     def expected(self) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
+from devices import DEVICE, torch
 from torch import Tensor, nn
 
 import poolnb
@@ -18,7 +18,7 @@ LEARNED = ("attention", "auto", "gated", "gem", "lip", "lse", "mixed", "tdgs", "
 def make(name: str, seed: int = 0, **own: Any) -> nn.Module:
     """A pooler for (N, 3, 7, 6) with overlapping, padded windows and parameters away from their first values."""
     torch.manual_seed(seed)
-    module = poolnb.create_pool(name, 3, 2, padding=1, channels=3, output_size=(4, 3), **own)
+    module = poolnb.create_pool(name, 3, 2, padding=1, channels=3, output_size=(4, 3), **own).to(DEVICE)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.1 * torch.rand_like(parameter))

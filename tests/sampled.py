@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
+from devices import torch
 from poolers import SAMPLED
 from torch import Tensor
 

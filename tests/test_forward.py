@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from cases import case, cases, examples, laid_out
+from devices import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from operators import OPERATORS, TOLERANCE, Operator, every_dimension, every_operator

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from cases import case, cases, examples, laid_out
+from devices import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from operators import DTYPES, OPERATORS, TOLERANCE, Case, Operator, every_dimension, every_operator, selected

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from cases import case
+from devices import DEVICE, torch
 from operators import Case, Operator, every_dimension, every_operator, selected
 from torch import Tensor
 
@@ -125,7 +125,7 @@ def test_a_tree_with_closed_gates_picks_the_leaf_that_they_name() -> None:
 @pytest.mark.parametrize("name", ["auto", "lip", "attention"])
 def test_learned_weights_start_as_the_mean(name: str, dims: int) -> None:
     x = sample(dims).float()
-    pool = poolnb.create_pool(name, 3, 2, padding=1, dims=dims, channels=3)
+    pool = poolnb.create_pool(name, 3, 2, padding=1, dims=dims, channels=3).to(DEVICE)
     average = poolnb.create_pool("avg", 3, 2, padding=1, dims=dims)
     mask = torch.rand(_SHAPES[dims], generator=torch.Generator().manual_seed(5)) < 0.8
     same(pool(x), average(x), 1e-5)
@@ -134,7 +134,7 @@ def test_learned_weights_start_as_the_mean(name: str, dims: int) -> None:
 
 def test_autopool_at_1_is_softpool() -> None:
     x = sample(2).float()
-    pool = poolnb.AutoPool2d(2, channels=3)
+    pool = poolnb.AutoPool2d(2, channels=3).to(DEVICE)
     torch.nn.init.ones_(pool.alpha)
     same(pool(x), poolnb.SoftPool2d(2)(x), 1e-6)
     assert poolnb.SWAP2d is poolnb.SoftPool2d

@@ -8,7 +8,7 @@ import pickle
 from typing import Any
 
 import pytest
-import torch
+from devices import DEVICE, torch
 from poolers import LEARNED, SAMPLED, batch, every_pooler, make
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -48,7 +48,7 @@ def test_compiles_into_one_graph(name: str) -> None:
 @every_pooler
 def test_compiles_and_exports_in_one_and_three_dimensions(name: str, dims: int) -> None:
     torch._dynamo.reset()
-    module = poolnb.create_pool(name, 2, dims=dims, channels=3, output_size=2)
+    module = poolnb.create_pool(name, 2, dims=dims, channels=3, output_size=2).to(DEVICE)
     x, more = torch.randn(2, 3, *(4,) * dims), seeded(name, True)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(gradients(module, compiled, x, **more), gradients(module, module, x, **more))
@@ -104,7 +104,7 @@ def test_exports(name: str) -> None:
 @every_pooler
 def test_under_autocast(name: str) -> None:
     module, x = make(name), batch()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE.type, torch.bfloat16):
         half = x.bfloat16().requires_grad_()
         y = module(half, **seeded(name, True))
         full = module(x, **seeded(name, True))
@@ -217,12 +217,13 @@ def test_parameters_can_be_parametrized(name: str) -> None:
 def trained(name: str, seed: int) -> list[Tensor]:
     torch.manual_seed(seed)
     pooler = poolnb.create_pool(name, 2, channels=4, output_size=4)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), pooler, nn.Flatten(), nn.Linear(64, 5))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), pooler, nn.Flatten(), nn.Linear(64, 5)).to(DEVICE)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     x, target = torch.randn(16, 3, 8, 8), torch.randint(5, (16,))
     for _ in range(4):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), target).backward()
+        with torch.backends.cudnn.flags(deterministic=True):  # of the convolution, on a GPU
+            nn.functional.cross_entropy(model(x), target).backward()
         optimizer.step()
     return [p.detach() for p in model.parameters()]
 
@@ -240,7 +241,7 @@ def test_sampled_poolers_draw_anew_in_every_step() -> None:
     for name in SAMPLED:
         module = make(name)
         outputs = [module(x) for _ in range(4)]
-        assert len({y.detach().numpy().tobytes() for y in outputs}) == 4
+        assert len({y.detach().cpu().numpy().tobytes() for y in outputs}) == 4
 
 
 def test_functions_work_without_gradients_and_in_inference_mode() -> None:

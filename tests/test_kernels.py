@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from devices import DEVICE, torch
 from hypothesis import given
 from hypothesis import strategies as st
 from operators import OPERATORS, Operator, every_operator
@@ -37,13 +37,13 @@ def calls_of_the_pytorch_kernel(run: Callable[[], Tensor]) -> int:
 @given(size=st.integers(2, 9))
 def test_the_switch_decides_which_kernel_runs(kernels: str, size: int) -> None:
     x = torch.rand(1, 2, size)
-    assert bool(native.operators()) == (kernels == "compiled")
+    assert bool(native.operators(DEVICE.type)) == (kernels == "compiled")
     assert calls_of_the_pytorch_kernel(lambda: F.soft_pool1d(x, 2)) == (kernels == "pytorch")
 
 
 @every_operator
 def test_an_operator_is_tested_with_the_kernels_that_it_has(kernels: str, operator: Operator) -> None:
-    assert kernels == "pytorch" or operator.name in native.operators()
+    assert kernels == "pytorch" or operator.name in native.operators(DEVICE.type)
 
 
 def test_a_gradient_goes_by_the_name_of_its_op() -> None:
@@ -51,6 +51,7 @@ def test_a_gradient_goes_by_the_name_of_its_op() -> None:
     assert "soft_pool" in F.soft_pool2d(x, 2).grad_fn.name()  # type: ignore[union-attr]
 
 
+@pytest.mark.cpu
 def test_an_operator_without_compiled_kernels_is_tested_once() -> None:
     options = ["--collect-only", "-q", "-p", "no:cacheprovider", "--rootdir", str(Path(__file__).parents[1])]
     command = [sys.executable, "-m", "pytest", *options, "-k", "with_the_kernels_that_it_has", __file__]

@@ -12,7 +12,7 @@ from torch import Tensor
 import poolnb
 from poolnb import functional as F
 
-pytestmark = pytest.mark.usefixtures("kernels")
+pytestmark = [pytest.mark.usefixtures("kernels"), pytest.mark.cpu]  # what they compute: test_integration.py
 
 _SHAPES = {1: (2, 4, 8), 2: (2, 4, 6, 8), 3: (2, 4, 4, 6, 2)}
 every_dimension = pytest.mark.parametrize("dims", [1, 2, 3])

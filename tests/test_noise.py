@@ -7,11 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from sampled import every_sampled, pool, randn
 from scipy import stats
 
-import poolnb
-from poolnb.geometry import resolve
 from poolnb.ops import philox
 from poolnb.reference import sampling as oracle
 
@@ -77,36 +74,3 @@ def test_noise_is_uniform_and_independent(stream: int) -> None:
         assert abs(np.corrcoef(u[:-lag], u[lag:])[0, 1]) * math.sqrt(len(u)) < 5.5
     other = philox.uniform(torch.tensor(12), 40_000, stream, dtype=torch.float64, device=CPU)[0].numpy()
     assert abs(np.corrcoef(u, other)[0, 1]) * math.sqrt(len(u)) < 5.5
-
-
-# ---- devices ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed_device", ["cpu", "cuda", None])
-@every_sampled
-def test_kernels_stay_on_the_input_s_device(name: str, seed_device: str | None) -> None:
-    # Tensors without data on a GPU that need not be there: any operation that mixes devices is an error.
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    op = getattr(poolnb.ops, f"{name}_pool")
-    own = {"s3": ([4, 4], True), "stochastic": (), "tdgs": (1.0, False, True, 0.01)}[name]
-    with FakeTensorMode():
-        x = torch.empty(2, 3, 8, 8, device="cuda")
-        windows = resolve(x.shape[2:], 3, 2, 1)
-        mask = torch.ones(2, 1, 8, 8, dtype=torch.bool, device="cuda")
-        tensors = [torch.empty(3, *windows.output, device="cuda")] if name == "tdgs" else []
-        drawn = seed_device is not None
-        seed = philox.Seed(torch.empty((), dtype=torch.int64, device=seed_device)) if drawn else None
-        y = op.forward(windows, x, mask, *tensors, seed, *own)
-        grads = op.backward(windows, True, torch.empty_like(y), x, mask, *tensors, seed, *own)
-        for result in (y, *(grads if isinstance(grads, tuple) else (grads,))):
-            assert result.device.type == "cuda"
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@every_sampled
-def test_the_same_draws_on_cpu_and_gpu(name: str) -> None:
-    x = randn(4, 3, 16, 16, dtype=torch.float32)
-    for seed in (3, torch.tensor(3), torch.tensor(3, device="cuda")):
-        y = pool(name, x.cuda(), 3, 2, 1, training=True, seed=seed).cpu()
-        torch.testing.assert_close(y, pool(name, x, 3, 2, 1, training=True, seed=3))

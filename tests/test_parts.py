@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-import torch
+from devices import torch
 from poolers import SAMPLED, batch, every_pooler, make
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from poolnb import native
 from poolnb.ops import parts
 
 BATCH = 5
+pytestmark = pytest.mark.device
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,8 @@ def results(call: Any, x: Tensor, *parameters: Tensor) -> list[Tensor]:
 
 def compare(monkeypatch: pytest.MonkeyPatch, call: Any, x: Tensor, *parameters: Tensor) -> None:
     whole = results(call, x, *parameters)
-    monkeypatch.setattr(parts, "_CPU_BYTES", 1)  # one sample at a time
+    for limit in ("_CPU_BYTES", "_GPU_BYTES"):
+        monkeypatch.setattr(parts, limit, 1)  # one sample at a time
     for part, expected in zip(results(call, x, *parameters), whole, strict=True):
         torch.testing.assert_close(part, expected)
         assert part.stride() == expected.stride()
@@ -74,6 +76,7 @@ def test_a_part_s_first_position_need_not_be_a_multiple_of_four(name: str, monke
     compare(monkeypatch, lambda x: getattr(F, f"{name}_pool1d")(x, 3, 3, training=True, seed=5, **own), x)
 
 
+@pytest.mark.cpu
 def test_the_number_of_parts_follows_from_the_taps() -> None:
     from poolnb.geometry import resolve
 
@@ -84,6 +87,7 @@ def test_the_number_of_parts_follows_from_the_taps() -> None:
     assert parts.batch_parts(x[:0], resolve(x.shape[2:], 7, 1)) == [slice(None)]
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("name", ["soft", "gated", "tree"])
 def test_peak_memory_is_a_small_multiple_of_the_input(name: str) -> None:
     """Windows of 5 x 5 at stride 1: in one piece their taps alone would be 25 times the input."""

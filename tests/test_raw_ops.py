@@ -47,6 +47,7 @@ def complaints(name: str, number: int) -> list[str]:
     return found
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("kernels", ["0", "1"], ids=["pytorch", "compiled"])
 def test_a_wrong_argument_is_named(kernels: str) -> None:
     """In a process of its own: what is not refused may end it."""

@@ -6,11 +6,13 @@ import math
 from itertools import combinations, product
 
 import pytest
-import torch
+from devices import torch
 from sampled import deviation, randn
 from scipy import stats
 
 from poolnb import functional as F
+
+pytestmark = pytest.mark.device
 
 
 def all_draws(starts: int, outputs: int, stride: int, grid: int) -> list[list[int]]:

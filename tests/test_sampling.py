@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from cases import case, cases, examples
+from devices import DEVICE, torch
 from hypothesis import given
 from hypothesis import strategies as st
 from operators import OPERATORS, TOLERANCE, Case, every_dimension
@@ -190,7 +190,7 @@ def test_stochastic_draws_taps_in_proportion() -> None:
     y = F.stochastic_pool1d(x.expand(_N, 1, 6), 6, training=True, seed=4).flatten()
     values, counts = y.unique(return_counts=True)
     assert values.tolist() == [1.0, 2.0, 3.0, 4.0]  # never a tap that is not positive
-    assert stats.chisquare(counts.numpy(), np.array([1, 2, 3, 4]) / 10 * _N).pvalue > 1e-6
+    assert stats.chisquare(counts.cpu().numpy(), np.array([1, 2, 3, 4]) / 10 * _N).pvalue > 1e-6
 
 
 def test_stochastic_draws_uniformly_without_a_positive_tap() -> None:
@@ -198,7 +198,7 @@ def test_stochastic_draws_uniformly_without_a_positive_tap() -> None:
     y = F.stochastic_pool1d(x.expand(_N, 1, 4), 4, training=True, seed=4).flatten()
     values, counts = y.unique(return_counts=True)
     assert values.tolist() == [-3.0, -2.0, 0.0]
-    assert stats.chisquare(counts.numpy()).pvalue > 1e-6
+    assert stats.chisquare(counts.cpu().numpy()).pvalue > 1e-6
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -314,7 +314,7 @@ def test_vmap_without_a_seed_follows_its_randomness(name: str) -> None:
 def test_modules_draw_in_training_mode_only(name: str, dims: int) -> None:
     x = randn(*SHAPES[dims], dtype=torch.float32)
     sizes = tuple((n - 2) // 2 + 1 for n in x.shape[2:])
-    module = poolnb.create_pool(name, 2, dims=dims, channels=3, output_size=sizes)
+    module = poolnb.create_pool(name, 2, dims=dims, channels=3, output_size=sizes).to(DEVICE)
     assert module.training
     assert torch.equal(module(x, seed=3), module(x, seed=3))
     torch.manual_seed(0)
@@ -331,7 +331,7 @@ def test_modules_draw_in_training_mode_only(name: str, dims: int) -> None:
 @pytest.mark.parametrize(("granularity", "shape"), [("position", (4, 5, 6)), ("channel", (4,)), ("layer", ())])
 def test_tdgs_temperatures_start_where_they_are_told(granularity: str, shape: tuple[int, ...], positive: str) -> None:
     make = dict(granularity=granularity, init=2.0, jitter=0.25, positive=positive)
-    module = poolnb.TDGSPool2d(2, 4, (5, 6), **make)
+    module = poolnb.TDGSPool2d(2, 4, (5, 6), **make).to(DEVICE)
     assert module.temperature.shape == shape
     t = module.current_temperature()
     assert (t >= 1.5 - 1e-5).all() and (t <= 2.5 + 1e-5).all()
@@ -343,7 +343,7 @@ def test_tdgs_temperatures_start_where_they_are_told(granularity: str, shape: tu
 
 def test_tdgs_initial_temperatures_are_spread_over_their_range() -> None:
     torch.manual_seed(0)
-    t = poolnb.TDGSPool2d(2, 64, 16).current_temperature().detach().flatten().double().numpy()
+    t = poolnb.TDGSPool2d(2, 64, 16).current_temperature().detach().flatten().double().cpu().numpy()
     assert stats.kstest(t, "uniform", args=(0.5, 1.0)).pvalue > 1e-6
     assert t.min() < 0.51 and t.max() > 1.49
 
@@ -351,7 +351,7 @@ def test_tdgs_initial_temperatures_are_spread_over_their_range() -> None:
 def test_a_negative_temperature_never_recovers_under_relu_but_does_under_softplus() -> None:
     x = randn(2, 3, 4, 4, dtype=torch.float32)
     for positive, moves in (("relu", False), ("softplus", True)):
-        module = poolnb.TDGSPool2d(2, 3, granularity="channel", positive=positive)
+        module = poolnb.TDGSPool2d(2, 3, granularity="channel", positive=positive).to(DEVICE)
         with torch.no_grad():
             module.temperature.fill_(-1.0)
         module(x, seed=1).square().sum().backward()

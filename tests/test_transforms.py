@@ -6,8 +6,8 @@ from itertools import product
 from typing import Any
 
 import pytest
-import torch
 from cases import case
+from devices import torch
 from operators import Case, Operator, every_operator
 from torch import Tensor
 

@@ -32,11 +32,33 @@ POOLNB_BODY double number_of(double x) { return x; }
 POOLNB_BODY void put_number(float* p, float x) { *p = x; }
 POOLNB_BODY void put_number(double* p, double x) { *p = x; }
 
+// The second input is stored as the first one is or, beside a half type, as sums are; so is its gradient, each by itself.
+template <class S, class T>
+POOLNB_BODY T read_second(const View& v, int64_t at) {
+  if (sizeof(S) < sizeof(T) && v.dtype == Dtype::float32) return static_cast<const T*>(v.data)[at];
+  return T(number_of(static_cast<const S*>(v.data)[at]));
+}
+template <class S, class T>
+POOLNB_BODY void put_gradient(int input, const View& v, int64_t at, T x) {
+  if (input > 0 && sizeof(S) < sizeof(T) && v.dtype == Dtype::float32) static_cast<T*>(v.data)[at] = x;
+  else put_number(static_cast<S*>(v.data) + at, x);
+}
+
 // ---- taps ----------------------------------------------------------------------------------------------------------
 
 struct Site {
   int64_t n, c, o[3];
 };
+
+// A division takes a GPU as long as an exponential, and more instructions; axes of size 1 and steps of 1 need none.
+POOLNB_BODY int64_t quotient(int64_t x, int64_t by) { return by == 1 ? x : x / by; }
+// The place on an axis of n places, of a number that counts it first; what is left counts the other axes.
+POOLNB_BODY int64_t take(int64_t& number, int64_t n) {
+  if (n == 1) return 0;
+  const int64_t all = number;
+  number = all / n;
+  return all - number * n;
+}
 
 // Read as they are needed. S is the stored type, T the type of sums.
 template <class Op, class S, class T>
@@ -45,16 +67,27 @@ struct GlobalTaps {
   const Problem& q;
   Site at;
   uint64_t position;
+  mutable int64_t number = 0, k[3] = {0, 0, 0};  // the tap that was asked for last, and its place in the window
 
   POOLNB_BODY int64_t count() const { return q.windows.taps(); }
+
+  // Every loop asks for the taps in their order: from one to the next no division is needed.
+  POOLNB_BODY void go_to(int64_t i) const {
+    const int64_t* kernel = q.windows.kernel;
+    if (i < number) number = k[0] = k[1] = k[2] = 0;
+    for (; number < i; ++number) {
+      if (++k[2] < kernel[2]) continue;
+      k[2] = 0;
+      if (++k[1] < kernel[1]) continue;
+      k[1] = 0;
+      ++k[0];
+    }
+  }
 
   // Where tap i lies; false in the padding and where the mask says so.
   POOLNB_BODY bool where(int64_t i, int64_t in[3]) const {
     const Windows& w = q.windows;
-    int64_t k[3];
-    k[2] = i % w.kernel[2];
-    k[1] = i / w.kernel[2] % w.kernel[1];
-    k[0] = i / w.kernel[2] / w.kernel[1];
+    go_to(i);
     for (int a = 0; a < 3; ++a) {
       in[a] = w.first(a, at.o[a]) + k[a] * w.dilation[a];
       if (in[a] < 0 || in[a] >= w.size[a]) return false;
@@ -66,13 +99,16 @@ struct GlobalTaps {
     int64_t in[3];
     return where(i, in);
   }
-  POOLNB_BODY T tap(int k, int64_t i) const {
+  POOLNB_BODY T x(int64_t i) const {
     int64_t in[3];
     if (!where(i, in)) return T(0);
-    return T(number_of(static_cast<const S*>(q.input[k].data)[q.input[k].offset(at.n, at.c, in[0], in[1], in[2])]));
+    return T(number_of(static_cast<const S*>(q.input[0].data)[q.input[0].offset(at.n, at.c, in[0], in[1], in[2])]));
   }
-  POOLNB_BODY T x(int64_t i) const { return tap(0, i); }
-  POOLNB_BODY T second(int64_t i) const { return tap(1, i); }
+  POOLNB_BODY T second(int64_t i) const {
+    int64_t in[3];
+    if (!where(i, in)) return T(0);
+    return read_second<S, T>(q.input[1], q.input[1].offset(at.n, at.c, in[0], in[1], in[2]));
+  }
   POOLNB_BODY uint64_t seed() const { return q.options.seed_at ? uint64_t(*q.options.seed_at) : q.options.seed; }
   POOLNB_BODY T noise(int64_t i) const {
     if constexpr (Op::noise == 1) return window_uniform<T>(seed(), position, Op::stream);
@@ -105,11 +141,9 @@ POOLNB_BODY void read_parameters(const Problem& q, const Site& s, Window& w) {
 POOLNB_BODY Site window_site(const Problem& q, bool last, int64_t thread) {
   const int64_t* o = q.windows.output;
   Site s;
-  if (last) s.c = thread % q.channels, thread /= q.channels;
-  s.o[2] = thread % o[2], thread /= o[2];
-  s.o[1] = thread % o[1], thread /= o[1];
-  s.o[0] = thread % o[0], thread /= o[0];
-  if (!last) s.c = thread % q.channels, thread /= q.channels;
+  if (last) s.c = take(thread, q.channels);
+  for (int a = 2; a >= 0; --a) s.o[a] = take(thread, o[a]);
+  if (!last) s.c = take(thread, q.channels);
   s.n = thread;
   return s;
 }
@@ -198,7 +232,7 @@ POOLNB_BODY void disjoint_body(const Problem& q, bool last, int64_t thread) {
     if (!taps.where(i, in)) return;
     for (int k = 0; k < Op::inputs; ++k) {
       const View& v = q.grad_input[k];
-      if (v.data) put_number(static_cast<S*>(v.data) + v.offset(s.n, s.c, in[0], in[1], in[2]), g * part[k]);
+      if (v.data) put_gradient<S, T>(k, v, v.offset(s.n, s.c, in[0], in[1], in[2]), g * part[k]);
     }
   }, own[0]);
   if (q.want_parameters) write_parameters<Op, T>(q, s, l, g, own);
@@ -223,13 +257,14 @@ template <class Op, class S, class T>
 POOLNB_BODY void add_window(const Problem& q, bool last, const Left<Op, T>* left, const Site& s, const int64_t at[3],
                             Sum<T>* sum) {
   const Windows& w = q.windows;
-  int64_t tap = 0;
+  const auto taps = taps_of<Op, S, T>(q, s);
   for (int a = 0; a < 3; ++a) {
     const int64_t steps = at[a] - w.first(a, s.o[a]);
-    if (steps % w.dilation[a]) return;
-    tap = tap * w.kernel[a] + steps / w.dilation[a];
+    taps.k[a] = quotient(steps, w.dilation[a]);
+    if (taps.k[a] * w.dilation[a] != steps) return;
+    taps.number = taps.number * w.kernel[a] + taps.k[a];
   }
-  const auto taps = taps_of<Op, S, T>(q, s);
+  const int64_t tap = taps.number;
   if (!taps.valid(tap)) return;
   const int64_t plane = w.output[0] * w.output[1] * w.output[2];
   const int64_t place = (s.o[0] * w.output[1] + s.o[1]) * w.output[2] + s.o[2];
@@ -246,15 +281,16 @@ template <class Op, class S, class T>
 POOLNB_BODY void gather_body(const Problem& q, bool last, const Left<Op, T>* left, int64_t thread) {
   const Windows& w = q.windows;
   int64_t n, c = 0, at[3], rest = thread;
-  if (last) c = rest % q.channels, rest /= q.channels;
-  for (int a = 2; a >= 0; --a) at[a] = rest % w.size[a], rest /= w.size[a];
-  if (!last) c = rest % q.channels, rest /= q.channels;
+  if (last) c = take(rest, q.channels);
+  for (int a = 2; a >= 0; --a) at[a] = take(rest, w.size[a]);
+  if (!last) c = take(rest, q.channels);
   n = rest;
   int64_t begin[3], end[3];  // windows that may hold the position
   for (int a = 0; a < 3; ++a) {
     const int64_t padded = at[a] + w.padding[a], first = padded - w.span(a) + 1;
-    begin[a] = first > 0 ? (first + w.stride[a] - 1) / w.stride[a] : 0;
-    end[a] = padded / w.stride[a] + 1 < w.output[a] ? padded / w.stride[a] + 1 : w.output[a];
+    const int64_t after = quotient(padded, w.stride[a]) + 1;
+    begin[a] = first > 0 ? quotient(first + w.stride[a] - 1, w.stride[a]) : 0;
+    end[a] = after < w.output[a] ? after : w.output[a];
   }
   Sum<T> sum[Op::inputs];
   int64_t added = 0;
@@ -268,7 +304,7 @@ POOLNB_BODY void gather_body(const Problem& q, bool last, const Left<Op, T>* lef
       }
   for (int i = 0; i < Op::inputs; ++i) {
     const View& v = q.grad_input[i];
-    if (v.data) put_number(static_cast<S*>(v.data) + v.offset(n, c, at[0], at[1], at[2]), sum[i].value());
+    if (v.data) put_gradient<S, T>(i, v, v.offset(n, c, at[0], at[1], at[2]), sum[i].value());
   }
 }
 

@@ -4,9 +4,11 @@
 // compares them.
 #define POOLNB_SCALAR_ONLY 1
 
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "../../ext/cuda/operators.h"
@@ -20,9 +22,31 @@
 #include "../../ext/windows/tdgs.h"
 #include "../../ext/windows/weighted.h"
 
+namespace poolnb {
+
+// The half types, which a GPU converts by its own functions.
+float number_of(HalfBits x) { return std::bit_cast<_Float16>(x.bits); }
+float number_of(BFloatBits x) { return std::bit_cast<float>(uint32_t(x.bits) << 16); }
+void put_number(HalfBits* p, float x) { p->bits = std::bit_cast<uint16_t>(_Float16(x)); }
+void put_number(BFloatBits* p, float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x), rounded = bits + 0x7fff + ((bits >> 16) & 1);
+  p->bits = x == x ? uint16_t(rounded >> 16) : 0x7fc0;
+}
+uint8_t number_of(uint8_t x) { return x; }
+void put_number(uint8_t* p, uint8_t x) { *p = x; }
+
+}  // namespace poolnb
+
 using namespace poolnb;
 
 namespace {
+
+template <class S>
+constexpr Dtype stored_as = std::is_same_v<S, HalfBits>     ? Dtype::float16
+                            : std::is_same_v<S, BFloatBits> ? Dtype::bfloat16
+                            : std::is_same_v<S, float>      ? Dtype::float32
+                            : std::is_same_v<S, double>     ? Dtype::float64
+                                                            : Dtype::boolean;
 
 FILE* in;
 FILE* out;
@@ -49,8 +73,10 @@ struct Held {
       stride[d] = step;
       step *= sizes[d];
     }
-    data = std::vector<S>(step, S(77));  // what is not written shows
-    if (given) each([&](S& x) { x = S(read_one<double>()); });
+    S unwritten;
+    put_number(&unwritten, 77);  // what is not written shows
+    data = std::vector<S>(step, unwritten);
+    if (given) each([&](S& x) { put_number(&x, decltype(number_of(x))(read_one<double>())); });
   }
   template <class Use>
   void each(const Use& use) {
@@ -67,14 +93,14 @@ struct Held {
   }
   void write() {
     each([&](S& x) {
-      const double y = double(x);
+      const double y = double(number_of(x));
       fwrite(&y, sizeof y, 1, out);
     });
   }
   View view() {
     View v;
     v.data = data.data();
-    v.dtype = sizeof(S) == 8 ? Dtype::float64 : sizeof(S) == 4 ? Dtype::float32 : Dtype::boolean;
+    v.dtype = stored_as<S>;
     for (int d = 0; d < 5; ++d) v.stride[d] = stride[d];
     return v;
   }
@@ -89,12 +115,13 @@ void grid(int64_t n, const Body& body) {
       if (block * threads + thread < n) body(block * threads + thread);
 }
 
-template <class T>
-void fill_zero(std::vector<T>& data) {
-  data.assign(data.size(), T(0));
+template <class S>
+void fill_zero(Held<S>& tensor) {
+  tensor.each([](S& x) { put_number(&x, 0); });
 }
 
-template <class Op, class T>
+// S: as the inputs are stored; T: of sums; Second and Gradient: as the second input and its gradient are stored.
+template <class Op, class S, class T, class Second, class Gradient>
 void run(bool last) {
   Problem q;
   int64_t* const fields[] = {q.windows.size,    q.windows.kernel,   q.windows.stride,
@@ -109,13 +136,15 @@ void run(bool last) {
   for (double& value : q.options.value) value = read_one<double>();
   q.want_parameters = true;
   const int64_t n = q.batch, c = q.channels, *size = q.windows.size, *output = q.windows.output;
-  Held<T> x(n, c, size, last, true), grad_x(n, c, size, last, false);
-  std::vector<Held<T>> second, parameter, grad_parameter;
+  Held<S> x(n, c, size, last, true), grad_x(n, c, size, last, false);
+  std::vector<Held<Second>> second;
+  std::vector<Held<Gradient>> grad_second;
+  std::vector<Held<T>> parameter, grad_parameter;
   if (Op::inputs > 1) {
     second.emplace_back(n, c, size, last, true);
-    second.emplace_back(n, c, size, last, false);
+    grad_second.emplace_back(n, c, size, last, false);
     q.input[1] = second[0].view();
-    q.grad_input[1] = second[1].view();
+    q.grad_input[1] = grad_second[0].view();
   }
   std::vector<Held<uint8_t>> mask;
   if (masked) {
@@ -130,31 +159,47 @@ void run(bool last) {
     q.parameter[i] = parameter[i].view();
     q.grad_parameter[i] = grad_parameter[i].view();
   }
-  Held<T> y(n, c, output, last, false), grad(n, c, output, last, true);
+  Held<S> y(n, c, output, last, false), grad(n, c, output, last, true);
   q.input[0] = x.view();
   q.output = y.view();
   q.grad = grad.view();
   q.grad_input[0] = grad_x.view();
   std::vector<Left<Op, T>> left(window_count(q));
-  grid(window_count(q), [&](int64_t i) { forward_body<Op, T, T>(q, last, i); });
+  grid(window_count(q), [&](int64_t i) { forward_body<Op, S, T>(q, last, i); });
   if (q.windows.disjoint()) {
-    fill_zero(grad_x.data);
-    if (Op::inputs > 1) fill_zero(second[1].data);
-    grid(window_count(q), [&](int64_t i) { disjoint_body<Op, T, T>(q, last, i); });
+    fill_zero(grad_x);
+    for (auto& g : grad_second) fill_zero(g);
+    grid(window_count(q), [&](int64_t i) { disjoint_body<Op, S, T>(q, last, i); });
   } else {
-    grid(window_count(q), [&](int64_t i) { window_body<Op, T, T>(q, last, left.data(), i); });
-    grid(position_count(q), [&](int64_t i) { gather_body<Op, T, T>(q, last, left.data(), i); });
+    grid(window_count(q), [&](int64_t i) { window_body<Op, S, T>(q, last, left.data(), i); });
+    grid(position_count(q), [&](int64_t i) { gather_body<Op, S, T>(q, last, left.data(), i); });
   }
   y.write();
   grad_x.write();
-  if (Op::inputs > 1) second[1].write();
+  for (auto& g : grad_second) g.write();
   for (auto& g : grad_parameter) g.write();
+}
+
+// Beside a half type the second input can be stored as sums are, and its gradient has to be where it will be summed.
+template <class Op, class S>
+void run_half(bool last, int64_t wide) {
+  if constexpr (Op::inputs > 1) {
+    if (wide == 2) return run<Op, S, float, float, float>(last);
+    if (wide == 1) return run<Op, S, float, S, float>(last);
+  }
+  run<Op, S, float, S, S>(last);
 }
 
 template <class Op>
 void run_any() {
-  const bool wide = read_one<int64_t>(), last = read_one<int64_t>();
-  wide ? run<Op, double>(last) : run<Op, float>(last);
+  const int64_t dtype = read_one<int64_t>(), wide = read_one<int64_t>();
+  const bool last = read_one<int64_t>();
+  switch (Dtype(dtype)) {
+    case Dtype::float16: return run_half<Op, HalfBits>(last, wide);
+    case Dtype::bfloat16: return run_half<Op, BFloatBits>(last, wide);
+    case Dtype::float32: return run<Op, float, float, float, float>(last);
+    default: return run<Op, double, double, double, double>(last);
+  }
 }
 
 }  // namespace

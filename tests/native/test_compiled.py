@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import torch
+from devices import DEVICE, torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from poolnb import functional as F
 from poolnb import native
 
-pytestmark = pytest.mark.skipif(not native.operators(), reason="no compiled kernels are active")
+pytestmark = [
+    pytest.mark.skipif(not native.operators(DEVICE.type), reason="no compiled kernels are active"),
+    pytest.mark.device,
+]
 
 Own = dict[str, Any]
 _OWN: dict[str, Callable[[Tensor], Own]] = {
@@ -177,6 +180,7 @@ def test_a_few_special_values_in_the_fast_paths(name: str, value: float) -> None
         torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
+@pytest.mark.cpu
 @every_operator
 def test_the_number_of_threads_changes_no_bit(name: str) -> None:
     x = _random(8, 32, 40, 40)
@@ -216,6 +220,7 @@ def test_an_endless_exponent_in_a_tensor_is_the_maximum_of_that_channel() -> Non
     assert grad_p.isfinite().all() and grad_p[1] == 0
 
 
+@pytest.mark.cpu
 def test_a_process_that_forks_after_use_goes_on(tmp_path: Any) -> None:
     code = """
 import os, torch
@@ -244,6 +249,7 @@ def test_nothing_of_the_inputs_size_is_saved_besides_the_inputs(name: str) -> No
     assert all(t.data_ptr() in given or t.numel() < x.numel() / 8 for t in saved)
 
 
+@pytest.mark.cpu
 @every_operator
 def test_peak_memory(name: str) -> None:
     """Beyond the input: the output, the input's gradients, a gradient per window, and a fixed small amount."""
@@ -272,7 +278,7 @@ print(peak() - start)
 @every_operator
 def test_offsets_beyond_32_bits(name: str) -> None:
     far = 2**31 + 8
-    memory = torch.empty(far + 128, dtype=torch.float16)  # 4 GiB that are never touched, but for two pages
+    memory = torch.empty(far + 128, dtype=torch.float16)  # 4 GiB, on a CPU never touched, but for two pages
     x = memory.as_strided((2, 2, 8, 4), (32, far, 4, 1))
     x.copy_(_random(2, 2, 8, 4))
     _compare(name, x, 2)

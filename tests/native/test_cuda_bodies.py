@@ -19,7 +19,9 @@ from poolnb.geometry import Geometry, resolve
 
 _HERE = Path(__file__).parent
 _OPERATORS = ("gem", "lp", "lse", "mixed", "soft", "stochastic", "tdgs", "weighted")
-_CASES = 12  # per operator
+_CASES = 24  # per operator
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # as ext/geometry.h numbers them
+_CLOSE = dict(zip(_DTYPES, (2e-3, 1.6e-2, 2e-4, 1e-8), strict=True))
 
 needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 
@@ -35,6 +37,7 @@ class Case:
     attributes: list[Any]
     last: bool
     grad: Tensor
+    wide: int  # beside a half type: 1 if the second input's gradient is stored as sums are, 2 if that input is too
 
 
 def _case(operator: str, number: int) -> Case:
@@ -51,7 +54,8 @@ def _case(operator: str, number: int) -> Case:
             break
         except ValueError:  # the dilated kernel does not fit
             continue
-    dtype = rng.choice([torch.float32, torch.float64])
+    dtype = rng.choice(_DTYPES)
+    sums, wide = torch.promote_types(dtype, torch.float32), rng.choice([0, 1, 2])
     n, c = rng.choice([1, 2]), rng.choice([1, 3, 5])
     x = torch.randn(n, c, *size, generator=generator, dtype=torch.float64).to(dtype)
     if rng.random() < 0.3:
@@ -60,7 +64,7 @@ def _case(operator: str, number: int) -> Case:
     output = (n, c, *windows.output)
 
     def parameter(low: float, high: float) -> Tensor:
-        return (low + (high - low) * torch.rand(c, generator=generator, dtype=torch.float64)).to(dtype)
+        return (low + (high - low) * torch.rand(c, generator=generator, dtype=torch.float64)).to(sums)
 
     own: list[Tensor] = {
         "gem": lambda: [parameter(0.5, 5)],
@@ -69,8 +73,8 @@ def _case(operator: str, number: int) -> Case:
         "mixed": lambda: [parameter(0, 1).view(1, -1, *(1,) * dims)],
         "soft": lambda: [parameter(-2, 3)],
         "stochastic": lambda: [],
-        "tdgs": lambda: [torch.rand(output[1:], generator=generator, dtype=torch.float64).to(dtype) + 0.3],
-        "weighted": lambda: [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(dtype)],
+        "tdgs": lambda: [torch.rand(output[1:], generator=generator, dtype=torch.float64).to(sums) + 0.3],
+        "weighted": lambda: [_logits(x.shape, generator, dtype, sums, wide)],
     }[operator]()
     attributes: list[Any] = {
         "gem": [rng.choice([1e-6, 0.1])],
@@ -80,7 +84,11 @@ def _case(operator: str, number: int) -> Case:
     drawn = operator in ("stochastic", "tdgs") and rng.random() < 0.6
     seed = rng.randrange(-(2**63), 2**63) if drawn else None
     grad = torch.randn(output, generator=generator, dtype=torch.float64).to(dtype)
-    return Case(operator, windows, x, mask, own, seed, attributes, rng.random() < 0.5, grad)
+    return Case(operator, windows, x, mask, own, seed, attributes, rng.random() < 0.5, grad, wide)
+
+
+def _logits(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype, sums: Any, wide: int) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(sums if wide == 2 else dtype)
 
 
 def _expected(case: Case) -> list[Tensor]:
@@ -102,7 +110,7 @@ def _encoded(case: Case) -> bytes:
     w = case.windows
     axes = [_three(w.size, 1), _three(w.kernel, 1), _three(w.stride, 1), _three(w.padding, 0)]
     axes += [_three(w.dilation, 1), _three(w.output, 1)]
-    head = [_OPERATORS.index(case.operator), case.x.dtype == torch.float64, case.last, *sum(axes, [])]
+    head = [_OPERATORS.index(case.operator), _DTYPES.index(case.x.dtype), case.wide, case.last, *sum(axes, [])]
     head += [*case.x.shape[:2], case.mask is not None, case.seed is not None, case.seed or 0]
     options = [float(a) for a in case.attributes] + [0.0] * (4 - len(case.attributes))
     weighted = case.operator == "weighted"
@@ -152,7 +160,8 @@ def test_bodies_equal_the_pytorch_kernels(name: str, emulator: Path, tmp_path: P
                 actual = _summed(actual, expected)
             if case.mask is not None and what == 1:  # a window with a NaN passes nothing on to what is masked
                 actual, expected = actual.where(case.mask, 0), expected.where(case.mask, 0)
-            close = {"rtol": 2e-4, "atol": 2e-4} if case.x.dtype == torch.float32 else {"rtol": 1e-8, "atol": 1e-8}
-            text = f"case {number}, result {what}: "
-            torch.testing.assert_close(actual, expected.double(), equal_nan=True, **close, msg=lambda m, t=text: t + m)
+            close, text = _CLOSE[case.x.dtype], f"case {number}, result {what}: "
+            torch.testing.assert_close(
+                actual, expected.double(), equal_nan=True, rtol=close, atol=close, msg=lambda m, t=text: t + m
+            )
     assert results.numel() == 0
