@@ -60,8 +60,8 @@ def check() -> int:
 
 
 def inputs_hash() -> str:
-    """Fingerprint of everything the site is made from. Of the pages only the ledger's figure reads records."""
-    files = {p for p in BOOK.rglob("*") if p.is_file() and p.suffix not in {".json", ".toml", ".tmp"}}
+    """Fingerprint of everything the site is made from. The first page and the ledger's figure read records."""
+    files = {p for p in BOOK.rglob("*") if p.is_file() and p.suffix not in {".json", ".tmp"}}
     files = {p for p in files if not any(part.startswith(".") for part in p.relative_to(BOOK).parts)}
     files |= {*RESULTS.rglob("*.json"), ROOT / "_config.yml", ROOT / "_toc.yml", *(ROOT / "poolnb").rglob("*.py")}
     packages = [f"{name} {importlib.metadata.version(name)}" for name in _SITE_PACKAGES]
