@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -11,7 +12,6 @@ from poolnb.book.findings.evidence import Finding, level, say
 from poolnb.book.findings.ledger import Row, claims, judge
 from poolnb.lab.analysis import EQUAL, MOST, UNDECIDED, Comparison
 from poolnb.lab.statistics import PairedDifference
-
 
 MANY = 12  # rows: a longer table is folded, and a picture beside it says what it says
 
@@ -87,7 +87,7 @@ def verdicts(*ids: str) -> Table:
 
 
 def ledger_table(rows: Iterable[Row]) -> Table:
-    """All claims, one line each: the claim and its verdict; folded below it what was found, the chapter, the records."""
+    """All claims, one line each: the claim and its verdict; folded below it what was found, and where."""
     lines = []
     for row in rows:
         (name, text, source), found, verdict, (chapter, *records) = _row(row)
@@ -96,13 +96,17 @@ def ledger_table(rows: Iterable[Row]) -> Table:
 
 
 def differences_in_points(rows: Iterable[Row]) -> dict[str, Finding]:
-    """The findings of the ledger that are differences in points, by claim and words; each interval once."""
+    """The findings of the ledger that are differences in points, by claim and words; each interval once.
+
+    The words are without what a claim asks of the difference and what came of it.
+    """
     found: dict[str, Finding] = {}
     for row in rows:
         for one in row.findings:
             known = [other.interval for other in found.values()]
             if one.unit == "points" and one.interval is not None and one.interval not in known:
-                found[f"{row.claim.id}: {one.what.split(': more than')[0].replace(' - ', ' − ')}"] = one
+                words = re.sub(r": more than.*| \((undecided|equal|above|below).*?\)$", "", one.what)
+                found[f"{row.claim.id}: {words.replace(' - ', ' − ')}"] = one
     return found
 
 

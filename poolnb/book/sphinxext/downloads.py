@@ -88,7 +88,7 @@ class PlainCopy:
         return _ROLE.sub(lambda match: self._role(match) if match["name"] else match[0], source)
 
     def _block(self, fence: re.Match[str]) -> str:
-        """A directive: an equation with its number, a box or a figure's caption as a quotation. Without a name it is code."""
+        """A directive: an equation with its number, a box or a caption as a quotation. Without a name it is code."""
         if fence["name"] is None:
             return fence[0]
         body, options = fence["body"], {}
