@@ -1,4 +1,4 @@
-"""A Sphinx extension with two directives: `chapter-status` shows the chapters' receipts, `page-status` what pages weigh.
+"""A Sphinx extension with two directives: `chapter-status` shows receipts, `page-status` what pages weigh.
 
 The tables are made when the site is built, so they cannot differ from the receipts and the record.
 """
