@@ -157,7 +157,7 @@ def replace_pooling(
             parameters per channel or per position: one forward pass in evaluation mode, without gradients, then tells
             ``channels`` and ``output_size``, and leaves modes, buffers and random numbers as they were.
         kwargs: keyword arguments of the model in that pass.
-        where: which of these modules: a pattern of their names (``"layer1.*"``, as :mod:`fnmatch` has it), or a
+        where: which of these modules: a pattern of their names (``"layer1.*"``, as ``fnmatch`` has it), or a
             function of name and module. A module in several places is replaced in those that are chosen.
         own: options of the new pooler, such as ``beta=2.0``.
 

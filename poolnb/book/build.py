@@ -60,8 +60,8 @@ def check() -> int:
 
 
 def inputs_hash() -> str:
-    """Fingerprint of everything the site is made from. Of the pages only the ledger's figure reads records."""
-    files = {p for p in BOOK.rglob("*") if p.is_file() and p.suffix not in {".json", ".toml", ".tmp"}}
+    """Fingerprint of everything the site is made from. The first page and the ledger's figure read records."""
+    files = {p for p in BOOK.rglob("*") if p.is_file() and p.suffix not in {".json", ".tmp"}}
     files = {p for p in files if not any(part.startswith(".") for part in p.relative_to(BOOK).parts)}
     files |= {*RESULTS.rglob("*.json"), ROOT / "_config.yml", ROOT / "_toc.yml", *(ROOT / "poolnb").rglob("*.py")}
     packages = [f"{name} {importlib.metadata.version(name)}" for name in _SITE_PACKAGES]
@@ -104,6 +104,21 @@ def build(repository: str | None = None, branch: str = "main", site: Path = SITE
     return 0
 
 
+def in_browser(action: str, target: Path = BUILD / "pooling.pdf", site: Path = SITE) -> int:
+    """Build the site, and print it into one PDF, `target`, or measure its pages. 0 when that is done."""
+    from poolnb.book import browser
+
+    if status := build(site=site):
+        return status
+    if action == "measure":
+        browser.measure(site)
+        print(f"the record is {browser.RECORD.relative_to(ROOT)}")
+    else:
+        browser.write_pdf(site, target)
+        print(f"the book is at {target}")
+    return 0
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `poolnb book`; parsed, they go to `run`."""
     actions = parser.add_subparsers(dest="action", required=True)
@@ -114,6 +129,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action = actions.add_parser("build", help="build the site, strictly, unless it is up to date")
     action.add_argument("--repository", metavar="URL", help="public address for the launch buttons (default: origin)")
     action.add_argument("--branch", default="main", help="the branch that they open (default: main)")
+    action = actions.add_parser("pdf", help="build the site and print it into one PDF (needs chromium and playwright)")
+    action.add_argument("--output", type=Path, default=BUILD / "pooling.pdf", help="default: _build/pooling.pdf")
+    actions.add_parser("measure", help="record what the site's pages weigh and how fast they are drawn")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -121,6 +139,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.action == "execute":
             return execute(arguments.chapters, arguments.all)
+        if arguments.action == "pdf":
+            return in_browser("pdf", arguments.output)
+        if arguments.action == "measure":
+            return in_browser("measure")
         return check() if arguments.action == "check" else build(arguments.repository, arguments.branch)
     except ValueError as error:
         print(error, file=sys.stderr)

@@ -80,8 +80,9 @@ def use_theme() -> None:
             "figure.dpi": 110,
             "figure.figsize": (7.0, 3.4),
             "figure.constrained_layout.use": True,
-            "figure.facecolor": "white",
-            "savefig.facecolor": "white",
+            "figure.facecolor": "none",  # the page lays a card under it
+            "savefig.facecolor": "none",
+            "axes.facecolor": "none",
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.titlesize": 11,
@@ -161,6 +162,15 @@ def _limits(values: np.ndarray, cmap: str) -> tuple[float, float]:
     if cmap == SIGNED:
         return -high, high
     return min(0.0, float(finite.min()) if finite.size else 0.0), high
+
+
+def _contrast(values: np.ndarray, cmap: str, many: int = 500) -> tuple[float, float]:
+    """Range of the colours of a map: `_limits`, without the largest magnitudes of `many` values or more."""
+    finite = values[np.isfinite(values)]
+    if finite.size < many:
+        return _limits(values, cmap)
+    most = float(np.quantile(np.abs(finite), 0.995))
+    return _limits(np.clip(finite, -most, most), cmap) if most > 0 else _limits(values, cmap)
 
 
 def _legible(background: str) -> str:
@@ -277,7 +287,9 @@ def maps(
 ) -> Figure:
     """Draw (height, width) arrays side by side under their titles: feature maps, weights or gradients.
 
-    With `shared`, all panels have one colour scale, so that they can be compared; its bar carries `label`.
+    With `shared`, all panels have one colour scale, so that they can be compared; its bar carries `label`. A scale of
+    many values ends where all but the largest in 200 lie, so that these few do not leave the others one shade; its bar
+    then ends in a point.
     """
     if not images:
         raise ValueError("images must hold at least one array, got none")
@@ -287,7 +299,7 @@ def maps(
     width = height * columns * max(0.6, first.shape[1] / first.shape[0])
     scale = min(1.0, 8.2 / width)
     figure, axes = plt.subplots(rows, columns, figsize=(width * scale, rows * height * scale + 0.35), squeeze=False)
-    low_high = [_limits(np.asarray(image), cmap) for image in images.values()]
+    low_high = [_contrast(np.asarray(image), cmap) for image in images.values()]
     common = min(low for low, _ in low_high), max(high for _, high in low_high)
     for ax in axes.flat:
         ax.axis("off")
@@ -303,7 +315,11 @@ def maps(
 
 
 def _bar(figure: Figure, picture: Any, axes: list[Axes], label: str) -> None:
-    bar = figure.colorbar(picture, ax=axes, shrink=0.85, pad=0.02)
+    shown = [np.asarray(ax.images[0].get_array()) for ax in axes if ax.images]
+    below = any(np.nanmin(one) < picture.norm.vmin for one in shown)
+    above = any(np.nanmax(one) > picture.norm.vmax for one in shown)
+    extend = "both" if below and above else "min" if below else "max" if above else "neither"
+    bar = figure.colorbar(picture, ax=axes, shrink=0.85, pad=0.02, extend=extend)
     bar.outline.set_visible(False)
     bar.set_label(label)
 

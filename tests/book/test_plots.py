@@ -12,8 +12,8 @@ from matplotlib.colors import to_rgb  # noqa: E402
 from matplotlib.patches import Rectangle  # noqa: E402
 from skimage.color import deltaE_ciede2000, rgb2lab  # noqa: E402
 
+from poolnb.book import plots  # noqa: E402
 from poolnb.geometry import resolve  # noqa: E402
-from poolnb.lab import plots  # noqa: E402
 from poolnb.lab.analysis import half_width  # noqa: E402
 from poolnb.lab.statistics import Interval  # noqa: E402
 
@@ -165,3 +165,13 @@ def test_the_power_figure_draws_half_widths():
     _, ax = plt.subplots()
     plots.power(ax, {"CIFAR-10": 0.4}, 15, margin=0.5, seeds=[4, 12, 24])
     assert list(ax.lines[0].get_ydata()) == [half_width(n, 0.4, 15) for n in (4, 12, 24)]
+
+
+def test_a_few_large_values_leave_a_map_its_contrast():
+    values = np.linspace(0, 1, 1024).reshape(32, 32)
+    values[0, 0] = 100.0
+    (picture,) = plots.maps({"a": values}).axes[0].images
+    assert picture.get_clim()[0] == 0 and 0.9 < picture.get_clim()[1] < 1.1
+    assert picture.colorbar.extend == "max"
+    (small,) = plots.maps({"a": values[:4, :4]}).axes[0].images
+    assert small.get_clim() == (0, 100) and small.colorbar.extend == "neither"

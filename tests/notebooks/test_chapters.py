@@ -65,6 +65,15 @@ def test_a_figure_is_numbered_captioned_described_and_referred_to(name):
         assert re.search(refers, chapter.prose), f"the text never refers to {label}"
 
 
+@pytest.mark.parametrize("name", [name for name in CHAPTERS if read(name).figures and name != WITHOUT_MYST])
+def test_the_first_thing_seen_is_a_picture_and_no_code(name):
+    """Imports, checks and the drawing itself are folded up to the first picture; what a cell prints stays."""
+    chapter = read(name)
+    before = chapter.code_cells[: chapter.code_cells.index(chapter.figures[0]) + 1]
+    shown = [c.source[:60] for c in before if not {"hide-input", "hide-cell"} & set(c.metadata.get("tags", []))]
+    assert shown == []
+
+
 def test_what_papermill_writes_needs_no_tools_of_the_site():
     assert re.findall(r"\{[\w:.-]+\}`", read(WITHOUT_MYST).prose) == []
 

@@ -2,12 +2,12 @@
 
 import functools
 import http.server
-import shutil
 import threading
 
 import pytest
 
 from poolnb.book import build as book
+from poolnb.book.browser import chromium, executable
 
 
 @pytest.fixture(scope="session")
@@ -33,21 +33,12 @@ def address(site):
 
 
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    playwright = pytest.importorskip("playwright.sync_api")
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None:
+def browser():
+    pytest.importorskip("playwright.sync_api")
+    if executable() is None:
         pytest.skip("no browser: install chromium so that it is on PATH")
-    # An address that leads nowhere as proxy: what is not on this machine cannot be reached, whatever a page asks for.
-    flags = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(
-            executable_path=executable,
-            args=["--no-sandbox", "--disable-gpu", "--disable-sync", *flags],
-            proxy={"server": "http://127.0.0.1:9", "bypass": "127.0.0.1"},
-        )
-        yield browser
-        browser.close()
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from poolnb.lab.provenance import ROOT
 
 PAGES = re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text())
 
+SERIOUS = ("serious", "critical")
+
 STILL = "* { animation: none !important; transition: none !important; }"
 
 # Texts whose colour is too near to what lies behind them: contrast below 4.5, as WCAG 2 defines it for small text.
@@ -37,6 +39,18 @@ FAINT_TEXTS = """() => {
 }"""
 
 
+def serious(page):
+    """What the accessibility audit finds serious on a page. Inside of formulas it would look at every letter."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    options = {
+        "preload": False,
+        "rules": {"color-contrast": {"enabled": False}},
+    }  # contrast: FAINT_TEXTS
+    found = axe.run(page, {"exclude": [["mjx-container"]]}, options).response["violations"]
+    named = ((one["id"], node["html"][:120]) for one in found for node in one["nodes"] if one["impact"] in SERIOUS)
+    return list(named)
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_page_can_be_read(visit, name):
     page = visit(f"{name}.html", viewport={"width": 390, "height": 844})
@@ -54,6 +68,8 @@ def test_page_can_be_read(visit, name):
     for image, caption in page.locator("article figure").evaluate_all(sizes):
         assert image >= 500 and caption <= 390
 
+    assert serious(page) == []  # here most boxes scroll, and have to take the keyboard
+
     page.set_viewport_size({"width": 1280, "height": 900})
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
@@ -67,6 +83,12 @@ def test_theme_follows_the_reader(visit, scheme):
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
     channels = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)")
     assert (sum(channels) / 3 > 128) == (scheme == "light")
+
+
+def test_what_cannot_be_reached_is_seen(visit):
+    page = visit(f"{PAGES[0]}.html", viewport={"width": 390, "height": 844})
+    page.evaluate("document.querySelector('article p a.reference').innerHTML = '<b></b>'")
+    assert [rule for rule, _ in serious(page)] == ["link-name"]
 
 
 def test_a_faint_text_is_seen(visit):

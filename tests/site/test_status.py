@@ -1,5 +1,6 @@
 """The table of receipts: what a receipt says is text on the page, whatever stands in it."""
 
+import json
 import re
 from html import unescape
 
@@ -8,6 +9,7 @@ import yaml
 from docutils.core import publish_parts
 from myst_parser.parsers.docutils_ import Parser
 
+from poolnb.book import browser
 from poolnb.book.sphinxext import status
 from poolnb.lab.provenance import ROOT
 
@@ -47,3 +49,13 @@ def test_lines_of_a_receipt_stay_in_their_cell():
 
 def test_a_usual_receipt():
     assert cells(RECEIPT) == ["one", "2026\u201111\u201120", "1.5", "x86_64 CPU", "torch", "2.1"]
+
+
+def test_no_page_is_heavy_and_the_record_has_every_page(site):
+    """Without its images a page weighs at most 1.5 MB; scripts and styles are the same for all and are kept."""
+    weighed, record = browser.weigh(site), json.loads(browser.RECORD.read_text(encoding="utf-8"))["pages"]
+    assert list(record) == browser.pages()
+    for name, sizes in weighed.items():
+        assert sizes["html"] <= 1_500_000, name
+        assert record[name]["html"] == pytest.approx(sizes["html"], rel=0.3), f"{name}: `poolnb book measure`"
+        assert record[name]["first_drawing_ms"] > 0

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from poolnb.book.findings.evidence import level, say
+from poolnb.book.findings.evidence import Finding, level, say
 from poolnb.book.findings.ledger import Row, claims, judge
 from poolnb.lab.analysis import EQUAL, MOST, UNDECIDED, Comparison
 from poolnb.lab.statistics import PairedDifference
 
+MANY = 12  # rows: a longer table is folded, and a picture beside it says what it says
+
 
 class Table:
-    """A table that a page shows as HTML, and a terminal as text. Cells are text; `Link`s and lists are kept apart."""
+    """A table that a page shows as HTML, and a terminal as text. Cells are text; `Link`s and lists are kept apart.
 
-    def __init__(self, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    A page folds a table of more than `MANY` rows, unless it is to be `unfolded`.
+    """
+
+    def __init__(self, header: Sequence[str], rows: Iterable[Sequence[Any]], unfolded: bool = False) -> None:
         self.header = list(header)
         self.rows = [list(row) for row in rows]
+        self.unfolded = unfolded
 
     def __repr__(self) -> str:
         lines = [self.header, *([_plain(cell) for cell in row] for row in self.rows)]
@@ -29,7 +36,10 @@ class Table:
         head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.header)
         body = "".join("<tr>" + "".join(f"<td>{_html(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
         table = f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        return f'<div class="pst-scrollable-table-container">{table}</div>'
+        shown = f'<div class="pst-scrollable-table-container">{table}</div>'
+        if self.unfolded or len(self.rows) <= MANY:
+            return shown
+        return f"<details><summary>Table of {len(self.rows)} rows</summary>{shown}</details>"
 
 
 class Link(str):
@@ -77,12 +87,27 @@ def verdicts(*ids: str) -> Table:
 
 
 def ledger_table(rows: Iterable[Row]) -> Table:
-    """All claims, one line each: the claim and its verdict; folded below it what was found, and the records."""
+    """All claims, one line each: the claim and its verdict; folded below it what was found, and where."""
     lines = []
     for row in rows:
         (name, text, source), found, verdict, (chapter, *records) = _row(row)
-        lines.append([name, Folded(text, [source, *found, *verdict[1:], *records]), verdict[0], chapter])
-    return Table(("", "claim", "verdict", "chapter"), lines)
+        lines.append([name, Folded(text, [source, *found, *verdict[1:], chapter, *records]), verdict[0]])
+    return Table(("", "claim", "verdict"), lines, unfolded=True)
+
+
+def differences_in_points(rows: Iterable[Row]) -> dict[str, Finding]:
+    """The findings of the ledger that are differences in points, by claim and words; each interval once.
+
+    The words are without what a claim asks of the difference and what came of it.
+    """
+    found: dict[str, Finding] = {}
+    for row in rows:
+        for one in row.findings:
+            known = [other.interval for other in found.values()]
+            if one.unit == "points" and one.interval is not None and one.interval not in known:
+                words = re.sub(r": more than.*| \((undecided|equal|above|below).*?\)$", "", one.what)
+                found[f"{row.claim.id}: {words.replace(' - ', ' − ')}"] = one
+    return found
 
 
 def _row(row: Row) -> list[Any]:

@@ -88,7 +88,7 @@ class PlainCopy:
         return _ROLE.sub(lambda match: self._role(match) if match["name"] else match[0], source)
 
     def _block(self, fence: re.Match[str]) -> str:
-        """A directive: an equation with its number, or a box as a quotation. A fence without a name is code."""
+        """A directive: an equation with its number, a box or a caption as a quotation. Without a name it is code."""
         if fence["name"] is None:
             return fence[0]
         body, options = fence["body"], {}
@@ -97,6 +97,8 @@ class PlainCopy:
             body = body[option.end() :]
         if fence["name"] == "math":
             return self._equation(body.strip(), options.get("label"))
+        if fence["name"] == "interactive":
+            return _quotation(f"*A figure to try, on the site:* {self.text(body).strip()}")
         if fence["name"] == "admonition":
             return _quotation(f"**{self._inline(fence['rest'].strip())}**\n\n{self.text(body).strip()}")
         return self._unknown("directive", fence["name"], fence[0])

@@ -136,19 +136,19 @@ def photograph() -> dict[str, Any]:
 
 def findings() -> Iterator[dict[str, Any]]:
     """The ledger's paired differences in points, as the records have them; each interval once."""
-    from poolnb.book.findings import ledger
+    from poolnb.book.sphinxext.findings import rows
     from poolnb.lab.statistics import ENOUGH, PairedDifference
 
     seen = set()
-    for claim in ledger.claims():
-        for found in claim.find() if claim.records else ():
+    for row in rows():
+        for found in row.findings if row.claim.records else ():
             one = found.interval
             if not isinstance(one, PairedDifference) or found.unit != "points" or one.n < ENOUGH or one in seen:
                 continue
             seen.add(one)
             scatter = abs(one.mean / one.effect_size)
             numbers = {"n": one.n, "mean": round(one.mean, 6), "scatter": round(scatter, 6)}
-            yield {"claim": claim.id, "what": found.what.replace(" - ", " − "), **numbers}
+            yield {"claim": row.claim.id, "what": found.what.replace(" - ", " − "), **numbers}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""A Sphinx extension with one directive, `chapter-status`: a table of the chapters' receipts.
+"""A Sphinx extension with two directives: `chapter-status` shows receipts, `page-status` what pages weigh.
 
-The table is made when the site is built, so it cannot differ from the receipts.
+The tables are made when the site is built, so they cannot differ from the receipts and the record.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from poolnb.book.browser import RECORD
 from poolnb.book.notebooks import RECEIPTS
 
 
@@ -46,6 +47,28 @@ def _lines(receipts: list[dict[str, Any]]) -> list[str]:
     return lines + [f"| {_text(package)} | {_text(', '.join(sorted(found)))} |" for package, found in used.items()]
 
 
+class PageStatus(SphinxDirective):
+    """What every page weighs and how soon it is drawn, from the record that `poolnb book measure` writes."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(RECORD))
+        container = nodes.container()
+        record = json.loads(RECORD.read_text(encoding="utf-8"))
+        record["pages"] = {name: row for name, row in record["pages"].items() if name in self.env.found_docs}
+        self.state.nested_parse(StringList(_pages(record), "pages"), 0, container)
+        return container.children
+
+
+def _pages(record: dict[str, Any]) -> list[str]:
+    lines = ["| Page | HTML, kB | Scripts, styles, kB | Images, kB | First drawing, ms |", "|---|--:|--:|--:|--:|"]
+    for name, row in record["pages"].items():
+        sizes = (row[part] / 1000 for part in ("html", "scripts_and_styles", "images"))
+        cells = " | ".join(f"{size:.0f}" for size in sizes)
+        lines.append(f"| [](/{name}) | {cells} | {_text(row['first_drawing_ms'])} |")
+    said = " ".join(_text(record[part]) for part in ("browser", "device", "date"))
+    return [*lines, "", f"Measured with {said}."]
+
+
 def _text(value: Any) -> str:
     """What a receipt says, as text in a cell of a table: nothing in it is markup."""
     return re.sub(r"[!-/:-@\[-`{-~]", r"\\\g<0>", " ".join(str(value).split()))
@@ -54,4 +77,5 @@ def _text(value: Any) -> str:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_directive("chapter-status", ChapterStatus)
+    app.add_directive("page-status", PageStatus)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,30 @@
+"""A sentence about the ledger has its number from the records, and stops the build when they say something else."""
+
+import pytest
+
+from poolnb.book.findings.evidence import HOLDS, OPEN, Finding
+from poolnb.book.findings.ledger import Claim, Row
+from poolnb.book.sphinxext.findings import found
+from poolnb.lab.statistics import Interval
+
+FINDINGS = (
+    Finding("accuracy, a - b, 8 epochs", Interval(-0.5, -0.75, -0.25, 3), "points", HOLDS),
+    Finding("accuracy, a - b, 25 epochs", None, "points", OPEN),
+)
+ROWS = (Row(Claim("C1", "a is worse", "someone", "page", [], lambda: list(FINDINGS)), FINDINGS, OPEN),)
+
+
+def test_a_finding_is_named_by_its_first_words():
+    said = found("C1: accuracy, a - b, 8: holds", ROWS)
+    assert said.replace("\u00a0", " ") == FINDINGS[0].value.replace("-", "−") and "−0.50" in said
+
+
+@pytest.mark.parametrize("asked", ["C1: accuracy: holds", "C1: a - b: holds", "C2: accuracy, a - b, 8: holds"])
+def test_not_one_finding(asked):
+    with pytest.raises(ValueError, match="must name one finding"):
+        found(asked, ROWS)
+
+
+def test_another_verdict():
+    with pytest.raises(ValueError, match="8 epochs: holds"):
+        found("C1: accuracy, a - b, 8: undecided", ROWS)
