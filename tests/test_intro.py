@@ -18,8 +18,8 @@ def test_its_python_runs():
     for block in blocks:
         names: dict[str, Any] = {}
         exec(compile(block, "book/intro.md", "exec"), names)
-        x, y, pool = names["x"], names["y"], names["pool"]
-        assert y.shape == (8, 64, 16, 16) and torch.equal(pool(x), y)
+        x, y, layer = names["x"], names["y"], names["layer"]
+        assert y.shape == (8, 64, 16, 16) and torch.equal(layer(x), y)
 
 
 def test_its_table_names_operators_that_exist():

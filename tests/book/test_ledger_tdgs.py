@@ -93,7 +93,7 @@ def test_starts_are_judged_against_both_sides_of_the_claimed_range(results):
         made_up.write(results, folder, [config], right=right[config.pooler_options["init"]] + scatter)
     found = ledger_tdgs.c7()
     assert [one.verdict for one in found] == [HOLDS, FAILS] and [one.interval.n for one in found] == [8, 8]
-    assert "less mean over 0.05, 0.1" in found[1].what
+    assert "minus mean over 0.05, 0.1" in found[1].what
     some = [path for path in (results / folder).iterdir() if "seed7" in path.name]
     some[0].unlink()
     assert min(one.interval.n for one in ledger_tdgs.c7()) == 7

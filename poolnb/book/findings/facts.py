@@ -71,7 +71,7 @@ def c4() -> list[Finding]:
 
 def c11() -> list[Finding]:
     """Over two ways to enlarge again and two measures: in how many of the photographs soft is better."""
-    wins = kept_by("softmax/softmax")
+    wins = kept_by("softmax/published-code")
     found = []
     for unit, pixels in (("small", "[0, 1]"), ("large", "[0, 255]")):
         for other, title in (("max", "max"), ("avg", "average")):

@@ -98,17 +98,17 @@ def c7() -> list[Finding]:
     runs = initial_temperatures_linear()
     found = []
     if not runs:
-        one = _inside_less(initial_temperatures(), HOT)
-        return [Finding("mean over 0.5, 1, 1.5 less mean over 2, 3", one, "points", above(one))]
+        one = _inside_minus(initial_temperatures(), HOT)
+        return [Finding("mean over 0.5, 1, 1.5 minus mean over 2, 3", one, "points", above(one))]
     for outside in (HOT, COLD):
-        one = _inside_less(runs, outside)
-        what = f"mean over 0.5, 1, 1.5 less mean over {', '.join(f'{init:g}' for init in outside)}"
+        one = _inside_minus(runs, outside)
+        what = f"mean over 0.5, 1, 1.5 minus mean over {', '.join(f'{init:g}' for init in outside)}"
         found.append(Finding(what, one, "points", above(one)))
     return found
 
 
-def _inside_less(runs: dict[float, Values], outside: tuple[float, ...]) -> PairedDifference | None:
-    """Mean accuracy from the claimed range less that from `outside`, over the seeds that all these starts have."""
+def _inside_minus(runs: dict[float, Values], outside: tuple[float, ...]) -> PairedDifference | None:
+    """Mean accuracy from the claimed range minus that from `outside`, over the seeds that all these starts have."""
 
     def mean_of(inits: tuple[float, ...]) -> Values:
         seeds = set.intersection(*(set(runs.get(init, ())) for init in inits))
@@ -135,11 +135,11 @@ def c8() -> list[Finding]:
     for dataset, title in TITLES.items():
         pools = temperatures(dataset)
         if not pools:
-            found.append(Finding(f"mean temperature learned less that at the start, {title}", None, "", UNTESTED))
+            found.append(Finding(f"mean temperature learned minus that at the start, {title}", None, "", UNTESTED))
         for name, pool in pools.items():
             start = mean_temperature(pool, epoch=0)
             one, at = gap(mean_temperature(pool), start), mean_interval(start.values()).mean
             verdict = above(one)
-            what = f"mean temperature learned in {name.partition('.')[0]} less that at the start ({at:.2f}), {title}"
+            what = f"mean temperature learned in {name.partition('.')[0]} minus that at the start ({at:.2f}), {title}"
             found.append(Finding(what, one, "", "answered" if verdict in (HOLDS, FAILS) else verdict))
     return found
