@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from poolnb.lab import data
-from poolnb.lab.sweep import read_sweep, sweep
+from poolnb.lab.sweeps.sweep import read_sweep, sweep
 
 SPARE = 8  # seconds of the time, to write the records
 

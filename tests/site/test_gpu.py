@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from poolnb.lab import gpu
+from poolnb.book.sphinxext import gpu
 
 COUNTS = {"exp": 4.0, "log": 9.0, "root": 0.0, "division": 1.0, "reads": 8.0, "noise": 0.0, "left": 28}
 
