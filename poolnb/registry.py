@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from poolnb import modules
-from poolnb._arguments import DTYPES
 from poolnb._models import (
     ADAPTIVE,
     POOLS,
@@ -25,6 +24,7 @@ from poolnb._models import (
     watch,
 )
 from poolnb.geometry import IntOrSizes, per_dim, resolve
+from poolnb.ops.checks import DTYPES
 
 # name -> class name without its dimension
 _POOLS = {
@@ -58,7 +58,8 @@ def pool_class(name: str, dims: int = 2) -> type[modules.Pool]:
         raise ValueError(f"name must be one of {', '.join(list_pools())}, got {name!r}")
     if isinstance(dims, bool) or not isinstance(dims, int) or dims not in (1, 2, 3):
         raise ValueError(f"dims must be 1, 2 or 3, got {dims!r}")
-    return getattr(modules, f"{_POOLS[name]}{dims}d")
+    cls: type[modules.Pool] = getattr(modules, f"{_POOLS[name]}{dims}d")
+    return cls
 
 
 def create_pool(
@@ -228,7 +229,7 @@ def _check_example(example_input: Any, kwargs: Any) -> tuple[Sequence[Any], Mapp
     return [example_input] if isinstance(example_input, Tensor) else example_input, kwargs or {}
 
 
-def _check_where(where: Any) -> Callable[[str, nn.Module], bool]:
+def _check_where(where: Where | None) -> Callable[[str, nn.Module], bool]:
     if where is None:
         return lambda path, module: True
     if isinstance(where, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -60,7 +60,7 @@ class Pool(torch.nn.Module):
     def pool(self, input: Tensor, mask: Tensor | None, **more: Any) -> Tensor:
         """Call the operator's function with this module's geometry and options, and ``more`` of its arguments."""
         self.check_fit(input)
-        function = getattr(functional, f"{self.op}_pool{self.dims}d")
+        function: Callable[..., Tensor] = getattr(functional, f"{self.op}_pool{self.dims}d")
         return function(input, *self.geometry(), **self.own(), **more, mask=mask)
 
     def geometry(self) -> tuple[Any, Any, Any, Any, Any]:
@@ -110,9 +110,10 @@ def is_traced(pool: Pool, input: Any) -> bool:
     return isinstance(input, Proxy) and pool is not getattr(input.tracer, "root", None)
 
 
-def record(pool: Pool, input: Any, **more: Any) -> Any:
+def record(pool: Pool, input: Any, **more: Any) -> Tensor:
     """One node that calls the module, as torch's own modules become: it stays what it is, its training mode too."""
-    return input.tracer.create_proxy("call_module", input.tracer.path_of_module(pool), (input,), more)
+    node: Tensor = input.tracer.create_proxy("call_module", input.tracer.path_of_module(pool), (input,), more)
+    return node
 
 
 def parameter_shape(

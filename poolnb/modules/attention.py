@@ -172,7 +172,8 @@ class _AttentionPool(_Weighted):
         features = torch.tanh(self.V(input))
         if self.U is not None:
             features = features * torch.sigmoid(self.U(input))
-        return self.w(features)
+        answer: Tensor = self.w(features)
+        return answer
 
     def options(self) -> dict[str, Any]:
         return {"channels": self.channels, "hidden": self.hidden, "gated": self.gated}
