@@ -11,10 +11,19 @@ ONE_RUN := book/experiments/one-run.ipynb
 
 .PHONY: book test native clean
 
-book: native _build/one-run.ipynb
+book: native _build/one-run.ipynb  ## the website, in _build/html
 	@$(BIN)/poolnb book build
 
-test: native
+# What is read and run between two edits: style, types, and the tests that are not marked (see pyproject.toml).
+.PHONY: check
+check: native  ## style, types and the quick tests: under two minutes
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy poolnb
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests \
+		-m "not (slow or book or site or gpu)"
+
+test: native  ## every test, every chapter once more, the site and its pages
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 # The run that a reader can change: papermill, on data that needs no download.
@@ -26,7 +35,7 @@ _build/one-run.ipynb: $(ONE_RUN) $(SOURCES) | $(INSTALLED)
 	@echo "one run on digits: $@"
 
 # Compiled kernels, where they can be built. Everything works without them, more slowly; POOLNB_NATIVE=require insists.
-native: $(INSTALLED)
+native: $(INSTALLED)  ## the compiled kernels, where they can be built
 	@if [ "$$POOLNB_NATIVE" = require ]; then POOLNB_NATIVE=1 $(BIN)/poolnb build; \
 	else $(BIN)/poolnb build --if-possible; fi
 
@@ -40,5 +49,9 @@ $(INSTALLED): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lab,book,test]'
 	@touch $@
 
-clean:
+clean:  ## remove what was built; .venv stays
 	rm -rf _build
+
+.PHONY: help
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16

@@ -103,6 +103,7 @@ def test_kernels_stay_on_the_input_s_device(name: str, seed_device: str | None) 
             assert result.device.type == "cuda"
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @every_sampled
 def test_the_same_draws_on_cpu_and_gpu(name: str) -> None:
