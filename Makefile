@@ -20,7 +20,7 @@ check: native  ## style, types and the quick tests: under two minutes
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy poolnb
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests \
+	@OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests \
 		-m "not (slow or book or site or gpu)"
 
 test: native  ## every test, every chapter once more, the site and its pages

@@ -17,6 +17,7 @@ MARKERS = {
     "slow": [
         "tests/conformance",
         "tests/lab/sweeps",
+        "tests/lab/test_analysis.py",
         "tests/lab/test_cli.py",
         "tests/lab/test_one_run.py",
         "tests/native/test_cuda_bodies.py",
