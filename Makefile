@@ -16,10 +16,19 @@ ONE_RUN := book/experiments/one-run.ipynb
 
 .PHONY: book test native wheel lock clean
 
-book: native _build/one-run.ipynb
+book: native _build/one-run.ipynb  ## the website, in _build/html
 	@$(BIN)/poolnb book build
 
-test: native
+# What is read and run between two edits: style, types, and the tests that are not marked (see pyproject.toml).
+.PHONY: check
+check: native  ## style, types and the quick tests: under two minutes
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy poolnb
+	@OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests \
+		-m "not (slow or book or site or gpu)"
+
+test: native  ## every test, every chapter once more, the site and its pages
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 # The run that a reader can change: papermill, on data that needs no download.
@@ -31,7 +40,7 @@ _build/one-run.ipynb: $(ONE_RUN) $(SOURCES) | $(INSTALLED)
 	@echo "one run on digits: $@"
 
 # Compiled kernels, where they can be built. Everything works without them, more slowly; POOLNB_NATIVE=require insists.
-native: $(INSTALLED)
+native: $(INSTALLED)  ## the compiled kernels, where they can be built
 	@if [ "$$POOLNB_NATIVE" = require ]; then POOLNB_NATIVE=1 $(BIN)/poolnb build; \
 	else $(BIN)/poolnb build --if-possible; fi
 
@@ -66,7 +75,7 @@ endif
 
 # The versions that are in .venv, for all platforms, with the digests of their files. To move to newer ones: `make book
 # LATEST=1`, execute the chapters, `make lock`.
-lock:
+lock:  ## exact versions anew, from what .venv holds (needs uv)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv, or name it: make lock UV=..."; exit 1; }
 	@mkdir -p _build
 	@$(BIN)/python -m pip freeze --all --exclude-editable > _build/installed.txt
@@ -77,5 +86,9 @@ lock:
 		cat _build/requirements.lock; } > requirements.lock
 	@grep -c == requirements.lock | sed 's/$$/ packages in requirements.lock/'
 
-clean:
+clean:  ## remove what was built; .venv stays
 	rm -rf _build
+
+.PHONY: help
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16

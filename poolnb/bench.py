@@ -210,7 +210,7 @@ def _arguments(name: str, x: Tensor, own: dict[str, Any]) -> list[Any]:
     c = x.size(1)
     dtype = torch.promote_types(x.dtype, torch.float32)
     seed = Seed(torch.tensor(own["seed"])) if "seed" in own else None
-    return {
+    made: dict[str, Callable[[], list[Any]]] = {
         "soft": lambda: [torch.ones(c, dtype=dtype, device=x.device), False],
         "auto": lambda: [own["beta"], False],
         "mixed": lambda: [own["alpha"].view(1, -1, 1, 1)],
@@ -220,7 +220,8 @@ def _arguments(name: str, x: Tensor, own: dict[str, Any]) -> list[Any]:
         "weighted": lambda: [own["logits"]],
         "stochastic": lambda: [seed],
         "tdgs": lambda: [own["temperature"], seed, 1.0, True, True, 0.01],
-    }[name]()
+    }
+    return made[name]()
 
 
 def _add(tasks: dict[Any, Run], name: str, kernel: str, forward: Run, leaves: Sequence[Tensor]) -> None:
@@ -267,7 +268,7 @@ def _on_gpu(task: Run) -> float:
     task()
     end.record()
     torch.cuda.synchronize()
-    return begin.elapsed_time(end)
+    return float(begin.elapsed_time(end))
 
 
 def _least_bytes(setting: Setting, name: str, direction: str) -> int:

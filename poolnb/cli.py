@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"unknown argument {' '.join(rest)}; `poolnb {arguments.command}` accepts: {', '.join(arguments.accepts)}"
         )
     try:
-        return arguments.act(arguments)
+        return int(arguments.act(arguments))
     except KeyboardInterrupt:
         print("poolnb: stopped", file=sys.stderr)
         return 130
@@ -144,7 +144,8 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
     from poolnb.lab.errors import ConfigError, shown
 
     if len(words) == 1 and words[0].lstrip().startswith("{"):
-        return _literal(words[0])
+        options: dict[str, Any] = _literal(words[0])  # RunConfig says so if it is no mapping
+        return options
     pairs = [word.partition("=") for word in words]
     if not all(name and equals for name, equals, _ in pairs):
         raise ConfigError(f"pooler_options is {shown(' '.join(words))}; accepted: NAME=VALUE ..., or one JSON object")

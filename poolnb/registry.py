@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from poolnb import modules
-from poolnb._arguments import DTYPES
 from poolnb._models import (
     ADAPTIVE,
     POOLS,
@@ -25,6 +24,8 @@ from poolnb._models import (
     watch,
 )
 from poolnb.geometry import IntOrSizes, per_dim, resolve
+from poolnb.modules._base import Device, check_factory
+from poolnb.ops.checks import DTYPES
 
 # name -> class name without its dimension
 _POOLS = {
@@ -58,7 +59,8 @@ def pool_class(name: str, dims: int = 2) -> type[modules.Pool]:
         raise ValueError(f"name must be one of {', '.join(list_pools())}, got {name!r}")
     if isinstance(dims, bool) or not isinstance(dims, int) or dims not in (1, 2, 3):
         raise ValueError(f"dims must be 1, 2 or 3, got {dims!r}")
-    return getattr(modules, f"{_POOLS[name]}{dims}d")
+    cls: type[modules.Pool] = getattr(modules, f"{_POOLS[name]}{dims}d")
+    return cls
 
 
 def create_pool(
@@ -69,8 +71,10 @@ def create_pool(
     dims: int = 2,
     channels: int | None = None,
     output_size: IntOrSizes | None = None,
+    device: Device = None,
+    dtype: torch.dtype | None = None,
     **own: Any,
-) -> torch.nn.Module:
+) -> modules.Pool:
     """Create a pooler by name.
 
     Args:
@@ -79,12 +83,13 @@ def create_pool(
         dims: number of spatial dimensions, 1 to 3.
         channels: number of input channels; passed on to poolers that need it, ignored by the others.
         output_size: spatial output size; likewise.
+        device, dtype: of the parameters; ``None``: torch's default; ignored by poolers that have none.
         own: the pooler's own options.
 
     Raises:
         ValueError: an unknown name, ``channels`` or ``output_size`` missing where the pooler needs it, or below 1.
         TypeError: an option that the pooler does not have, the message listing those it has; ``channels`` or
-            ``output_size`` of a wrong type.
+            ``output_size`` of a wrong type; a ``dtype`` that is not one of float16, bfloat16, float32 and float64.
     """
     cls = pool_class(name, dims)
     accepted = _check_options(name, cls, own)
@@ -94,6 +99,8 @@ def create_pool(
         per_dim(key, value, entries, least=1)  # also where it is not needed
         if key in accepted:
             own[key] = value
+    factory = check_factory(device, dtype)
+    own |= {key: value for key, value in factory.items() if key in accepted}
     missing = [n for n in cls.needs(**own) if own.get(n) is None]
     if missing:
         raise ValueError(f"{name} needs {' and '.join(missing)}")
@@ -124,6 +131,8 @@ def replace_pooling(
     *,
     kwargs: Mapping[str, Any] | None = None,
     where: Where | None = None,
+    device: Device = None,
+    dtype: torch.dtype | None = None,
     **own: Any,
 ) -> int:
     """Replace pooling modules of a model by another pooler, in place. Either all are replaced or, on an error, none.
@@ -157,6 +166,7 @@ def replace_pooling(
             parameters per channel or per position: one forward pass in evaluation mode, without gradients, then tells
             ``channels`` and ``output_size``, and leaves modes, buffers and random numbers as they were.
         kwargs: keyword arguments of the model in that pass.
+        device, dtype: of new parameters; ``None``: those of the parameters around.
         where: which of these modules: a pattern of their names (``"layer1.*"``, as ``fnmatch`` has it), or a
             function of name and module. A module in several places is replaced in those that are chosen.
         own: options of the new pooler, such as ``beta=2.0``.
@@ -177,6 +187,7 @@ def replace_pooling(
     arguments = _check_example(example_input, kwargs)
     chosen = _check_where(where)
     _check_options(name, pool_class(name), own)  # a fault is one even where nothing is to be replaced
+    factory = check_factory(device, dtype)
     if isinstance(model, wanted):
         raise ValueError(f"model must hold the poolers to replace, got a {type(model).__name__} itself")
     found = model.named_modules(remove_duplicate=False)
@@ -192,7 +203,7 @@ def replace_pooling(
         raise ValueError(f"example_input must be given for {name}, whose parameters depend on its input, got None")
     shapes, functions = _look(model, olds, arguments)
     news = {m: _successor(m, path, name, geometries[m], shapes.get(m), own) for m, path in olds.items()}
-    _fit(model, places, news, own)
+    _fit(model, places, news, own, factory)
     if functions:
         warnings.warn(
             f"replace_pooling leaves pools that are functions, not modules: {', '.join(functions)}", stacklevel=2
@@ -228,7 +239,7 @@ def _check_example(example_input: Any, kwargs: Any) -> tuple[Sequence[Any], Mapp
     return [example_input] if isinstance(example_input, Tensor) else example_input, kwargs or {}
 
 
-def _check_where(where: Any) -> Callable[[str, nn.Module], bool]:
+def _check_where(where: Where | None) -> Callable[[str, nn.Module], bool]:
     if where is None:
         return lambda path, module: True
     if isinstance(where, str):
@@ -353,17 +364,24 @@ def _same_values(old: Any, cls: type[modules.Pool], own: dict[str, Any]) -> dict
 
 
 def _fit(
-    model: nn.Module, places: list[tuple[str, nn.Module]], news: dict[nn.Module, nn.Module], own: dict[str, Any]
+    model: nn.Module,
+    places: list[tuple[str, nn.Module]],
+    news: dict[nn.Module, nn.Module],
+    own: dict[str, Any],
+    factory: dict[str, Any],
 ) -> None:
-    """Give new parameters the device and dtype of those around them, and freeze them where all of these are frozen."""
+    """Give new parameters the device and dtype of those around them, unless ``factory`` says others, and freeze them
+    where all of these are frozen.
+    """
     _check_unwrapped(model, news)
     for path, old in reversed(places):  # a shared module follows its first place
         new = news[old]
         around = _tensors_around(model, path)
-        if new is old or not around:
+        if new is old:
             continue
-        new.to(around[0].device, around[0].dtype)
-        if all(isinstance(t, nn.Parameter) and not t.requires_grad for t in around):
+        device, dtype = (around[0].device, around[0].dtype) if around else (None, None)
+        new.to(factory["device"] or device, factory["dtype"] or dtype)
+        if around and all(isinstance(t, nn.Parameter) and not t.requires_grad for t in around):
             for parameter in new.parameters():
                 parameter.requires_grad_(any(parameter is option for option in own.values()))
 

@@ -11,6 +11,7 @@ torch.set_num_threads(1)
 
 # `ci` repeats: the same examples in every run. `HYPOTHESIS_PROFILE=explore` looks for new ones.
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("ci"), max_examples=5)  # what `make check` has time for
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

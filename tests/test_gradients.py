@@ -170,6 +170,7 @@ def test_gradient_is_the_same_every_time(operator: Operator) -> None:
         assert all(torch.equal(first[n], again[n]) for n in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
 @pytest.mark.parametrize("operator", list(selected(lambda o: o.registered)))
 def test_opcheck(operator: Operator, masked: bool) -> None:

@@ -230,6 +230,7 @@ _MODELS: dict[str, tuple[Any, tuple[int, ...], Any, int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", _MODELS)
 def test_torchvision_s_models(architecture: str) -> None:
     make, shape, types, count = _MODELS[architecture]

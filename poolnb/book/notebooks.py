@@ -240,7 +240,8 @@ def _papermill(path: Path, out: Path, parameters: dict[str, Any], uses: Path, ti
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{path.name} failed:\n" + "\n".join(done.stderr.strip().split("\n")[-25:]))
-    return nbformat.read(out, as_version=4)
+    executed: nbformat.NotebookNode = nbformat.read(out, as_version=4)
+    return executed
 
 
 def _parameters(path: Path) -> dict[str, str]:

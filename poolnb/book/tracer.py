@@ -8,6 +8,8 @@ import os
 import sys
 import threading
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 _PACKAGE = os.path.join(_ROOT, "poolnb", "")
@@ -15,7 +17,7 @@ _noted: set[tuple[str, int]] = set()
 _importing = 0
 
 
-def _note(frame, event, argument):
+def _note(frame: FrameType, event: str, argument: Any) -> Any:
     """Called for every call of a Python function; the bodies of modules count as calls as well."""
     global _importing
     code = frame.f_code
@@ -28,14 +30,14 @@ def _note(frame, event, argument):
     return None  # nothing is to be told of the lines inside
 
 
-def _wait_for_its_end(frame, event, argument):
+def _wait_for_its_end(frame: FrameType, event: str, argument: Any) -> Any:
     global _importing
     if event == "return":
         _importing -= 1
     return _wait_for_its_end
 
 
-def _write(result=None) -> None:
+def _write(result: Any = None) -> None:
     """Move what was noted to the runner's file: after every cell, since a kernel may end without a word."""
     lines = [json.dumps(["ran", os.path.relpath(file, _ROOT), line]) + "\n" for file, line in sorted(_noted)]
     _noted.clear()

@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Callable
 from functools import partial, wraps
 from types import FunctionType
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-Pool = Callable[..., Tensor]
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 _SHAPES = {1: "(N, C, L)", 2: "(N, C, H, W)", 3: "(N, C, D, H, W)"}
 
@@ -37,19 +38,22 @@ Raises:
 """
 
 
-def by_dimension(pool: Pool) -> tuple[Pool, Pool, Pool]:
-    """``pool(dims, input, ...)`` for 1, 2 and 3 spatial dimensions.
+def by_dimension(
+    pool: Callable[Concatenate[int, P], Tensor],
+) -> tuple[Callable[P, Tensor], Callable[P, Tensor], Callable[P, Tensor]]:
+    """``pool(dims, input, ...)`` for 1, 2 and 3 spatial dimensions, each with the signature of the rest.
 
     The docstring of ``pool`` is its text; lines after "Args:" are its own arguments, joined to the shared ones.
     """
     return _for(1, pool), _for(2, pool), _for(3, pool)
 
 
-def _for(dims: int, pool: Pool) -> Pool:
+def _for(dims: int, pool: Callable[Concatenate[int, P], Tensor]) -> Callable[P, Tensor]:
     name = f"{pool.__name__.removeprefix('_')}{dims}d"
     named = _renamed(pool, name)
 
-    bound: Any = overridable(partial(named, dims))
+    public = overridable(partial(named, dims))
+    bound: Any = public  # to a type checker a callable need not have a name
     text, _, own = inspect.cleandoc(pool.__doc__ or "").partition("\n\nArgs:\n")
     bound.__name__ = bound.__qualname__ = name
     bound.__module__ = pool.__module__
@@ -57,24 +61,25 @@ def _for(dims: int, pool: Pool) -> Pool:
     signature = inspect.signature(pool)
     own_parameters = [p for p in signature.parameters.values() if p.name != "dims"]
     bound.__signature__ = signature.replace(parameters=own_parameters)
-    return bound
+    return public
 
 
-def _renamed(pool: Pool, name: str) -> Pool:
+def _renamed(pool: Any, name: str) -> Any:
     """The same function under the name that Python's own errors, of a missing argument for example, shall give."""
     copy = FunctionType(pool.__code__, pool.__globals__, name, pool.__defaults__, pool.__closure__)
     copy.__kwdefaults__, copy.__qualname__ = pool.__kwdefaults__, name
     return copy
 
 
-def overridable(function: Pool) -> Pool:
+def overridable(function: Callable[P, Result]) -> Callable[P, Result]:
     """As torch's own functions are: a tensor-like argument decides, so that torch.fx records the call as one node."""
 
     @wraps(function)
-    def public(*args: Any, **kwargs: Any) -> Any:
+    def public(*args: P.args, **kwargs: P.kwargs) -> Result:
         given = (*args, *kwargs.values()) if kwargs else args
         if has_torch_function(given):
-            return handle_torch_function(public, given, *args, **kwargs)
+            answer: Result = handle_torch_function(public, given, *args, **kwargs)
+            return answer
         return function(*args, **kwargs)
 
     return public

@@ -334,7 +334,8 @@ def _factors(matrix: np.ndarray) -> np.ndarray:
     pairs = np.clip(matrix[first, second], 1e-6, 1 - 1e-9)
     sums = np.zeros((len(pairs), count))
     sums[np.arange(len(pairs)), first] = sums[np.arange(len(pairs)), second] = 1
-    return np.minimum(np.exp(np.linalg.lstsq(sums, np.log(pairs), rcond=None)[0]), 1 - 1e-9)
+    shares: np.ndarray = np.minimum(np.exp(np.linalg.lstsq(sums, np.log(pairs), rcond=None)[0]), 1 - 1e-9)
+    return shares
 
 
 @functools.lru_cache(maxsize=1)

@@ -88,7 +88,7 @@ def _choice(names: Callable[[], Iterable[str]]) -> Rule:
     def parse(value: Any) -> str:
         if value not in list(names()):
             raise ValueError
-        return value
+        return str(value)
 
     return Rule(parse, lambda: ", ".join(names()))
 
@@ -97,7 +97,7 @@ def _parse_device(value: Any) -> str:
     kind, colon, index = value.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (colon and (kind != "cuda" or not index.isdigit())):
         raise ValueError
-    return value
+    return str(value)
 
 
 def _parse_options(value: Any) -> dict[str, Any]:
@@ -106,7 +106,8 @@ def _parse_options(value: Any) -> dict[str, Any]:
     options = json.loads(value) if isinstance(value, str) else dict(value)
     if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
         raise ValueError
-    return json.loads(json.dumps(options, allow_nan=False))
+    plain: dict[str, Any] = json.loads(json.dumps(options, allow_nan=False))
+    return plain
 
 
 def _dims(dataset: str) -> int:

@@ -42,7 +42,8 @@ class Recipe(nn.Module):
         for conv, pool in zip(self.convs, self.pools, strict=True):
             x = pool(conv(x).relu_())
         x = self.hidden(self.dropout(x.flatten(1))).relu_()
-        return self.output(self.dropout(x))
+        logits: Tensor = self.output(self.dropout(x))
+        return logits
 
 
 class ResNet18(nn.Module):
@@ -76,7 +77,8 @@ class ResNet18(nn.Module):
         x = self.stem(images)
         for pool, stage in zip(self.pools, self.stages, strict=True):
             x = stage(pool(x))
-        return self.output(x.mean((2, 3)))
+        logits: Tensor = self.output(x.mean((2, 3)))
+        return logits
 
 
 class ResNet20(nn.Module):
@@ -113,7 +115,8 @@ class ResNet20(nn.Module):
         x = self.stem(images)
         for pool, stage in zip(self.pools, self.stages, strict=True):
             x = stage(pool(x))
-        return self.output(x.mean((2, 3)))
+        logits: Tensor = self.output(x.mean((2, 3)))
+        return logits
 
 
 def _halved(size: list[int], times: int) -> list[Size]:

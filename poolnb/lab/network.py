@@ -26,6 +26,8 @@ def pool_maker(config: RunConfig) -> PoolMaker:
             if config.pooler_options:
                 raise ValueError("it has no options")
             return EverySecond(output_size)
+        if any(own.get(name) is not None for name in ("device", "dtype")):
+            raise ValueError("device and dtype are those of the run")
         where = {name: own[name] for name in ("kernel_size", "padding", "dilation", "ceil_mode") if name in own}
         size = resolve([2 * length for length in output_size], stride=2, **where).output
         if size != output_size:

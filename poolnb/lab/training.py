@@ -28,6 +28,7 @@ from poolnb.lab.files import folder_of, prepare_folder
 from poolnb.lab.network import build
 from poolnb.lab.provenance import source_hash
 from poolnb.lab.records import Curves, Record, summarise, write_record
+from poolnb.lab.samples import Samples
 
 EVALUATION_BATCH = 250  # on a CPU: its activations stay in the cache
 EVALUATION_BATCH_CUDA = 5000
@@ -140,7 +141,7 @@ class Job:
 
     config: RunConfig
     model: nn.Module
-    samples: dict[str, data.Samples]
+    samples: dict[str, Samples]
     hashes: dict[str, str]
     device: torch.device
     trajectory: Curves  # the mean of each pooling parameter: before training, then after every epoch
@@ -265,7 +266,7 @@ def _schedule(config: RunConfig, optimizer: torch.optim.Optimizer, steps: int) -
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, samples: data.Samples) -> tuple[Tensor, Tensor]:
+def evaluate(model: nn.Module, samples: Samples) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy (float64) and number of right answers of `model` in evaluation mode on `samples`."""
     model.eval()
     size = EVALUATION_BATCH if samples.labels.device.type == "cpu" else EVALUATION_BATCH_CUDA

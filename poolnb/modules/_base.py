@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from torch.fx import Proxy
 from poolnb import functional
 from poolnb._arguments import TORCHSCRIPT, check_input, check_parameter_tensor
 from poolnb.geometry import IntOrSizes, check_sizes, per_dim, resolve
+from poolnb.ops.checks import DTYPES
 
+Device = torch.device | str | int | None
 _GEOMETRY_DEFAULTS: dict[str, Any] = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
 
 
@@ -28,6 +30,10 @@ class Pool(torch.nn.Module):
     dims: ClassVar[int]
     #: What the parameters are made for: (), (channels,) or (channels, *output_size).
     made_for: tuple[int, ...] = ()
+
+    if TYPE_CHECKING:  # torch's own accepts anything and returns anything
+
+        def __call__(self, input: Tensor, mask: Tensor | None = None) -> Tensor: ...
 
     def __init__(
         self,
@@ -60,7 +66,7 @@ class Pool(torch.nn.Module):
     def pool(self, input: Tensor, mask: Tensor | None, **more: Any) -> Tensor:
         """Call the operator's function with this module's geometry and options, and ``more`` of its arguments."""
         self.check_fit(input)
-        function = getattr(functional, f"{self.op}_pool{self.dims}d")
+        function: Callable[..., Tensor] = getattr(functional, f"{self.op}_pool{self.dims}d")
         return function(input, *self.geometry(), **self.own(), **more, mask=mask)
 
     def geometry(self) -> tuple[Any, Any, Any, Any, Any]:
@@ -110,9 +116,21 @@ def is_traced(pool: Pool, input: Any) -> bool:
     return isinstance(input, Proxy) and pool is not getattr(input.tracer, "root", None)
 
 
-def record(pool: Pool, input: Any, **more: Any) -> Any:
+def record(pool: Pool, input: Any, **more: Any) -> Tensor:
     """One node that calls the module, as torch's own modules become: it stays what it is, its training mode too."""
-    return input.tracer.create_proxy("call_module", input.tracer.path_of_module(pool), (input,), more)
+    node: Tensor = input.tracer.create_proxy("call_module", input.tracer.path_of_module(pool), (input,), more)
+    return node
+
+
+def check_factory(device: Device, dtype: torch.dtype | None) -> dict[str, Any]:
+    """What makes parameters on a device in a dtype, as torch's modules have it; ``None``: torch's default."""
+    if dtype is not None and dtype not in DTYPES:
+        accepted = ", ".join(map(str, DTYPES))
+        raise TypeError(f"dtype must be one of {accepted}, got {dtype!r}")
+    try:
+        return {"device": None if device is None else torch.device(device), "dtype": dtype}
+    except (RuntimeError, TypeError) as error:
+        raise type(error)(f"device must be one that torch.device accepts, got {device!r}") from error
 
 
 def parameter_shape(

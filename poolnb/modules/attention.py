@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from poolnb._arguments import check, flag, number
 from poolnb.functional._dimensions import overridable
 from poolnb.geometry import IntOrSizes, per_dim
-from poolnb.modules._base import Pool, is_traced, record
+from poolnb.modules._base import Device, Pool, check_factory, is_traced, record
 
 
 class _Weighted(Pool):
@@ -63,6 +63,7 @@ class _LIPPool(_Weighted):
         channels: number of input channels, a keyword.
         logit_kernel: kernel size of the convolution, odd.
         scale: the largest logit, 12 in the formula; no weight exceeds another of its window by more than exp(scale).
+        device, dtype: of the parameters, as torch's modules take them.
 
     Raises:
         TypeError: an option of the wrong type; in a call, an input of another dtype than the parameters.
@@ -80,6 +81,8 @@ class _LIPPool(_Weighted):
         channels: int,
         logit_kernel: int = 3,
         scale: float = 12.0,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         (self.channels,) = self.made_for = per_dim("channels", channels, 1, least=1)
@@ -87,10 +90,12 @@ class _LIPPool(_Weighted):
         if width % 2 == 0:
             raise ValueError(f"logit_kernel must be odd, got {width}")
         self.scale = number("scale", scale, low=0, strict=True)
+        factory = check_factory(device, dtype)
         convolution = getattr(nn, f"Conv{self.dims}d")
-        self.convolution = convolution(self.channels, self.channels, width, padding=width // 2, bias=False)
-        self.weight = nn.Parameter(torch.zeros(self.channels))
-        self.bias = nn.Parameter(torch.zeros(self.channels))
+        shape = (self.channels, self.channels, width)
+        self.convolution = convolution(*shape, padding=width // 2, bias=False, **factory)
+        self.weight = nn.Parameter(torch.zeros(self.channels, **factory))
+        self.bias = nn.Parameter(torch.zeros(self.channels, **factory))
 
     def reset_parameters(self) -> None:
         """Start as the mean again."""
@@ -133,6 +138,7 @@ class _AttentionPool(_Weighted):
         channels: number of input channels, a keyword.
         hidden: rows of V; ``None``: half of the channels.
         gated: add the sigmoid branch.
+        device, dtype: of the parameters, as torch's modules take them.
 
     Raises:
         TypeError: an option of the wrong type; in a call, an input of another dtype than the parameters.
@@ -150,15 +156,18 @@ class _AttentionPool(_Weighted):
         channels: int,
         hidden: int | None = None,
         gated: bool = False,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         (self.channels,) = self.made_for = per_dim("channels", channels, 1, least=1)
         (self.hidden,) = per_dim("hidden", max(self.channels // 2, 1) if hidden is None else hidden, 1, least=1)
         self.gated = flag("gated", gated)
+        factory = check_factory(device, dtype)
         convolution = getattr(nn, f"Conv{self.dims}d")
-        self.V = convolution(self.channels, self.hidden, 1)
-        self.U = convolution(self.channels, self.hidden, 1) if gated else None
-        self.w = convolution(self.hidden, 1, 1, bias=False)
+        self.V = convolution(self.channels, self.hidden, 1, **factory)
+        self.U = convolution(self.channels, self.hidden, 1, **factory) if gated else None
+        self.w = convolution(self.hidden, 1, 1, bias=False, **factory)
         nn.init.zeros_(self.w.weight)
 
     def reset_parameters(self) -> None:
@@ -172,7 +181,8 @@ class _AttentionPool(_Weighted):
         features = torch.tanh(self.V(input))
         if self.U is not None:
             features = features * torch.sigmoid(self.U(input))
-        return self.w(features)
+        answer: Tensor = self.w(features)
+        return answer
 
     def options(self) -> dict[str, Any]:
         return {"channels": self.channels, "hidden": self.hidden, "gated": self.gated}

@@ -8,7 +8,7 @@ import torch
 
 from poolnb._arguments import number
 from poolnb.geometry import IntOrSizes
-from poolnb.modules._base import Pool, parameter_shape
+from poolnb.modules._base import Device, Pool, check_factory, parameter_shape
 
 
 class _LearnedMean(Pool):
@@ -20,10 +20,10 @@ class _LearnedMean(Pool):
     def needs(cls, **own: Any) -> tuple[str, ...]:
         return ("channels",) if own.get("granularity") == "channel" else ()
 
-    def _learn(self, start: float, granularity: str, channels: int | None) -> None:
+    def _learn(self, start: float, granularity: str, channels: int | None, factory: dict[str, Any]) -> None:
         shape = parameter_shape(self.dims, granularity, ("layer", "channel"), channels)
         self.granularity, self.channels, self.start, self.made_for = granularity, channels, start, shape
-        setattr(self, self.parameter, torch.nn.Parameter(torch.empty(shape)))
+        setattr(self, self.parameter, torch.nn.Parameter(torch.empty(shape, **factory)))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -48,6 +48,7 @@ class _LSEPool(_LearnedMean):
             (2015) keep 5 fixed: ``pool.r.requires_grad_(False)`` does.
         granularity: ``"layer"``, one r, or ``"channel"``, one for each.
         channels: number of input channels; needed with ``granularity="channel"``.
+        device, dtype: of the parameters, as torch's modules take them.
 
     Raises:
         TypeError: an option that is no number; in a call, an input of another dtype than the parameter.
@@ -67,9 +68,11 @@ class _LSEPool(_LearnedMean):
         r: float = 1.0,
         granularity: str = "layer",
         channels: int | None = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        self._learn(number("r", r), granularity, channels)
+        self._learn(number("r", r), granularity, channels, check_factory(device, dtype))
 
 
 class _GeMPool(_LearnedMean):
@@ -82,6 +85,7 @@ class _GeMPool(_LearnedMean):
         eps: smaller taps are raised to it; greater than 0.
         granularity: ``"layer"``, one p, or ``"channel"``, one for each.
         channels: number of input channels; needed with ``granularity="channel"``.
+        device, dtype: of the parameters, as torch's modules take them.
 
     Raises:
         TypeError: an option that is no number; in a call, an input of another dtype than the parameter.
@@ -102,10 +106,12 @@ class _GeMPool(_LearnedMean):
         eps: float = 1e-6,
         granularity: str = "layer",
         channels: int | None = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         self.eps = number("eps", eps, low=0, strict=True)
-        self._learn(number("p", p, low=0, strict=True), granularity, channels)
+        self._learn(number("p", p, low=0, strict=True), granularity, channels, check_factory(device, dtype))
 
     def own(self) -> dict[str, Any]:
         return {**super().own(), "eps": self.eps}

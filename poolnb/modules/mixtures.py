@@ -9,7 +9,7 @@ import torch
 
 from poolnb._arguments import flag, number
 from poolnb.geometry import IntOrSizes, check_sizes
-from poolnb.modules._base import Pool, needed_for, parameter_shape
+from poolnb.modules._base import Device, Pool, check_factory, needed_for, parameter_shape
 
 
 def _taps(dims: int, kernel_size: IntOrSizes | None) -> int:
@@ -30,6 +30,7 @@ class _MixedPool(Pool):
         granularity: one share for the ``"layer"``, per ``"channel"``, or per channel and output ``"position"``.
         channels: number of input channels; needed with ``"channel"`` and ``"position"``.
         output_size: spatial output size, an int or one per dimension; needed with ``"position"``.
+        device, dtype: of the parameters, as torch's modules take them.
 
     Raises:
         TypeError: an option of the wrong type; in a call, an input of another dtype than the parameter.
@@ -50,12 +51,14 @@ class _MixedPool(Pool):
         granularity: str = "layer",
         channels: int | None = None,
         output_size: IntOrSizes | None = None,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         shape = parameter_shape(self.dims, granularity, ("layer", "channel", "position"), channels, output_size)
         self.alpha, self.granularity = number("alpha", alpha, low=0, high=1, strict=True), granularity
         self.channels, self.output_size, self.made_for = channels, output_size, shape
-        self.lam = torch.nn.Parameter(torch.empty(shape))
+        self.lam = torch.nn.Parameter(torch.empty(shape, **check_factory(device, dtype)))
         self.reset_parameters()
 
     @classmethod
@@ -86,6 +89,7 @@ class _GatedPool(Pool):
         granularity: ``"layer"``, one mask as in the paper, or ``"channel"``, one for each.
         channels: number of input channels; needed with ``granularity="channel"``.
         bias: learn an offset of the gate as well, which the paper does not have.
+        device, dtype: of the parameters, as torch's modules take them.
 
     Raises:
         TypeError: an option of the wrong type; in a call, an input of another dtype than the parameters.
@@ -105,12 +109,15 @@ class _GatedPool(Pool):
         granularity: str = "layer",
         channels: int | None = None,
         bias: bool = False,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         shape = parameter_shape(self.dims, granularity, ("layer", "channel"), channels)
         self.granularity, self.channels, self.made_for = granularity, channels, shape
-        self.weight = torch.nn.Parameter(torch.empty(*shape, _taps(self.dims, kernel_size)))
-        self.bias = torch.nn.Parameter(torch.empty(shape)) if flag("bias", bias) else None
+        factory = check_factory(device, dtype)
+        self.weight = torch.nn.Parameter(torch.empty(*shape, _taps(self.dims, kernel_size), **factory))
+        self.bias = torch.nn.Parameter(torch.empty(shape, **factory)) if flag("bias", bias) else None
         self.reset_parameters()
 
     @classmethod
@@ -141,6 +148,7 @@ class _TreePool(Pool):
     Args:
         kernel_size: has to be given, since every tap has a weight.
         n_leaves: 2 or 4.
+        device, dtype: of the parameters, as torch's modules take them.
 
     Raises:
         TypeError: a size that is no int; in a call, an input of another dtype than the parameters.
@@ -158,13 +166,15 @@ class _TreePool(Pool):
         ceil_mode: bool = False,
         *,
         n_leaves: int = 4,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         if n_leaves not in (2, 4) or not isinstance(n_leaves, int):
             raise ValueError(f"n_leaves must be 2 or 4, got {n_leaves!r}")
-        taps = _taps(self.dims, kernel_size)
-        self.leaves = torch.nn.Parameter(torch.empty(n_leaves, taps))
-        self.gates = torch.nn.Parameter(torch.empty(n_leaves - 1, taps))
+        taps, factory = _taps(self.dims, kernel_size), check_factory(device, dtype)
+        self.leaves = torch.nn.Parameter(torch.empty(n_leaves, taps, **factory))
+        self.gates = torch.nn.Parameter(torch.empty(n_leaves - 1, taps, **factory))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from poolnb._arguments import flag, number, strip_sizes
 from poolnb.geometry import IntOrSizes, check_sizes
-from poolnb.modules._base import Pool, is_traced, needed_for, parameter_shape, record
+from poolnb.modules._base import Device, Pool, check_factory, is_traced, needed_for, parameter_shape, record
 
 
 class _Sampled(Pool):
@@ -17,6 +17,10 @@ class _Sampled(Pool):
 
     A fixed noise is a matter of one call: ``pool(x, seed=7)``.
     """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, input: Tensor, mask: Tensor | None = None, seed: int | Tensor | None = None) -> Tensor: ...
 
     def forward(self, input: Tensor, mask: Tensor | None = None, seed: int | Tensor | None = None) -> Tensor:
         if is_traced(self, input):
@@ -102,6 +106,7 @@ class _TDGSPool(_Sampled):
         positive: how the parameter becomes a temperature: ``"relu"``, as the author does, which never leaves 0 again
             once the parameter is negative, or ``"softplus"``.
         tau, hard, normalize, eps: as the function takes them.
+        device, dtype: of the parameters, as torch's modules take them.
 
     Raises:
         TypeError: an option of the wrong type; in a call, an input of another dtype than the parameter.
@@ -129,6 +134,8 @@ class _TDGSPool(_Sampled):
         hard: bool = True,
         normalize: bool = True,
         eps: float = 0.01,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         shape = parameter_shape(self.dims, granularity, ("layer", "channel", "position"), channels, output_size)
@@ -142,7 +149,7 @@ class _TDGSPool(_Sampled):
         self.hard, self.normalize = flag("hard", hard), flag("normalize", normalize)
         self.made_for = shape
         #: The parameter; :meth:`current_temperature` is the temperature itself.
-        self.temperature = torch.nn.Parameter(torch.empty(shape))
+        self.temperature = torch.nn.Parameter(torch.empty(shape, **check_factory(device, dtype)))
         self.reset_parameters()
 
     @classmethod

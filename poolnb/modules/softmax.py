@@ -8,7 +8,7 @@ import torch
 
 from poolnb._arguments import flag, number
 from poolnb.geometry import IntOrSizes
-from poolnb.modules._base import Pool, parameter_shape
+from poolnb.modules._base import Device, Pool, check_factory, parameter_shape
 
 
 class _SoftPool(Pool):
@@ -57,6 +57,7 @@ class _AutoPool(Pool):
 
     Args:
         channels: number of input channels, a keyword. One alpha is learned for each.
+        device, dtype: of the parameters, as torch's modules take them.
 
     Raises:
         TypeError: a ``channels`` that is no int; in a call, an input of another dtype than the parameter.
@@ -74,10 +75,12 @@ class _AutoPool(Pool):
         ceil_mode: bool = False,
         *,
         channels: int,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
         self.made_for = parameter_shape(self.dims, "channel", ("channel",), channels)
-        self.alpha = torch.nn.Parameter(torch.empty(self.made_for))
+        self.alpha = torch.nn.Parameter(torch.empty(self.made_for, **check_factory(device, dtype)))
         self.channels = channels
         self.reset_parameters()
 

@@ -80,7 +80,8 @@ class PoolOp:
         if torch.onnx.is_in_onnx_export():  # ONNX has no operator of ours: let the trace see the PyTorch kernel
             self._refuse_onnx_draw(own[:n])
             return _in_layout_of(input, self.forward(w, input, mask, *own))
-        return self._call(self.op, input, mask, *own[:n], *_flat(w), *own[n:])
+        output: Tensor = self._call(self.op, input, mask, *own[:n], *_flat(w), *own[n:])
+        return output
 
     def gradient(self, grad: Tensor, input: Tensor, mask: Tensor | None, windows: Geometry, *own: Any) -> Any:
         """The gradients of ``input`` and of the operator's tensors, for an operator that is made of this one."""
@@ -205,7 +206,8 @@ class PoolOp:
                 return tuple(grads[i] for i in given)
 
             out, push = torch.func.vjp(pulled_back, torch.zeros_like(empty_output(x, windows)))  # type: ignore[misc]
-            return push(tuple(tangents[i].to(o.dtype) for i, o in zip(given, out, strict=True)))[0]
+            pushed: Tensor = push(tuple(tangents[i].to(o.dtype) for i, o in zip(given, out, strict=True)))[0]
+            return pushed
 
         self._register(self.op, kernel, fake, gradient, tangent, save, self.batched)
 
@@ -280,7 +282,7 @@ class PoolOp:
         self._direct[op] = _direct(op, gradient, tangent, save)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _in_forward_mode() -> bool:
     return forward_ad._current_level >= 0
 

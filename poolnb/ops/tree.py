@@ -51,7 +51,8 @@ def _endless(filters: Tensor, taps: Tensor) -> Tensor:
     net, touched = filters.sign() @ infinite, filters.sign().abs() @ infinite.abs()
     up = torch.zeros_like(net).masked_fill(touched + net > 0, torch.inf)
     down = torch.zeros_like(net).masked_fill(touched - net > 0, torch.inf)
-    return (up - down).unflatten(1, taps.shape[1:])
+    values: Tensor = (up - down).unflatten(1, taps.shape[1:])
+    return values
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, leaves: Tensor, gates: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ def _weights(taps: Array, logits: Array) -> Array:
     counted = ~np.isneginf(taps) & ~np.isneginf(logits)
     for hot in (counted & np.isposinf(taps), counted & np.isposinf(logits)):
         if hot.any():
-            return hot / hot.sum()
+            shared: Array = hot / hot.sum()
+            return shared
     weights = np.zeros(len(taps))
     if counted.any():
         weights[counted] = softmax(logits[counted])

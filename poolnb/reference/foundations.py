@@ -11,7 +11,8 @@ from poolnb.reference._windows import Array, per_channel, pool, pool_backward, w
 
 
 def _one_hot(taps: Array) -> Array:
-    return np.eye(len(taps))[np.argmax(taps)]  # argmax: the first of equal ones
+    row: Array = np.eye(len(taps))[np.argmax(taps)]  # argmax: the first of equal ones
+    return row
 
 
 def max_pool(

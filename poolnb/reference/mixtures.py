@@ -20,7 +20,8 @@ def _blend(share: float, first: float, second: float) -> float:
 
 
 def _blend_slopes(share: float, taps: Array) -> Array:
-    return share * np.eye(len(taps))[np.argmax(taps)] + (1 - share) / len(taps)
+    slopes: Array = share * np.eye(len(taps))[np.argmax(taps)] + (1 - share) / len(taps)
+    return slopes
 
 
 def _dot(weights: Array, taps: Array) -> float:

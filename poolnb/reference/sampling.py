@@ -57,7 +57,8 @@ def _probabilities(taps: Array) -> Array:
     if not shares.any():
         shares = (~np.isneginf(taps)).astype(float)
     shares = shares / max(shares.max(), 1e-320)
-    return shares / shares.sum() if shares.any() else shares
+    probabilities: Array = shares / shares.sum() if shares.any() else shares
+    return probabilities
 
 
 def _draw_tap(p: Array, u: float) -> int | None:

@@ -13,7 +13,8 @@ from poolnb.reference._windows import Array, per_channel, pool, pool_backward, w
 def softmax(logits: Array) -> Array:
     """exp(l_i) / sum exp(l_j), shifted by the largest logit so that nothing overflows."""
     exps = np.exp(logits - logits.max())
-    return exps / exps.sum()
+    weights: Array = exps / exps.sum()
+    return weights
 
 
 def _soft(taps: Array, beta: float) -> float:

@@ -206,6 +206,7 @@ def test_the_larger_data_sets_train(name):
     assert record.hashes["data"] == data.load(name).sha256
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_nearly_the_same_curves():
     cpu, gpu = quick(device="cpu"), quick(device="cuda")

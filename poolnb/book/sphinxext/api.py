@@ -21,7 +21,8 @@ from typing import Any
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
-from sphinx.ext.napoleon import Config, GoogleDocstring
+from sphinx.ext.napoleon import Config
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.util.docutils import SphinxDirective
 
 from poolnb import functional, modules, reference
@@ -40,7 +41,7 @@ class Api(SphinxDirective):
         container = nodes.container()
         text = f"````{{eval-rst}}\n{describe(self.arguments[0])}\n````"
         self.state.nested_parse(StringList(text.splitlines(), "docstrings"), 0, container)
-        return container.children
+        return list(container.children)
 
 
 def describe(what: str) -> str:

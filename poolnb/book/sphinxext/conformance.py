@@ -27,7 +27,7 @@ class Conformance(SphinxDirective):
         container = nodes.container()
         record = json.loads(TABLE.read_text(encoding="utf-8"))
         self.state.nested_parse(StringList(lines(record), "conformance"), 0, container)
-        return container.children
+        return list(container.children)
 
 
 def lines(record: dict[str, Any]) -> list[str]:

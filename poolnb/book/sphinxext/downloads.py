@@ -115,12 +115,12 @@ class PlainCopy:
         name, text = match["name"], " ".join(match["text"].split())
         if name == "glue:text":
             key, _, form = text.partition(":")
-            value = format_plain_text(self.values[key], form)
+            value = str(format_plain_text(self.values[key], form))
             ends = match.string[match.end() : match.end() + 1]
             return value + "\\" if value.isdigit() and ends == "." else value  # at a line's start, "3." is a list
         if name == "cite":
             self.cited += [key for part in text.split(",") if (key := part.strip()) not in self.cited]
-            return self._resolve("cite", "p", text).astext()
+            return str(self._resolve("cite", "p", text).astext())
         return self._reference(name, text) if name in _DOMAINS else self._unknown("role", name, match[0])
 
     def _reference(self, role: str, text: str, link: bool = True) -> str:
@@ -161,7 +161,8 @@ def _values(notebook: nbformat.NotebookNode) -> dict[str, str]:
 
 
 def _markdown(name: str, source: str) -> nbformat.NotebookNode:
-    return nbformat.v4.new_markdown_cell(source, id=name[:64])  # a name of ours: the same in every build
+    cell: nbformat.NotebookNode = nbformat.v4.new_markdown_cell(source, id=name[:64])  # the same in every build
+    return cell
 
 
 def _anchor(label: str) -> str:

@@ -28,7 +28,7 @@ _LEVELS = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
 _DARK_PAGE = "#14181e"  # the dark theme's background
 
 
-class Interactive(nodes.General, nodes.Element):
+class Interactive(nodes.General, nodes.Element):  # type: ignore[misc]
     """The place of an interactive figure; its children are the caption."""
 
 

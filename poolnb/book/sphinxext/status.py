@@ -29,7 +29,7 @@ class ChapterStatus(SphinxDirective):
         known = [r for r in receipts if f"book/{r['chapter']}" in self.env.found_docs]
         container = nodes.container()
         self.state.nested_parse(StringList(_lines(known), "receipts"), 0, container)
-        return container.children
+        return list(container.children)
 
 
 def _lines(receipts: list[dict[str, Any]]) -> list[str]:

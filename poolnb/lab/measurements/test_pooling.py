@@ -39,7 +39,7 @@ def _error(config: RunConfig, trained: nn.Module, way: str, samples: Any) -> flo
     model = build(replace(config, pooler=TESTED[way]))
     model.load_state_dict(trained.state_dict())  # none of these poolers has parameters
     if way == "sampled":
-        model.pools = nn.ModuleList(_Sampling(pool) for pool in model.pools)  # type: ignore[union-attr, arg-type]
+        model.pools = nn.ModuleList(_Sampling(pool) for pool in model.pools)  # type: ignore[union-attr]
     _, correct = training.evaluate(model, samples)
     return 1 - int(correct) / len(samples)
 
@@ -54,4 +54,5 @@ class _Sampling(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         self.pool.train()
         with torch.no_grad():
-            return self.pool(images)
+            drawn: Tensor = self.pool(images)
+            return drawn

@@ -93,7 +93,7 @@ def forecast(configs: Sequence[RunConfig], records: Iterable[Record], workers: i
 def _this_machine(device: str) -> str:
     from poolnb.lab import training
 
-    return training.environment(training.resolve_device(device))["device_name"]
+    return str(training.environment(training.resolve_device(device))["device_name"])
 
 
 def _epoch_of(record: Record) -> float | None:

@@ -100,7 +100,7 @@ class _Worker:
         """
         assert self.job is not None
         try:
-            sent = self.connection.recv()
+            sent: Any = self.connection.recv()
         except (EOFError, OSError):
             sent = self._ended()
         if sent == _READY:
@@ -110,7 +110,8 @@ class _Worker:
         if not sent.recorded and not sent.unwritable and attempt < ATTEMPTS:
             waiting.appendleft((task, attempt + 1))
             return None
-        return sent
+        outcome: Outcome = sent
+        return outcome
 
     def _ended(self) -> Outcome:
         """What became of the task of a process that has ended."""

@@ -213,7 +213,7 @@ def _check_options(configs: Iterable[RunConfig]) -> None:
 def _bar(report: Report, progress: bool) -> Iterator[Any]:
     from tqdm import tqdm
 
-    class Bar(tqdm):  # type: ignore[misc, type-arg]
+    class Bar(tqdm):  # type: ignore[misc]
         best: dict[str, tuple[float, str]] = {}
 
         def note(self, outcome: Outcome, record: Record | None) -> None:
