@@ -178,7 +178,7 @@ def _compile(device: str, work: Path, compiler: str, level: str = NATIVE) -> dic
         environment["CUDA_HOME"] = str(cuda_toolkit())
         environment["TORCH_CUDA_ARCH_LIST"] = architectures()
     began = time.monotonic()
-    call = "import sys; from poolnb import native; sys.exit(native.main(sys.argv[1:]))"
+    call = "import sys; from poolnb.build import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", call, "--compile-here", device, level, str(work)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:

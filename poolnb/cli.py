@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 _OTHERS = {
     "book": ("poolnb.book.build", "execute the chapters, check their receipts, render the site"),
     "bench": ("poolnb.bench", "measure the operators"),
-    "build": ("poolnb.native", "build the native kernels"),
+    "build": ("poolnb.build", "build the native kernels"),
 }
 _CHECKOUT = Path(__file__).parent.parent
 

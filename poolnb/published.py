@@ -40,4 +40,4 @@ def soft_pool() -> Callable[[Tensor, int, int], Tensor] | str:
         from SoftPool import soft_pool2d
     except Exception as error:  # sources of others: whatever they run into is said in one line
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    return soft_pool2d
+    return soft_pool2d  # type: ignore[no-any-return]

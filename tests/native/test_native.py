@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 
-from poolnb import _build, functional, native
+from poolnb import _build, build, functional, native
 from poolnb.doctor import report
 
 
@@ -66,7 +66,7 @@ def test_without_a_compiler_the_command_says_so(
     empty_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert native.main([]) == 1
+    assert build.main([]) == 1
     error = capsys.readouterr().err
     assert "no C++ compiler: no-such-compiler is not on PATH" in error
     assert "the PyTorch kernels are used" in error
@@ -242,7 +242,7 @@ def test_a_build_mends_a_cache(
     {**_DAMAGES, **_OPEN}[fault][0](copied)
     compiled = _pretend_to_compile(monkeypatch)
     monkeypatch.setattr(native, "_handles", {})  # as in a process of its own, which could not load it
-    assert native.main([]) == 0
+    assert build.main([]) == 0
     assert compiled == ["cpu"] and native.find() == copied and copied.read_bytes() == b"a library"
     for path in (copied, *copied.parents[:2]):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
@@ -250,7 +250,7 @@ def test_a_build_mends_a_cache(
     assert sorted(p.name for p in copied.parents[1].iterdir()) == [copied.parent.name]  # nothing is left behind
     assert str(copied) in capsys.readouterr().out
     monkeypatch.setattr(native, "_handles", {"cpu": None})
-    assert native.main([]) == 0 and compiled == ["cpu"]
+    assert build.main([]) == 0 and compiled == ["cpu"]
 
 
 def _pretend_to_compile(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -357,10 +357,10 @@ def test_where_nothing_can_be_built_one_line_says_so(
     empty_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
     expected = _nowhere(monkeypatch, empty_cache, what)
-    assert native.main(["--if-possible"]) == 0
+    assert build.main(["--if-possible"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line and line.endswith("the PyTorch kernels are used")
-    assert native.main([]) == 1
+    assert build.main([]) == 1
     assert expected in capsys.readouterr().err
 
 

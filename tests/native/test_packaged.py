@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from poolnb import _build, native
+from poolnb import _build, build, native
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = native.library_name("cpu")
@@ -61,7 +61,7 @@ def test_a_folder_of_levels_says_what_each_needs(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(_build, "_compile", compile_)
     monkeypatch.setattr(_build, "_compiler", lambda: "a compiler")
     monkeypatch.setattr(_build, "_ninja", lambda: None)
-    assert native.main(["--levels", str(tmp_path / "levels")]) == 0
+    assert build.main(["--levels", str(tmp_path / "levels")]) == 0
     for level, needs in _build.levels().items():
         assert (tmp_path / "levels" / level / LIBRARY).read_text() == level
         assert json.loads((tmp_path / "levels" / level / native.RECORD).read_text())["needs"] == needs

@@ -234,7 +234,7 @@ class _Table(SphinxDirective):
             self.env.note_dependency(str(path))
         container = nodes.container()
         self.state.nested_parse(StringList(self.lines(latest()), "records"), 0, container)
-        return container.children
+        return list(container.children)
 
 
 class GpuRecord(_Table):

@@ -56,7 +56,7 @@ class PageStatus(SphinxDirective):
         record = json.loads(RECORD.read_text(encoding="utf-8"))
         record["pages"] = {name: row for name, row in record["pages"].items() if name in self.env.found_docs}
         self.state.nested_parse(StringList(_pages(record), "pages"), 0, container)
-        return container.children
+        return list(container.children)
 
 
 def _pages(record: dict[str, Any]) -> list[str]:
