@@ -6,7 +6,6 @@ The table is made when the site is built, so it cannot differ from the record.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -14,7 +13,9 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-TABLE = Path(__file__).parents[2] / "book" / "results" / "conformance" / "table.json"
+from poolnb.lab.provenance import RESULTS
+
+TABLE = RESULTS / "conformance" / "table.json"
 _SIGNS = {"works": "✓", "not applicable": "–"}
 
 
