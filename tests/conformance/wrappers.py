@@ -399,7 +399,8 @@ def exported(subject: Subject) -> None:
     for own in geometries(subject):
         pool = subject.free(**own)
         program = torch.export.export(pool, (subject.x(9),), dynamic_shapes=free_sizes(subject), strict=False).module()
-        for size, n in ((9, 2), (6, 3), (13, 1)):
+        # Of max pooling's windows with gaps torch's own guard refuses a batch of one, in so many words.
+        for size, n in ((9, 2), (6, 3), (13, 4 if subject.name == "max" else 1)):
             x = subject.x(size, n)
             torch.manual_seed(1)
             expected = pool(x)
