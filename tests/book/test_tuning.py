@@ -10,7 +10,7 @@ from poolnb.book.findings import tuning
 from poolnb.book.findings.evidence import SWEEPS, planned
 from poolnb.lab.analysis import LOOKS
 from poolnb.lab.config import RunConfig
-from poolnb.lab.records import write_record
+from poolnb.lab.records import summarise, write_record
 from poolnb.lab.sweeps.sweep import read_sweep
 
 RUN = RunConfig(dataset="cifar10", epochs=5, schedule="linear", pooler="auto")
@@ -105,10 +105,7 @@ def test_the_command_writes_the_files_or_says_what_is_missing(tmp_path, monkeypa
     assert "18 of 18 tuning runs are missing" in capsys.readouterr().err
     (tmp_path / tuning.FOLDER).mkdir()
     for record in records({("max", 4e-3, 1)}):
-        write_record(
-            replace(record, summary={"last": {"test_accuracy": record.curves["test_accuracy"][-1]}}),
-            tmp_path / tuning.FOLDER,
-        )
+        write_record(replace(record, summary=summarise(record.curves)), tmp_path / tuning.FOLDER)
     assert tuning.main(["--seeds", "16"]) == 0
     (found,) = {c.learning_rate for c in read_sweep(tmp_path / "mnist1000.toml").configs if c.pooler == "max"}
     assert found == 4e-3

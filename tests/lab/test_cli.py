@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from poolnb.cli import main
+from poolnb.lab import data
 from poolnb.lab.config import RunConfig
 from poolnb.lab.records import load_records, parse_record
 
@@ -87,7 +88,6 @@ def test_a_mistake_costs_one_line(arguments, reason, capsys, tmp_path, monkeypat
 
 
 def test_missing_data_cost_one_line(capsys, tmp_path, monkeypatch):
-    from poolnb.lab import data
 
     def fail(name):
         raise OSError("no network in this test")
@@ -168,6 +168,7 @@ sys.exit(main(["doctor"]))
 
 
 def test_a_package_that_is_not_installed_is_one_line(tmp_path, capsys, monkeypatch):
+    data.load.cache_clear()  # what an earlier test has loaded
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     error = "sklearn.datasets is not installed; pip install 'poolnb[lab]' brings what experiments need"
     assert refused([*QUICK, "--results", str(tmp_path)], capsys) == f"poolnb: error: {error}"

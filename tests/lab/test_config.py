@@ -134,7 +134,7 @@ def spellings(value):
         ("soft", {"beta": 2}, {"beta": 2.0}),
         ("soft", {"beta": 0}, {"beta": -0.0}),
         ("soft", {"beta": 2}, {"semi_grad": False, "beta": 2, "padding": [0, 0]}),
-        ("max", {"padding": 1}, {"padding": (1, 1)}),
+        ("max", {"kernel_size": 3, "padding": 1}, {"padding": (1, 1), "kernel_size": [3.0, 3]}),
         ("tree", {"n_leaves": 2}, {"n_leaves": 2.0}),
         ("tdgs", {"init": 2, "hard": False}, {"hard": False, "init": 2.0, "tau": 1}),
     ],

@@ -82,7 +82,7 @@ def test_a_kind_that_is_not_known_is_refused(tmp_path, capsys):
 
 def test_every_plan_can_be_carried_out_and_has_no_measurement_twice():
     for name in measurements.KINDS.values():
-        plan = __import__(f"poolnb.lab.{name}", fromlist=["PLAN"]).PLAN
+        plan = __import__(f"poolnb.lab.measurements.{name}", fromlist=["PLAN"]).PLAN
         assert len({path_of(".", Measurement(name, parameters, {})) for parameters in plan}) == len(plan) > 1
 
 

