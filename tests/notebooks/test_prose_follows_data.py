@@ -13,6 +13,7 @@ import pytest
 from chapters import QUOTE, all_chapters, read
 from nbformat.v4 import new_notebook
 
+from poolnb.lab.files import sealed
 from poolnb.lab.provenance import RESULTS, ROOT
 from poolnb.lab.records import read_record
 
@@ -85,7 +86,7 @@ def test_another_record_fails_the_sentence(copy):
     record = json.loads(original)
     record["summary"]["last"]["test_accuracy"] += 0.01
     record["curves"]["test_accuracy"][-1] = record["summary"]["last"]["test_accuracy"]
-    path.write_text(json.dumps(record))
+    path.write_text(sealed(record))
     assert read_record(path).status == "done"
     try:
         done = validate(copy)
