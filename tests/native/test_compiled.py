@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -255,7 +256,7 @@ def test_peak_memory(name: str) -> None:
     """Beyond the input: the output, the input's gradients, a gradient per window, and a fixed small amount."""
     code = f"""
 import resource, sys, torch
-sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r})
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
 import poolnb.functional as F
 from test_compiled import _OWN, _results
 torch.set_num_threads(2)

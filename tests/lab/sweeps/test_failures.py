@@ -266,7 +266,7 @@ def test_a_kernel_that_is_killed_leaves_the_run_missing(tmp_path):
     )
     (tmp_path / "script.py").write_text(script)
     here = os.path.dirname(__file__)
-    path = os.pathsep.join([here, os.path.dirname(here), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([here, os.path.dirname(os.path.dirname(here)), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "results")],
         env={**os.environ, "PYTHONPATH": path},
@@ -337,7 +337,8 @@ def test_a_script_without_a_main_guard_costs_a_message_and_no_record(tmp_path):
         "from sweeps import SMALL\nfrom poolnb.lab.sweeps.sweep import sweep\n"
         "GUARD:\n    print(sweep([SMALL], 'results', workers=1, fast=True, progress=False))\n"
     )
-    path = os.pathsep.join([os.path.dirname(os.path.dirname(__file__)), os.environ.get("PYTHONPATH", "")])
+    tests = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    path = os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])
 
     def tried(guard):
         (tmp_path / "script.py").write_text(script.replace("GUARD", guard))
