@@ -26,7 +26,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from poolnb.lab import RunConfig, data, models, training
+from poolnb.lab import RunConfig, data, training
+from poolnb.lab.network import build
 
 POOLERS = ("max", "soft", "tdgs")
 RECIPE = RunConfig(dataset="cifar10", epochs=25, seed=0)
@@ -47,7 +48,7 @@ def samples(device: torch.device, steps: int) -> data.Samples:
 def ready(pooler: str, graph: bool, device: torch.device, shown: data.Samples) -> Callable[[int], Any]:
     """A training step, of its number: what `poolnb.lab.training` does with one batch."""
     config = replace(RECIPE, pooler=pooler)
-    model = models.build(config).to(device).to(memory_format=torch.channels_last).train()
+    model = build(config).to(device).to(memory_format=torch.channels_last).train()
     optimizer = training._optimizer(config, model)
     index = torch.arange(config.batch_size, device=device)
 
