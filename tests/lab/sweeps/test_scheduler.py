@@ -176,7 +176,7 @@ def other_sources(folder):
     shutil.copytree(ROOT / "poolnb", folder / "poolnb", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "ext", folder / "ext", ignore=shutil.ignore_patterns("build*"))
     with open(folder / "poolnb" / "geometry.py", "a") as file:
-        file.write("# changed\n")
+        file.write("CHANGED = True\n")
     return folder
 
 
