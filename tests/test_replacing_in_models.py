@@ -69,16 +69,22 @@ _FAMILIES = [torchvision.models, torchvision.models.segmentation, torchvision.mo
 _NAMES = [(f, n) for f in _FAMILIES for n in list_models(f) if not n.endswith(("_16gf", "_32gf", "_128gf"))]
 
 
+def _replaced_with_the_same_shapes(model: Any, x: Any) -> list[torch.Size]:
+    """Put soft pooling into `model`, which must give the same shapes; the pools that stay are those it refused."""
+    before = [t.shape for t in _tensors(model(x))]
+    left = _replace(model, "soft", _ALL)
+    pools = {n for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, _ALL)}
+    assert pools == left
+    assert [t.shape for t in _tensors(model(x))] == before
+    return before
+
+
 @pytest.mark.parametrize(("family", "name"), _NAMES)
 def test_every_model_of_torchvision_keeps_its_shapes(family: Any, name: str) -> None:
     backbone = {"weights_backbone": None} if family is torchvision.models.segmentation else {}
     model, x = _on_meta(name, **backbone), _input(name, family is torchvision.models.video).to("meta")
     with torch.no_grad():
-        before = [t.shape for t in _tensors(model(x))]
-        left = _replace(model, "soft", _ALL)
-        pools = {n for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, _ALL)}
-        assert pools == left
-        assert [t.shape for t in _tensors(model(x))] == before
+        before = _replaced_with_the_same_shapes(model, x)
         assert not _replace(model, "auto", (poolnb.Pool,), example_input=x)
         assert [t.shape for t in _tensors(model(x))] == before
         assert all(p.is_meta for p in model.parameters())
@@ -149,8 +155,4 @@ def test_a_model_of_each_family_of_timm_keeps_its_shapes(name: str) -> None:
         model = timm.create_model(name, pretrained=False).eval()
         x = torch.rand(1, *model.default_cfg["input_size"])
     with torch.no_grad():
-        before = [t.shape for t in _tensors(model(x))]
-        left = _replace(model, "soft", _ALL)
-        pools = {n for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, _ALL)}
-        assert pools == left
-        assert [t.shape for t in _tensors(model(x))] == before
+        _replaced_with_the_same_shapes(model, x)

@@ -9,7 +9,7 @@ ROOT = Path(poolnb.__file__).parents[1]
 # From the lowest floor to the highest: a module may import from its own room and from those before it.
 FLOORS = ("poolnb", "poolnb.lab", "poolnb.lab.sweeps", "poolnb.lab.measurements", "poolnb.book")
 # What stands above all rooms: it may import anything.
-ENTRANCES = {"poolnb", "poolnb.__main__", "poolnb.cli", "poolnb.doctor"}
+ENTRANCES = {"poolnb", "poolnb.__main__", "poolnb.cli", "poolnb.doctor", "poolnb.lab.sweep"}
 
 
 def modules():

@@ -15,6 +15,7 @@ struct Lse {
     V parameter[1];  // r
     V r, n, over_n, over_total, over_hot, peak, y;
     V rise;  // y - m
+    bool many;  // taps: sums are carried
   };
 
   // With care, infinities are the largest numbers until the end: no inf - inf.
@@ -48,6 +49,7 @@ struct Lse {
     if constexpr (careful) peak = select(empty, splat<V>(0), peak);
     peak = peak * sign;
     w.n = n;
+    w.many = are_long(taps);
     w.over_n = splat<V>(1) / (careful ? select(empty, splat<V>(1), n) : n);
     V show = splat<V>(0);
     Sum<V> growth, total, drop;
@@ -143,7 +145,9 @@ struct Lse {
     // exp of this times r is 0 in every type, and its square finite.
     const V floor = splat<V>(T(-1e4)) / w.r;
     excess = select(w.r < splat<V>(0), vmin(excess, floor), vmax(excess, floor));
-    V curve = excess * excess * phi_slope(w.r * excess, d * w.n) * w.over_n;
+    // Where windows are long the weights are far below 1, and what exp lacks of the last digits shows in their mean.
+    const V e = w.many ? vexpm1(w.r * excess) + splat<V>(1) : d * w.n;
+    V curve = excess * excess * phi_slope(w.r * excess, e) * w.over_n;
     if constexpr (careful) {
       const V shared = select(x == splat<V>(kInf<T>), w.over_hot, splat<V>(0));
       const V limit = select(w.y == splat<V>(kInf<T>), shared, splat<V>(0));

@@ -340,7 +340,7 @@ def _nowhere(monkeypatch: pytest.MonkeyPatch, folder: Path, what: str) -> str:
         monkeypatch.setenv("CXX", str(_broken_compiler(folder)))
         return "the compiler failed: error: the disk of the compiler is on fire"
     if what == "no ninja":
-        monkeypatch.setattr(_build, "_path", lambda: str(folder))
+        monkeypatch.setattr(_build, "search_path", lambda: str(folder))
         return "no ninja"
     if what == "a cache that cannot be written":
         (folder / "cache").write_text("a file where the folder should be")

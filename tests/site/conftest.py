@@ -42,11 +42,11 @@ def browser():
 
 
 @pytest.fixture
-def visit(browser, address):
-    """Opens a page in a fresh context; at the end, whatever went wrong in the meantime fails the test."""
+def watched(browser):
+    """Makes an empty page in a fresh context; at the end, whatever went wrong on one in the meantime fails the test."""
     contexts, problems = [], []
 
-    def open_page(name, wait_until="load", **options):
+    def new_page(**options):
         context = browser.new_context(**options)
         context.set_default_timeout(120_000)  # a slow machine is no error of the page
         contexts.append(context)
@@ -55,11 +55,22 @@ def visit(browser, address):
         page.on("pageerror", lambda error: problems.append(f"script: {error}"))
         page.on("requestfailed", lambda request: problems.append(f"not loaded: {request.url}"))
         page.on("response", lambda r: problems.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+        return page, problems
+
+    yield new_page
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def visit(watched, address):
+    """Opens a served page, which must load nothing from another host."""
+
+    def open_page(name, wait_until="load", **options):
+        page, problems = watched(**options)
         page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else problems.append(r.url))
         page.goto(f"{address}/{name}", wait_until=wait_until)
         return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert problems == []
+    return open_page

@@ -152,25 +152,15 @@ def test_power_is_scipys(formulas):
 
 
 @pytest.fixture
-def open_file(browser, site):
-    """Opens a page of the site from the disk, without a network; whatever goes wrong fails the test."""
-    contexts, problems = [], []
+def open_file(watched, site):
+    """Opens a page of the site from the disk, without a network."""
 
     def open_page(name, **options):
-        context = browser.new_context(**({"offline": True, "reduced_motion": "reduce"} | options))
-        context.set_default_timeout(120_000)  # a slow machine is no error of the page
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda m: problems.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: problems.append(f"script: {error}"))
-        page.on("requestfailed", lambda request: problems.append(f"not loaded: {request.url}"))
+        page, _ = watched(**({"offline": True, "reduced_motion": "reduce"} | options))
         page.goto((site / f"{name}.html").as_uri())
         return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert problems == []
+    return open_page
 
 
 class Figure:
