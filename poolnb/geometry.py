@@ -114,14 +114,25 @@ class Geometry:
 
     def _trim(self) -> dict[str, tuple[int, ...]]:
         axes = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, self.output, strict=True)
-        kernel, padding = [], []
-        for n, k, s, p, d, o in axes:
-            # The last window reaches furthest to the end, the first one to the begin.
-            first = min(max(0, -(((o - 1) * s - p) // d)), p // d, k - 1)
-            last = min((n - 1 + p) // d, k - 1)
-            kernel.append(max(last - first + 1, 1))
-            padding.append(p - first * d)
-        return {"kernel": tuple(kernel), "padding": tuple(padding)}
+        kernel, padding = zip(*(_trimmed_axis(*axis) for axis in axes), strict=True)
+        return {"kernel": kernel, "padding": padding}
+
+
+def _trimmed_axis(n: int, k: int, s: int, p: int, d: int, o: int) -> tuple[int, int]:
+    """Kernel and padding of an axis without taps that lie in the padding in all of its ``o`` windows.
+
+    They still are what a call could give: at most half of the kernel is padding, and ``o`` follows from them. As many
+    taps off both ends change nothing of that; more off one end sometimes.
+    """
+    # The last window reaches furthest to the end, the first one to the begin.
+    before = min(max(0, -(((o - 1) * s - p) // d)), p // d, k - 1)
+    after = k - 1 - min((n - 1 + p) // d, k - 1)
+    for first, last in ((before, after), (min(before, after),) * 2, (0, after)):
+        kernel, padding = max(k - first - last, 1), p - first * d
+        sizes = (output_size(n, kernel, s, padding, d, ceil_mode) for ceil_mode in (False, True))
+        if padding <= kernel // 2 and o in sizes:
+            return kernel, padding
+    return k, p
 
 
 def is_long(count: int) -> bool:
