@@ -72,11 +72,13 @@ def build(device: str = "cpu", force: bool = False) -> Path:
                 with contextlib.suppress(OSError):
                     failure.write_text(f"{compiler}\n{error}")
                 raise
-            _publish(Path(work), folder, library, record)
+            with _locked(folder.parent):
+                _publish(Path(work), folder, library, record)
+                why = native.fault(folder / library)
         failure.unlink(missing_ok=True)
     except OSError as error:
         raise BuildError(f"the cache {folder.parent} cannot be used: {error} (XDG_CACHE_HOME names another)") from error
-    if (why := native.fault(folder / library)) is not None:
+    if why is not None:
         raise BuildError(f"the new library would not be loaded: {why} (XDG_CACHE_HOME names another cache)")
     return folder / library
 
@@ -193,6 +195,20 @@ def _compile(device: str, work: Path, compiler: str, level: str = NATIVE) -> dic
 def architectures() -> str:
     """Of the GPUs that the CUDA library is for."""
     return os.environ.get("TORCH_CUDA_ARCH_LIST") or ARCHITECTURES
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone among the builds into this cache, if its file system knows locks: an old library is away for a moment."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _publish(work: Path, folder: Path, library: str, record: dict[str, Any]) -> None:

@@ -394,3 +394,25 @@ def test_cases_of_the_common_tests_hold_both_modes() -> None:
     for name in SAMPLED:
         modes = {case(OPERATORS[name], 1, (1, 1, 4), {"kernel_size": 2}, seed=s).own["training"] for s in range(20)}
         assert modes == {True, False}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("tau", [1.0, 0.5])
+@pytest.mark.parametrize("level", [1e6, -1e20, 1e30])
+@pytest.mark.parametrize("taps", [1, 3, 4])
+def test_noise_decides_between_equal_taps_of_any_size(
+    taps: int, level: float, tau: float, layout: torch.memory_format
+) -> None:
+    """TDGS without the norm looks at differences: those between equal taps are 0, however large they are."""
+    mask = (torch.arange(4) < taps).view(1, 1, 2, 2).repeat(1, 1, 3, 16)
+
+    def gradients(value: float) -> tuple[Tensor, ...]:
+        x = torch.full((2, 16, 6, 32), value).contiguous(memory_format=layout).requires_grad_()
+        t = torch.tensor(0.7, requires_grad=True)
+        y = F.tdgs_pool2d(x, 2, temperature=t, tau=tau, hard=False, normalize=False, training=True, seed=8, mask=mask)
+        torch.testing.assert_close(y, torch.full_like(y, value))
+        return torch.autograd.grad(y, [x, t], torch.ones_like(y))
+
+    expected, actual = gradients(0.0), gradients(level)
+    torch.testing.assert_close(actual[0], expected[0], rtol=1e-4, atol=1e-5)
+    assert actual[1] == expected[1] == 0

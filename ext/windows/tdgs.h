@@ -28,6 +28,7 @@ struct Tdgs {
     V parameter[1];  // T
     V over_t, over_norm, norm, peak, over_total, mean, spread, number, y;
     V scale;                       // of a tap's logit, base 2
+    V top;                         // the largest logit: next to large ones a sum with the noise would lose it
     V t, over_size;                // careful
     typename Traits<V>::Mask hot;  // careful: the window holds +inf
 
@@ -42,7 +43,7 @@ struct Tdgs {
       V s = x * scale;
       if (is_tempered(options)) {
         const auto l = vlog2(factor);
-        s = s + (l.whole + l.part) * splat<V>(over_tau<T>(options));
+        s = s - top + (l.whole + l.part) * splat<V>(over_tau<T>(options));
       }
       return s;
     }
@@ -51,21 +52,35 @@ struct Tdgs {
       if (options.draws && !is_tempered(options)) e = e * factor;
       return select(valid, e, splat<V>(0));
     }
-    POOLNB_HD V careful_score(V x, V factor, auto valid, const Options& options) const {
+    POOLNB_HD V careful_logit(V x, auto valid) const {
       using T = typename Traits<V>::Number;
       V s = z<true>(x) * over_t;
-      if (options.draws) s = (s + vlog(factor)) * splat<V>(over_tau<T>(options));
       s = select(s > splat<V>(kLargest<T>), splat<V>(kLargest<T>), s);
       s = select(s < splat<V>(-kLargest<T>), splat<V>(-kLargest<T>), s);
       s = select(x == splat<V>(-kInf<T>), x, s);
       s = select(hot & (x < splat<V>(kInf<T>)), splat<V>(-kInf<T>), s);
       return select(valid, s, splat<V>(-kInf<T>));
     }
+    POOLNB_HD V careful_score(V x, V factor, auto valid, const Options& options) const {
+      using T = typename Traits<V>::Number;
+      const V s = careful_logit(x, valid);
+      return options.draws ? (s - top + vlog(factor)) * splat<V>(over_tau<T>(options)) : s;
+    }
   };
 
   template <class V, class Taps>
   static POOLNB_HD V factor(const Taps& taps, int64_t i, const Options& options) {
     return options.draws ? taps.noise(i) : splat<V>(1);
+  }
+
+  // The largest of logit(i), 0 where all are -inf.
+  template <class V, class Taps>
+  static POOLNB_HD V largest(const Taps& taps, const auto& logit) {
+    const V nothing = splat<V>(-kInf<typename Traits<V>::Number>);
+    V top = nothing;
+    const int64_t count = taps.count();
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) top = vmax(top, logit(i));
+    return select(top == nothing, splat<V>(0), top);
   }
 
   template <bool careful, class V, class Taps, class Memo>
@@ -100,26 +115,35 @@ struct Tdgs {
       w.norm = square * w.over_norm;
     }
     w.scale = w.over_norm * w.over_t * splat<V>(T(1.4426950408889634) * over_tau<T>(options));
-    w.peak = splat<V>(-kInf<T>);
-    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
-      const V s = w.score(taps.x(i), factor<V>(taps, i, options), options);
-      w.peak = vmax(w.peak, select(taps.valid(i), s, splat<V>(-kInf<T>)));
+    w.top = splat<V>(0);
+    if (is_tempered(options)) {
+      w.top = largest<V>(taps, [&](int64_t i) POOLNB_INLINE {
+        return select(taps.valid(i), taps.x(i) * w.scale, splat<V>(-kInf<T>));
+      });
     }
-    V largest = splat<V>(0), chosen = splat<V>(0);
+    w.peak = splat<V>(-kInf<T>);
+    V base = splat<V>(0);  // the tap of the peak; sums of differences from it are exact where all weight is on equal taps
+    POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
+      const V x = taps.x(i), s = w.score(x, factor<V>(taps, i, options), options);
+      const auto larger = taps.valid(i) & (s > w.peak);
+      w.peak = select(larger, s, w.peak);
+      base = select(larger, x, base);
+    }
+    V heaviest = splat<V>(0), chosen = splat<V>(0);
     Sum<V> total, mean;
     w.number = splat<V>(T(count));
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), e = w.weight(x, factor<V>(taps, i, options), taps.valid(i), options);
-      const auto larger = e > largest;
-      largest = select(larger, e, largest);
+      const auto larger = e > heaviest;
+      heaviest = select(larger, e, heaviest);
       w.number = select(larger, splat<V>(T(i)), w.number);
       chosen = select(larger, x, chosen);
       memo.put(i, e);
       total += e;
-      mean += e * x;
+      mean += e * (x - base);
     }, total, mean);
     w.over_total = quick_reciprocal(total.value());
-    const V soft = mean.value() * w.over_total;
+    const V soft = base + mean.value() * w.over_total;
     w.y = (is_hard(options) ? chosen : soft) + (show + w.over_total * splat<V>(0));
     w.mean = soft * w.over_norm;
     if constexpr (Memo::backward) find_spread<false>(w, taps, options, memo);
@@ -159,11 +183,13 @@ struct Tdgs {
       w.over_norm = splat<V>(1) / norm;
       w.norm = size * norm;
     }
-    V peak = cold_score, number = splat<V>(T(count)), chosen = splat<V>(0);
+    w.top = largest<V>(taps, [&](int64_t i) POOLNB_INLINE { return w.careful_logit(taps.x(i), taps.valid(i)); });
+    V peak = cold_score, number = splat<V>(T(count)), chosen = splat<V>(0), base = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V x = taps.x(i), s = w.careful_score(x, factor<V>(taps, i, options), taps.valid(i), options);
       const auto larger = (s > peak) | (s != s);
       peak = select(larger, s, peak);
+      base = select(larger, splat<V>(T(0.5)) * w.template z<true>(x), base);
       number = select(larger, splat<V>(T(i)), number);
       chosen = select(larger, x, chosen);
     }
@@ -177,12 +203,12 @@ struct Tdgs {
       const V x = taps.x(i), e = remember<true>(w, taps, i, options);
       memo.put(i, e);
       all += e;
-      mean += e * w.template z<true>(x);
+      mean += e * (splat<V>(T(0.5)) * w.template z<true>(x) - base);  // halves: a difference could overflow
     }, all, mean);
     const V total = all.value();
     const auto nothing = total == splat<V>(0);
     w.over_total = splat<V>(1) / select(nothing, splat<V>(1), total);
-    w.mean = mean.value() * w.over_total;
+    w.mean = splat<V>(2) * (base + mean.value() * w.over_total);
     // With weights of sum 1: a sum of e x could overflow where the mean does not.
     Sum<V> soft;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {

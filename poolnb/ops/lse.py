@@ -68,7 +68,7 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
         lift = torch.where(small, torch.where(small, mean, 1).log() / torch.where(small, r, 1), lift)
     y = peak + lift
     if windows.long and not careful:  # what y lacks: peak and lift may cancel
-        left = taps - y
+        left = taps - y if valid is None else (taps - y) * valid.to(taps.dtype)
         y = y + (left * _phi(r * left) * share).sum(0)
     if may_be_empty(mask, windows):
         assert valid is not None

@@ -50,12 +50,13 @@ def _evaluate(
     finite, excluded = _finite(taps, valid, careful)
     z, norm = _unit(finite) if normalize else (finite, None)
     scores = z / t
-    if seed is not None:
-        scores = (scores + _gumbel(seed, taps)) / tau
     if careful:  # no inf - inf among the scores
         scores = scores.clamp(-torch.finfo(taps.dtype).max, torch.finfo(taps.dtype).max)
     if excluded is not None:
         scores = scores.masked_fill(excluded, -torch.inf)
+    if seed is not None:  # in differences: next to large scores a sum with the noise would lose it
+        top = scores.detach().amax(0)
+        scores = (scores - top.masked_fill(top == -torch.inf, 0) + _gumbel(seed, taps)) / tau
     chosen = _largest(scores) if seed is not None and hard else None
     return _State(taps, valid, z, norm, t, normalise(scores), chosen, careful)
 
@@ -121,8 +122,12 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     s = _evaluate(windows, x, mask, temperature, seed, tau, *options)
     grad, width = accumulate(grad), s.t if seed is None else s.t * tau
-    centred = s.q * (s.z - (s.q * s.z).sum(0))
-    spread = (centred * s.z).sum(0)  # the variance of z under q
+    # In differences from the likeliest tap, exact where all probability is on equal taps.
+    apart = s.z - s.z.detach().gather(0, s.q.detach().argmax(0, keepdim=True))
+    if s.careful:  # no product of 0 and a difference that overflows
+        apart = apart.masked_fill(s.q == 0, 0)
+    centred = s.q * (apart - (s.q * apart).sum(0))
+    spread = (centred * apart).sum(0)  # the variance of z under q
     turned = centred if s.norm is None else centred - s.z * spread
     direct = s.q if s.chosen is None else one_hot(s.taps, s.chosen)
     grad_x = scatter(grad * (direct + turned / width), windows)

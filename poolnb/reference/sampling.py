@@ -316,7 +316,7 @@ def tdgs_pool(
             scores = z / (max(_at(temperature, out), 0) + eps)
             if training:
                 noise = _gumbel(seed, _position(out, x, geometry), [n for n, k in zip(numbers, kept, strict=True) if k])
-                scores = (scores + noise) / tau
+                scores = (scores - scores.max() + noise) / tau  # next to large scores noise would be lost
             weights = np.eye(len(scores))[scores.argmax()] if training and hard else softmax(scores)
             y[out] = weights @ taps[kept]
     return y
@@ -363,7 +363,7 @@ def tdgs_pool_backward(
         z, norm = _unit(taps, normalize)
         scores = z / t
         if training:
-            scores = (scores + _gumbel(seed, _position(out, x, geometry), numbers)) / tau
+            scores = (scores - scores.max() + _gumbel(seed, _position(out, x, geometry), numbers)) / tau
         q = softmax(scores)
         s = np.eye(len(q))[scores.argmax()] if training and hard else q
         c = q * (taps - q @ taps)
