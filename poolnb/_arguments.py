@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, IntOrSizes, per_dim, plain_int, resolve
-from poolnb.ops.checks import DTYPES
+from poolnb.ops.checks import DTYPES, SUM_DTYPES
 from poolnb.ops.seed import draw_seed
 from poolnb.ops.taps import visible
 
@@ -36,7 +36,7 @@ class Call(NamedTuple):
     @property
     def sum_dtype(self) -> torch.dtype:
         """The dtype that sums are kept in: float32 for half types."""
-        return torch.promote_types(self.input.dtype, torch.float32)
+        return SUM_DTYPES[self.input.dtype]
 
     @property
     def trimmed(self) -> Geometry:
@@ -128,7 +128,7 @@ def number(
     accepted: str = "real number",
 ) -> float:
     """A finite real number in [low, high], or (low, high) with ``strict``."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
         raise TypeError(f"{name} must be a {accepted}, got {value!r}")
     # Comparisons alone, which torch.compile can trace for a dynamic float; NaN fails the first one.
     if not -math.inf < value < math.inf or value < low or value > high or (strict and value in (low, high)):

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,11 +24,28 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 IntOrSizes = int | Sequence[int]
 _LARGEST = 2**31 - 1
 _LONG = 128
+Value = TypeVar("Value")
+
+
+class _remembered_property(Generic[Value]):
+    """As :func:`functools.cached_property`, which torch.compile cannot trace; in a trace nothing is remembered."""
+
+    def __init__(self, find: Callable[[Any], Value]) -> None:
+        self.find, self.__doc__ = find, find.__doc__
+
+    def __get__(self, windows: Any, owner: Any = None) -> Value:
+        value = self.find(windows)
+        if not torch.compiler.is_compiling():
+            windows.__dict__[self.find.__name__] = value
+        return value
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The windows of one pooling call. Every tuple has one entry per spatial dimension, outermost first."""
+    """The windows of one pooling call. Every tuple has one entry per spatial dimension, outermost first.
+
+    Eager calls of the same sizes share one; what takes a call's time to find is kept in it.
+    """
 
     size: tuple[int, ...]
     kernel: tuple[int, ...]
@@ -42,43 +59,43 @@ class Geometry:
         """Number of spatial dimensions."""
         return len(self.kernel)
 
-    @property
+    @_remembered_property
     def taps(self) -> int:
         """Number of taps of a window, valid or not."""
         return math.prod(self.kernel)
 
-    @property
+    @_remembered_property
     def span(self) -> tuple[int, ...]:
         """Extent of a window in input positions, the gaps of the dilation included."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
 
-    @property
+    @_remembered_property
     def reach(self) -> tuple[int, ...]:
         """Extent, from the first padded position, that the windows of one dimension touch together."""
         return tuple((o - 1) * s + e for o, s, e in zip(self.output, self.stride, self.span, strict=True))
 
-    @property
+    @_remembered_property
     def long(self) -> bool:
         """Whether a float32 sum over the taps, one after the other, would lose digits that matter."""
         return is_long(self.taps)
 
-    @property
+    @_remembered_property
     def inside(self) -> bool:
         """Whether every tap of every window lies inside the input."""
         return not any(self.padding) and surely(r <= n for r, n in zip(self.reach, self.size, strict=True))
 
-    @property
+    @_remembered_property
     def single(self) -> bool:
         """Whether one window covers the whole input (global pooling)."""
         whole = surely(k == n for k, n in zip(self.kernel, self.size, strict=True))
         return whole and not any(self.padding) and all(d == 1 for d in self.dilation)
 
-    @property
+    @_remembered_property
     def disjoint(self) -> bool:
         """Whether no input position belongs to two windows."""
         return surely(s >= e for s, e in zip(self.stride, self.span, strict=True))
 
-    @property
+    @_remembered_property
     def rounded_up(self) -> bool:
         """Whether the output size is larger than ``ceil_mode=False`` would give; of a free size: may be."""
         sizes = zip(self.output, self.size, self.padding, self.span, self.stride, strict=True)
@@ -90,7 +107,7 @@ class Geometry:
         steps = [t * self.dilation[dim] for t in range(self.kernel[dim])]
         return [[a + t for t in steps if 0 <= a + t < self.size[dim]] for a in starts]
 
-    @property
+    @_remembered_property
     def has_empty_window(self) -> bool:
         """Whether some window has no tap inside the input (possible with dilation alone); of a free size: may have."""
         if all(d == 1 for d in self.dilation) or self.inside:
@@ -171,17 +188,29 @@ def resolve(
         TypeError: an argument is not an int or a sequence of ints (``ceil_mode``: not a bool).
         ValueError: a wrong number of entries, an entry out of range, or an input too small for one window.
     """
-    arguments = (tuple(size), kernel_size, stride, padding, dilation, ceil_mode)
-    if torch.compiler.is_compiling() or not all(map(_is_plain, arguments)):
-        return _resolve(*arguments)
-    return _remembered(*arguments)  # a network asks the same few questions in every step
+    size = tuple(size)
+    arguments = (kernel_size, stride, padding, dilation, ceil_mode)
+    # A network asks the same few questions in every step.
+    if (
+        not torch.compiler.is_compiling()
+        and _all_ints(size)
+        and (_PLAIN.issuperset(map(type, arguments)) or all(map(_is_plain, arguments)))
+    ):
+        return _remembered(size, *arguments)
+    return _resolve(size, *arguments)
+
+
+_PLAIN = frozenset((int, bool, type(None)))
+_INT = frozenset((int,))
 
 
 def _is_plain(value: Any) -> bool:
     """Whether equal values of the same type mean the same: not so for (1.0,) and (1,), nor for a traced size."""
-    if type(value) is tuple:
-        return all(type(v) is int for v in value)
-    return value is None or type(value) in (int, bool)
+    return _all_ints(value) if type(value) is tuple else type(value) in _PLAIN
+
+
+def _all_ints(sizes: tuple[Any, ...]) -> bool:
+    return _INT.issuperset(map(type, sizes))
 
 
 def _resolve(
@@ -208,6 +237,16 @@ def _resolve(
 
 
 _remembered = lru_cache(maxsize=1024, typed=True)(_resolve)
+
+
+def windows_of(*sizes: tuple[int, ...]) -> Geometry:
+    """The windows of these sizes, in the order of :class:`Geometry`'s fields."""
+    if torch.compiler.is_compiling() or not all(map(_all_ints, sizes)):
+        return Geometry(*sizes)
+    return _same_windows(*sizes)
+
+
+_same_windows = lru_cache(maxsize=1024)(Geometry)
 
 
 def check_sizes(
@@ -361,7 +400,17 @@ def tap_views(padded: Tensor, geometry: Geometry) -> Iterator[Tensor]:
 def valid_taps(mask: Tensor | None, geometry: Geometry, device: torch.device) -> Tensor | None:
     """Which taps are valid: bool (taps, N or 1, C or 1, *output); ``None`` when all are."""
     if mask is None:
-        if geometry.inside:
-            return None
-        mask = torch.ones((1, 1, *geometry.size), dtype=torch.bool, device=device)
+        return None if geometry.inside else _inside(geometry, device)
     return gather(mask, geometry, fill=False)
+
+
+def _inside(geometry: Geometry, device: torch.device) -> Tensor:
+    """Which taps lie inside the input: bool (taps, 1, 1, *output)."""
+    n = geometry.dims
+    valid = torch.ones((1,) * (2 * n), dtype=torch.bool, device=device)
+    for dim in range(n):
+        taps = torch.arange(geometry.kernel[dim], device=device) * geometry.dilation[dim] - geometry.padding[dim]
+        starts = torch.arange(geometry.output[dim], device=device) * geometry.stride[dim]
+        position = taps.view(-1, *(1,) * (2 * n - 1 - dim)) + starts.view(-1, *(1,) * (n - 1 - dim))
+        valid = valid & (position >= 0) & (position < geometry.size[dim])
+    return valid.flatten(0, n - 1).unsqueeze(1).unsqueeze(1)

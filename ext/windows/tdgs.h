@@ -122,7 +122,7 @@ struct Tdgs {
       });
     }
     w.peak = splat<V>(-kInf<T>);
-    V base = splat<V>(0);  // the tap of the peak; sums of differences from it are exact where all weight is on equal taps
+    V base = splat<V>(0);  // the tap of the peak; the mean of differences from it is exact where all weight is on equal taps
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V x = taps.x(i), s = w.score(x, factor<V>(taps, i, options), options);
       const auto larger = taps.valid(i) & (s > w.peak);
@@ -130,7 +130,7 @@ struct Tdgs {
       base = select(larger, x, base);
     }
     V heaviest = splat<V>(0), chosen = splat<V>(0);
-    Sum<V> total, mean;
+    Sum<V> total, mean, apart;
     w.number = splat<V>(T(count));
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), e = w.weight(x, factor<V>(taps, i, options), taps.valid(i), options);
@@ -140,13 +140,16 @@ struct Tdgs {
       chosen = select(larger, x, chosen);
       memo.put(i, e);
       total += e;
-      mean += e * (x - base);
-    }, total, mean);
+      mean += e * x;
+      if constexpr (Memo::backward) apart += e * (x - base);
+    }, total, mean, apart);
     w.over_total = quick_reciprocal(total.value());
-    const V soft = base + mean.value() * w.over_total;
+    const V soft = mean.value() * w.over_total;
     w.y = (is_hard(options) ? chosen : soft) + (show + w.over_total * splat<V>(0));
-    w.mean = soft * w.over_norm;
-    if constexpr (Memo::backward) find_spread<false>(w, taps, options, memo);
+    if constexpr (Memo::backward) {
+      w.mean = (base + apart.value() * w.over_total) * w.over_norm;
+      find_spread<false>(w, taps, options, memo);
+    }
   }
 
   template <class V, class Taps, class Memo>

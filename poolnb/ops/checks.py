@@ -18,8 +18,12 @@ from torch import Tensor
 from poolnb.geometry import output_size
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+SUM_DTYPES = {dtype: torch.promote_types(dtype, torch.float32) for dtype in DTYPES}  # that sums are kept in
 _GEOMETRY = {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1, "output_size": 1}  # name, least entry
 _LARGEST, _MOST_TAPS = 2**31 - 1, 2**62
+_REMEMBERED = 1024
+_INT, _SIMPLE = frozenset((int,)), frozenset((int, float, bool, type(None)))
+_TENSORS = (Tensor, torch.nn.Parameter)
 
 Accepted = list[tuple[Any, ...]]  # per dimension the sizes that it may have
 
@@ -54,6 +58,37 @@ LEAVES = Form(lambda s, _: [(2, 4), (s.taps,)])
 GATES = Form(lambda s, own: [(own[-1].size(0) - 1,), (s.taps,)])
 
 
+class Checks:
+    """The checks of one op's arguments, for its kernels: what was accepted once is not looked at again."""
+
+    def __init__(self, names: Sequence[str], forms: Sequence[Form], sampled: bool, attributes: Sequence[str]) -> None:
+        self._rules = names, forms, sampled, attributes
+        self._accepted: set[Any] = set()
+
+    def __call__(self, args: Sequence[Any], *grad: Tensor) -> None:
+        """As :func:`check_call`."""
+        seen = tuple(map(_seen, (*args, *grad)))
+        if seen in self._accepted:
+            return
+        check_call(*self._rules, args, *grad)
+        if len(self._accepted) == _REMEMBERED:
+            self._accepted.clear()
+        self._accepted.add(seen)
+
+
+def _seen(argument: Any) -> Any:
+    """All that the checks look at in an argument; of a tensor that is not torch's own, or a traced size, itself."""
+    kind = type(argument)
+    if kind is list or kind is tuple:
+        return tuple(argument) if _INT.issuperset(map(type, argument)) else object()
+    if not isinstance(argument, Tensor):
+        return argument if kind in _SIMPLE else object()
+    if kind not in _TENSORS or argument.layout is not torch.strided or argument.is_nested:
+        return object()
+    memory = argument.storage_offset(), argument.untyped_storage().nbytes()
+    return argument.shape, argument.stride(), argument.dtype, argument.device, memory
+
+
 def check_call(
     names: Sequence[str],
     forms: Sequence[Form],
@@ -77,7 +112,7 @@ def check_call(
     s = Sizes(size[0], size[1], size[2:], math.prod(geometry[0]), tuple(geometry[-1]))
     if mask is not None:
         _check_tensor("mask", mask, input, (torch.bool,), [(s.batch, 1), (s.channels, 1), *_each(s.size)])
-    sums = torch.promote_types(input.dtype, torch.float32)
+    sums = SUM_DTYPES[input.dtype]
     for i, (name, form) in enumerate(zip(names, forms, strict=True)):
         dtypes = (input.dtype, sums) if form.as_input and sums != input.dtype else (sums,)
         _check_tensor(name, own[i], input, dtypes, form.shape(s, own[:i]))
@@ -127,7 +162,7 @@ def _check_memory(name: str, x: Tensor) -> None:
     """That a tensor is dense, and its storage as long as it says: a storage can be cut behind a tensor's back."""
     if x.layout != torch.strided or x.is_nested:
         raise TypeError(f"{name} must be a dense (strided) tensor, got layout {x.layout}")
-    if type(x) not in (Tensor, torch.nn.Parameter) or x.device.type == "meta" or x.numel() == 0:
+    if type(x) not in _TENSORS or x.device.type == "meta" or x.numel() == 0:
         return
     last = x.storage_offset() + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
     if (last + 1) * x.itemsize > x.untyped_storage().nbytes():

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poolnb.geometry import Geometry, memory_format
+from poolnb.geometry import Geometry, gather, memory_format, valid_taps
 from poolnb.ops.taps import accumulate, open_windows
 
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -23,8 +23,14 @@ def _repeatable(x: Tensor, windows: Geometry) -> bool:
 
 
 def _fixed(windows: Geometry) -> bool:
-    """Whether the window has a size that torch's functions take: in a trace, that of the whole input may be free."""
-    return not (torch.compiler.is_compiling() and windows.single)
+    """Whether torch's functions take the windows; in a trace not those over the whole of a free size.
+
+    Nor an output that a free size may round up: AOTInductor rounds it as the example's size would be.
+    """
+    if not torch.compiler.is_compiling():
+        return True
+    free = any(isinstance(n, torch.SymInt) for n in windows.size)
+    return not (windows.single or (free and windows.rounded_up))
 
 
 def max_pool(x: Tensor, mask: Tensor | None, windows: Geometry) -> Tensor:
@@ -33,13 +39,12 @@ def max_pool(x: Tensor, mask: Tensor | None, windows: Geometry) -> Tensor:
         # ceil_mode only decides the output size: asking for it where floor gives the same size changes nothing.
         w = windows
         return _MAX[w.dims](x, w.kernel, w.stride, w.padding, w.dilation, ceil_mode=w.rounded_up)
-    taps, valid = open_windows(x, mask, windows.trimmed())
-    if valid is not None:
-        taps = taps.masked_fill(~valid, -torch.inf)
+    windows = windows.trimmed()
+    taps = gather(x if mask is None else x.masked_fill(~mask, -torch.inf), windows, fill=-torch.inf)
+    valid = valid_taps(mask, windows, x.device)
     peak, chosen = taps.detach().amax(0), taps.detach().argmax(0)
     if valid is not None:  # where all valid taps are -inf, the first of them, not an invalid one before it
-        first = valid.to(torch.uint8).argmax(0).expand_as(chosen)
-        chosen = torch.where(peak == -torch.inf, first, chosen)
+        chosen = torch.where(peak == -torch.inf, valid.to(torch.uint8).argmax(0), chosen)
     y = taps.gather(0, chosen.unsqueeze(0)).squeeze(0)
     return _like(x, y if valid is None else y.masked_fill(~valid.any(0), 0))
 

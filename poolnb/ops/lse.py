@@ -19,7 +19,17 @@ from torch import Tensor
 from poolnb.geometry import Geometry, scatter
 from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, channelwise, counts, may_be_empty, open_windows, per_channel_sum, tame, visible
+from poolnb.ops.taps import (
+    accumulate,
+    channelwise,
+    counts,
+    may_be_empty,
+    open_windows,
+    per_channel_sum,
+    tame,
+    visible,
+    without_invalid,
+)
 
 # exp(-_LIMIT) is 0 in every dtype.
 _LIMIT = 1e4
@@ -52,7 +62,7 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
     if not (visible(r) and bool((r >= 0).all())):
         facing = taps * sign
     if valid is not None:
-        facing = facing + torch.zeros(valid.shape, dtype=taps.dtype, device=taps.device).masked_fill(~valid, -torch.inf)
+        facing = without_invalid(facing, valid)
     peak = facing.detach().amax(0).clamp(min=-largest) * sign
     ahead = taps - peak
     if valid is not None:

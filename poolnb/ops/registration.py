@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from poolnb.geometry import Geometry, empty_output, memory_format
-from poolnb.ops.checks import Form, check_call
+from poolnb.geometry import Geometry, empty_output, memory_format, windows_of
+from poolnb.ops.checks import Checks, Form
 from poolnb.ops.parts import batch_parts, part_of
 from poolnb.ops.philox import Seed
 from poolnb.ops.taps import accumulate
@@ -57,7 +57,7 @@ class PoolOp:
         batched: Sequence[str] = (),
     ) -> None:
         self.tensors = tensors = dict(tensors or {})
-        self.check = partial(check_call, tuple(tensors), tuple(tensors.values()), sampled, attributes)
+        self.check = Checks(tuple(tensors), tuple(tensors.values()), sampled, attributes)
         self.batched = ("input", "mask", *batched)
         self.may_be_cut = [name in (*self.batched, "seed") for name in ("input", "mask", *tensors, *["seed"] * sampled)]
         self.name, self.forward, self.backward = name, forward, backward
@@ -114,8 +114,7 @@ class PoolOp:
     def _split(self, args: Sequence[Any]) -> tuple[Geometry, tuple[Any, ...]]:
         """(input, mask, *tensors, [seed,] *geometry, *attributes) -> windows, and the same without the geometry."""
         first = self.first
-        kernel, stride, padding, dilation, output = map(tuple, args[first : first + _N_GEOMETRY])
-        windows = Geometry(tuple(args[0].shape[2:]), kernel, stride, padding, dilation, output)
+        windows = windows_of(tuple(args[0].shape[2:]), *map(tuple, args[first : first + _N_GEOMETRY]))
         seed = [None if args[first - 1] is None else Seed(args[first - 1])] if self.sampled else []
         return windows, (*args[: first - len(seed)], *seed, *args[first + _N_GEOMETRY :])
 

@@ -74,6 +74,14 @@ def _in_memory_order(x: Tensor) -> Tensor:
     return x.permute(sorted(range(x.dim()), key=x.stride, reverse=True))
 
 
+def without_invalid(taps: Tensor, valid: Tensor) -> Tensor:
+    """The taps, or numbers that belong to them, -inf in the place of invalid ones. Those must be finite.
+
+    One number is added per position: much cheaper than a mask of the taps' size.
+    """
+    return taps + torch.zeros(valid.shape, dtype=taps.dtype, device=taps.device).masked_fill(~valid, -torch.inf)
+
+
 def finite(taps: Tensor, careful: bool = True) -> Tensor:
     """The taps, 0 in the place of infinities; NaN stays."""
     return taps.masked_fill(taps.isinf(), 0) if careful else taps
@@ -89,9 +97,7 @@ def softmax_of(logits: Tensor, taps: Tensor, valid: Tensor | None, careful: bool
     if not careful:
         if valid is None:  # torch's softmax adds one term after the other
             return normalise(logits) if is_long(logits.size(0)) else torch.softmax(logits, 0)
-        # Added once per position: much cheaper than a mask of the taps' size.
-        bias = torch.zeros(valid.shape, dtype=taps.dtype).masked_fill(~valid, -torch.inf)
-        return normalise(logits + bias)
+        return normalise(without_invalid(logits, valid))
     counted = (taps != -torch.inf) & (logits != -torch.inf)
     if valid is not None:
         counted = counted & valid
