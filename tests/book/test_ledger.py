@@ -35,7 +35,7 @@ def test_there_is_a_verdict_for_every_claim(rows):
 def test_every_claim_names_a_chapter_and_folders_of_records(rows):
     names = {notebooks.chapter_name(path) for path in notebooks.chapters()}
     sweeps = {path.stem for path in (BOOK / "experiments" / "sweeps").glob("*.toml")}
-    kinds = {"gradients", "test-pooling", "training-cost"}
+    kinds = {"gradients", "test-pooling", "training-cost", "alternatives"}
     for row in rows:
         assert row.claim.page in names
         assert set(row.claim.records) <= sweeps | kinds | {path.name for path in RESULTS.iterdir()}

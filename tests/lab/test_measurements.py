@@ -73,7 +73,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_kind_that_is_not_known_is_refused(tmp_path, capsys):
-    with pytest.raises(ConfigError, match="kind is 'gradient'; accepted: gradients, test-pooling, training-cost"):
+    with pytest.raises(ConfigError, match="kind is 'gradient'; accepted: gradients, test-pooling, training-cost, alternatives"):
         measure("gradient", tmp_path)
     with pytest.raises(SystemExit):
         main(["measure", "gradient", "--results", str(tmp_path)])

@@ -11,7 +11,6 @@ from typing import Any
 from poolnb.book.findings.evidence import Finding, level, say
 from poolnb.book.findings.ledger import Row, claims, judge
 from poolnb.lab.analysis import EQUAL, MOST, UNDECIDED, Comparison
-from poolnb.lab.statistics import PairedDifference
 
 MANY = 12  # rows: a longer table is folded, and a picture beside it says what it says
 
@@ -127,15 +126,6 @@ def accuracies(groups: Mapping[str, Any], columns: Mapping[str, str]) -> Table:
         for title, frame in groups.items()
     ]
     return Table(("", *columns.values()), rows)
-
-
-def against(found: Mapping[Any, tuple[PairedDifference, float]], unit: str = "points") -> Table:
-    """Paired differences: interval, p value corrected by Holm, and effect size."""
-    rows = [
-        [str(name), say(one, unit), "-" if p != p else f"{p:.2g}", "-" if p != p else f"{one.effect_size:+.1f}"]
-        for name, (one, p) in found.items()
-    ]
-    return Table(("", "difference", "p (Holm)", "effect size"), rows)
 
 
 def comparisons(found: Mapping[str, Comparison | None], unit: str = "points") -> Table:
