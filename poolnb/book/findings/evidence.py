@@ -199,11 +199,16 @@ class Finding:
         return say(self.interval, self.unit)
 
     @property
-    def found(self) -> str:
-        """The number, and where it is a difference its verdict: `+0.84 ± 0.32 points, n = 3: above`."""
-        if not isinstance(self.interval, Difference):
-            return self.value
-        return f"{self.value}: {words(self.interval, self.bound, self.unit)}"
+    def word(self) -> str:
+        """The verdict on the difference; of another number, that on the claim."""
+        known = isinstance(self.interval, Difference) and self.interval.n >= ENOUGH
+        return words(self.interval, self.bound, self.unit) if known else self.verdict  # type: ignore[arg-type]
+
+    @property
+    def said(self) -> str:
+        """All of it: `accuracy, max - avg: +0.84 ± 0.32 points, n = 3: above (holds)`."""
+        verdict = "" if self.verdict == self.word else f" ({self.verdict})"
+        return f"{self.what}: {self.value}: {self.word}{verdict}"
 
 
 def words(one: Difference, bound: float = 0.0, unit: str = "points") -> str:
