@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,12 +172,11 @@ def c8() -> list[Finding]:
             pool = name.partition(".")[0]
             what = f"mean temperature learned in {pool} minus that at the start ({at:.2f}), {title}"
             found.append(Finding(what, one, "", "answered" if verdict in (HOLDS, FAILS) else verdict))
-    for dataset, title in TITLES.items():
-        for name, pool in temperatures(dataset).items():
-            late = apart(mean_temperature(pool), mean_temperature(pool, epoch=-LATE - 1), margin=0)
-            pool_name = name.partition(".")[0]
-            what = f"mean temperature of {pool_name} at the end minus that {LATE} epochs before, {title}"
-            found.append(Finding(what, late, "", below(late), f"still falling: {pool_name}, {title}"))
+        for name, described in temperatures(dataset).items():
+            late = apart(mean_temperature(described), mean_temperature(described, epoch=-LATE - 1), margin=0)
+            pool = name.partition(".")[0]
+            what = f"mean temperature of {pool} at the end minus that {LATE} epochs before, {title}"
+            found.append(Finding(what, late, "", below(late), f"still falling: {pool}, {title}"))
     return found
 
 
@@ -199,7 +199,7 @@ def heading(course: Any, epochs: tuple[int, ...] = (50, 100)) -> Course | None:
 
     course = np.asarray(course, dtype=float)
     last = len(course) - 1
-    laws = {
+    laws: dict[str, tuple[Callable[..., Any], tuple[float, ...]]] = {
         "ends": (lambda e, a, b, c: a + b * np.exp(-e / c), (course[-1], course[0] - course[-1], last / 2)),
         "goes on": (lambda e, a, b, c: a - b * np.log1p(e / c), (course[0], (course[0] - course[-1]) / 2, last / 5)),
     }

@@ -16,6 +16,7 @@ from typing import Any
 from poolnb.book.findings import evidence, facts, ledger, tdgs
 from poolnb.lab import analysis
 from poolnb.lab.provenance import BOOK
+from poolnb.lab.statistics import Interval
 
 PINNED = BOOK / "experiments" / "verdicts.json"
 
@@ -75,7 +76,7 @@ def _comparison(found: analysis.Comparison | None) -> dict[str, Any] | None:
     return {"against": str(found.baseline), "residual sd": _rounded(found.sd), "df": found.df, "poolers": rows}
 
 
-def _numbers(one: evidence.Interval | None) -> dict[str, Any]:
+def _numbers(one: Interval | None) -> dict[str, Any]:
     return {} if one is None else {**{k: _rounded(getattr(one, k)) for k in ("mean", "low", "high")}, "n": one.n}
 
 
