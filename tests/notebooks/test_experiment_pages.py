@@ -29,6 +29,8 @@ SWEEPS = (
     "overfitting",
     "initial-temperature-linear",
     "learning-rates-wide",
+    "overlap",
+    "scale",
 )
 FOLDERS = dict.fromkeys(("softmax-baselines", "tdgs", "overfitting"), "recipe")  # where a sweep's records lie, if not under its own name
 SOME = {

@@ -324,6 +324,42 @@ def _c15() -> list[Finding]:
     ]
 
 
+# ---- windows that overlap, and Lp's scale ----------------------------------------------------------------------------
+
+
+def overlap() -> Any:
+    """The runs of windows that overlap and of those that do not, one row each, as poolers such as `max, 3 by 3`."""
+    runs = study("overlap")
+    if runs.empty:
+        return runs
+    sizes = [options.get("kernel_size", 2) for options in runs["pooler_options"]]
+    return runs.assign(pooler=[f"{name}, {k} by {k}" for name, k in zip(runs["pooler"], sizes, strict=True)])
+
+
+def scale() -> Any:
+    """Lp pooling and the generalised mean at the same p, one row per run, as poolers such as `lp, p = 2`.
+
+    They differ in their scale alone. Max and average pooling, which is the mean at p = 1, are those of `overlap`.
+    """
+    import pandas
+
+    runs, others = study("scale"), overlap()
+    if runs.empty:
+        return runs
+    powers = [options.get("norm_type", options.get("p")) for options in runs["pooler_options"]]
+    runs = runs.assign(pooler=[f"{name}, p = {p:g}" for name, p in zip(runs["pooler"], powers, strict=True)])
+    names = {"max, 2 by 2": "max", "avg, 2 by 2": "gem, p = 1"}
+    if not others.empty:
+        others = others[others["pooler"].isin(names)].replace({"pooler": names})
+    return pandas.concat([runs, others])
+
+
+def scaled_up() -> dict[str, Difference | None]:
+    """What the scale alone does: Lp pooling minus the generalised mean, at each p."""
+    runs = scale()
+    return {f"p = {p}": difference(runs, "last", f"lp, p = {p}", f"gem, p = {p}") for p in (1, 2, 3)}
+
+
 # ---- C10, C12, C13, C14 ----------------------------------------------------------------------------------------------
 
 
