@@ -27,6 +27,7 @@ from poolnb.book.findings.evidence import (
     by_seed,
     compared,
     difference,
+    few_digits,
     interval,
     length,
     overall,
@@ -269,12 +270,6 @@ def _c5() -> list[Finding]:
         what = f"{title}: {best.name}, on validation the best of {field}, - max ({best.verdict})"
         found.append(Finding(what, best.difference, "points", "answered" if answered else OPEN))
     return found
-
-
-def few_digits() -> Any:
-    """The runs of all poolers on 300 digits, one row each: three sweeps that differ in their poolers alone."""
-    folders = ("sampling-digits", "means-digits", "learned-digits")
-    return table(select(*folders, epochs=40, dataset="digits", limit=300, learning_rate=3e-3, batch_size=32))
 
 
 def overfitting() -> dict[str, Difference | None]:

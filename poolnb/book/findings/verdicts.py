@@ -55,7 +55,7 @@ def comparisons() -> dict[str, analysis.Comparison | None]:
         found[f"{title}, all poolers"] = evidence.compared(runs, looks=looks)
         found[f"{title}, recipe"] = tdgs.against_max(dataset)
     for baseline in ("max", "avg"):
-        found[f"300 digits, against {baseline}"] = evidence.compared(ledger.few_digits(), baseline=baseline)
+        found[f"300 digits, against {baseline}"] = evidence.compared(evidence.few_digits(), baseline=baseline)
     for kind in ("resnet20", "clips"):
         found[f"backbone, {kind}"] = evidence.compared(ledger.backbone(kind))
     return found
