@@ -15,7 +15,7 @@ from chapters import QUOTE, read
 from poolnb.book import prose
 from poolnb.book.findings.progress import planned
 
-PAGES = ("tdgs-against-max", "comparison", "learning-rates", "backbones")
+PAGES = ("tdgs-against-max", "comparison", "learning-rates", "backbones", "which-pool")
 SWEEPS = (
     "recipe",
     "comparison",

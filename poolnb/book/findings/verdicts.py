@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from poolnb.book.findings import evidence, facts, ledger, tdgs
+from poolnb.book.findings import advice, evidence, facts, ledger, tdgs
 from poolnb.lab import analysis
 from poolnb.lab.provenance import BOOK
 from poolnb.lab.statistics import Interval
@@ -49,15 +49,10 @@ def rules() -> dict[str, Any]:
 
 def comparisons() -> dict[str, analysis.Comparison | None]:
     """The studies that compare many poolers with one."""
-    found: dict[str, analysis.Comparison | None] = {}
+    found = {f"{title}, against max": one for title, one in advice.studies().items()}
+    found["300 digits, against avg"] = evidence.compared(evidence.few_digits(), baseline="avg")
     for dataset, title in tdgs.TITLES.items():
-        runs, looks = ledger.tuned(dataset)
-        found[f"{title}, all poolers"] = evidence.compared(runs, looks=looks)
         found[f"{title}, recipe"] = tdgs.against_max(dataset)
-    for baseline in ("max", "avg"):
-        found[f"300 digits, against {baseline}"] = evidence.compared(evidence.few_digits(), baseline=baseline)
-    for kind in ("resnet20", "clips"):
-        found[f"backbone, {kind}"] = evidence.compared(ledger.backbone(kind))
     return found
 
 
