@@ -14,6 +14,7 @@ from chapters import QUOTE, read
 
 from poolnb.book import prose
 from poolnb.book.findings.progress import planned
+from poolnb.book.findings.studies import FOLDERS
 
 PAGES = ("tdgs-against-max", "comparison", "learning-rates", "backbones", "which-pool")
 SWEEPS = (
@@ -32,7 +33,6 @@ SWEEPS = (
     "overlap",
     "scale",
 )
-FOLDERS = dict.fromkeys(("softmax-baselines", "tdgs", "overfitting"), "recipe")  # where a sweep's records lie, if not under its own name
 SOME = {
     "recipe": lambda c: c.seed < {"max": 4, "tdgs": 3, "stochastic": 1}[c.pooler] - (c.dataset == "mnist"),
     "comparison": lambda c: (

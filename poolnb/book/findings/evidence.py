@@ -84,7 +84,7 @@ def study(sweep: str, folder: str | None = None) -> pandas.DataFrame:
 
 
 def few_digits() -> pandas.DataFrame:
-    """The runs of all poolers on 300 digits, one row each as in `table`: three sweeps, unlike in their poolers alone."""
+    """The runs of all poolers on 300 digits, one row each: three sweeps that differ in poolers alone."""
     folders = ("sampling-digits", "means-digits", "learned-digits")
     return table(select(*folders, epochs=40, dataset="digits", limit=300, learning_rate=3e-3, batch_size=32))
 

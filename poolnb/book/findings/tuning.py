@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from poolnb.book.findings.evidence import SWEEPS, planned
@@ -119,18 +120,25 @@ def _toml(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
+def write(studies: Iterable[str] = tuple(STUDIES), seeds: int = LOOKS[0]) -> list[Path]:
+    """Write the sweep files of these studies. Raises `IncompleteError` if the tuning does not allow a choice yet."""
+    picked = choose(candidates(planned("tuning"), tuning_records()))
+    paths = [SWEEPS / f"{study}.toml" for study in studies]
+    for path in paths:
+        path.write_text(sweep_text(path.stem, picked, seeds), encoding="utf-8")
+    return paths
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the sweep files of all studies."""
     parser = argparse.ArgumentParser(prog="python -m poolnb.book.findings.tuning", description=__doc__)
     parser.add_argument("--seeds", type=int, choices=LOOKS, default=LOOKS[0], help="seeds of each pooler")
     arguments = parser.parse_args(argv)
     try:
-        chosen = choose(candidates(planned("tuning"), tuning_records()))
+        paths = write(seeds=arguments.seeds)
     except IncompleteError as error:
         parser.exit(2, f"poolnb: error: {error}\n")
-    for study in STUDIES:
-        path = SWEEPS / f"{study}.toml"
-        path.write_text(sweep_text(study, chosen, arguments.seeds), encoding="utf-8")
+    for path in paths:
         print(f"written: {path.name}")
     return 0
 
