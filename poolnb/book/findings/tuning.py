@@ -70,12 +70,9 @@ def candidates(plan: Sequence[RunConfig], records: Iterable[Record]) -> list[Can
     missing = [config.name for config in plan if config.key not in found]
     if missing:
         raise IncompleteError(f"{len(missing)} of {len(plan)} tuning runs are missing, the first is {missing[0]}")
-    seen: dict[str, list[RunConfig]] = {}
-    for config in plan:
-        seen.setdefault(replace(config, seed=0).key, []).append(config)
     return [
         Candidate(replace(runs[0], seed=0), tuple(_validation(found[config.key]) for config in runs))
-        for runs in seen.values()
+        for runs in _by_setting(plan)
     ]
 
 
@@ -94,6 +91,30 @@ def choose(tried: Sequence[Candidate]) -> dict[str, Candidate]:
     if failed:
         raise IncompleteError(f"every setting of {', '.join(failed)} has a failed run; try smaller rates")
     return chosen
+
+
+def tried(plan: Sequence[RunConfig], records: Iterable[Record]) -> dict[str, dict[tuple[float, float], float | None]]:
+    """What the tuning has found so far: by pooler and setting (rate, factor) the mean validation accuracy in percent.
+
+    None stands for a setting that lacks a run, minus infinity for one of which a run has failed.
+    """
+    there = list(records)
+    keys = {record.key for record in there}
+    found: dict[str, dict[tuple[float, float], float | None]] = {}
+    for runs in _by_setting(plan):
+        one = runs[0]
+        whole = all(config.key in keys for config in runs)
+        mean = candidates(runs, there)[0].mean if whole else None
+        found.setdefault(one.pooler, {})[one.learning_rate, one.pool_learning_rate] = mean
+    return found
+
+
+def _by_setting(plan: Iterable[RunConfig]) -> list[list[RunConfig]]:
+    """The runs of `plan` that differ in their seed alone, together, in its order."""
+    seen: dict[str, list[RunConfig]] = {}
+    for config in plan:
+        seen.setdefault(replace(config, seed=0).key, []).append(config)
+    return list(seen.values())
 
 
 def sweep_text(study: str, chosen: Mapping[str, Candidate], seeds: int = LOOKS[0]) -> str:
