@@ -1,4 +1,4 @@
-"""The command line: `poolnb run | sweep | measure | book | bench | build | doctor`.
+"""The command line: `poolnb run | sweep | studies | measure | book | bench | build | doctor`.
 
 Everything is imported when its command is called: `poolnb doctor` works with optional packages missing.
 """
@@ -21,6 +21,7 @@ _OTHERS = {
     "bench": ("poolnb.bench", "measure the operators"),
     "build": ("poolnb.build", "build the native kernels"),
 }
+STOPPED = 130  # the exit status after Ctrl-C
 _CHECKOUT = Path(__file__).parent.parent
 
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.act(arguments))
     except KeyboardInterrupt:
         print("poolnb: stopped", file=sys.stderr)
-        return 130
+        return STOPPED
     except ModuleNotFoundError as error:
         if (error.name or "poolnb").startswith("poolnb"):
             raise
@@ -93,15 +94,28 @@ def _parser() -> argparse.ArgumentParser:
     sweep_parser.add_argument("--retry-failed", action="store_true", help="do failed runs again")
     sweep_parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
+    studies_parser = None
+    if "book" in _others():
+        studies_parser = command("studies", _studies, "do all studies of the book, in order of worth, what is missing")
+        studies_parser.add_argument("names", metavar="STUDY", nargs="*", help="only these (default: all)")
+        studies_parser.add_argument("--device", help="where to train (default: auto, cuda if there)")
+        studies_parser.add_argument(
+            "--workers", type=int, help="processes (default: cores / threads of a run; 4 that share a GPU)"
+        )
+        studies_parser.add_argument("--retry-failed", action="store_true", help="do failed runs again")
+        studies_parser.add_argument("--list", action="store_true", help="name them, with what is done, and stop")
+        studies_parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
     measure_parser = command("measure", _measure, "do the measurements of a kind that are still missing")
-    measure_parser.add_argument("kind", metavar="KIND", help="gradients, test-pooling or training-cost")
+    measure_parser.add_argument("kind", metavar="KIND", help="gradients, test-pooling, training-cost or alternatives")
     measure_parser.add_argument("--results", help="folder for the records (default: results/KIND)")
     measure_parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
     command("doctor", _doctor, "say what is installed, which data and which kernels are there")
     for name in _others():
         commands.add_parser(name, help=_OTHERS[name][1], add_help=False)
-    for made in (run_parser, sweep_parser, measure_parser, commands.choices["doctor"]):
+    optional = [studies_parser] if studies_parser is not None else []
+    for made in (run_parser, sweep_parser, measure_parser, commands.choices["doctor"], *optional):
         made.set_defaults(accepts=[name for action in made._actions for name in _names(action)])
     return parser
 
@@ -199,7 +213,7 @@ def _foretell(forecast: Any, seconds: float) -> None:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    from poolnb.lab.sweeps.sweep import read_sweep, sweep
+    from poolnb.lab.sweeps.sweep import read_sweep
 
     warnings.showwarning = lambda message, *rest, **more: print(f"poolnb: {message}", file=sys.stderr)
     spec = read_sweep(arguments.spec)
@@ -211,22 +225,28 @@ def _sweep(arguments: argparse.Namespace) -> int:
         from poolnb.lab.sweeps.scheduler import Scheduler
 
         executor = Scheduler(arguments.scheduler)
-    print(f"{spec.name}: {len(spec.configs)} runs, records in {results}", flush=True)
+    return _do(spec.name, spec.configs, results, arguments, workers=arguments.workers, executor=executor)
+
+
+def _do(name: str, configs: Any, results: Any, arguments: argparse.Namespace, **how: Any) -> int:
+    """The runs of one sweep that are missing, told as they are done; the exit status."""
+    from poolnb.lab.sweeps.sweep import sweep
+
+    print(f"{name}: {len(configs)} runs, records in {results}", flush=True)
     try:
         report = sweep(
-            spec.configs,
+            configs,
             results,
-            workers=arguments.workers,
-            executor=executor,
             fast=arguments.fast,
             retry_failed=arguments.retry_failed,
             progress=_bar(arguments),
             on_outcome=None if arguments.quiet or _bar(arguments) else _tell,
             on_forecast=None if arguments.quiet else _foretell,
+            **how,
         )
     except KeyboardInterrupt:
         print("poolnb: stopped; started again, the sweep does what is missing", file=sys.stderr)
-        return 130
+        return STOPPED
     missing = f", {len(report.missing)} missing" if report.missing else ""
     print(f"{report.before} were there, {report.done} done now, {len(report.failed)} failed{missing}")
     for kind, errors in (("failed", report.failed), ("missing", report.missing)):
@@ -235,6 +255,38 @@ def _sweep(arguments: argparse.Namespace) -> int:
     if report.missing:
         print("started again, the sweep does what is missing")
     return 1 if report.failed or report.missing else 0
+
+
+GPU_WORKERS = 4  # processes that share one GPU, of which one run leaves most idle
+
+
+def _studies(arguments: argparse.Namespace) -> int:
+    from poolnb.book.findings import studies, tuning
+    from poolnb.lab.provenance import RESULTS
+    from poolnb.lab.records import is_done, record_path
+    from poolnb.lab.training import resolve_device
+
+    arguments.fast = True
+    workers, status = arguments.workers, 0
+    if workers is None and resolve_device(arguments.device or "auto").type == "cuda":
+        workers = GPU_WORKERS
+    for name in studies.chosen(arguments.names):
+        try:
+            one = studies.study(name)
+        except tuning.IncompleteError as error:
+            print(f"{name}: left out: {error}", flush=True)
+            status = 0 if arguments.list else 1
+            continue
+        configs, folder = one.on(arguments.device), RESULTS / one.folder
+        if arguments.list:
+            done = sum(is_done(record_path(folder, config)) for config in configs)
+            print(f"{name}: {done} of {len(configs)} runs done: {one.sweep.description}")
+            continue
+        found = _do(name, configs, folder, arguments, workers=workers)
+        if found == STOPPED:
+            return STOPPED
+        status = max(status, found)
+    return status
 
 
 def _measure(arguments: argparse.Namespace) -> int:

@@ -4,11 +4,12 @@ from poolnb.lab import RunConfig, run
 record = run(RunConfig(dataset="digits", pooler="soft", epochs=3))
 """
 
+from poolnb.lab.analysis import compare
 from poolnb.lab.config import RunConfig, config_from_notebook
 from poolnb.lab.data import DataError, data_folder
 from poolnb.lab.errors import ConfigError, UserError
 from poolnb.lab.records import Record, RecordError, load_records, records_frame
-from poolnb.lab.statistics import comparison_table, mean_interval, paired_difference, summary_table
+from poolnb.lab.statistics import mean_interval, summary_table
 from poolnb.lab.training import RunError, run
 
 __all__ = [
@@ -19,12 +20,11 @@ __all__ = [
     "RunConfig",
     "RunError",
     "UserError",
-    "comparison_table",
+    "compare",
     "config_from_notebook",
     "data_folder",
     "load_records",
     "mean_interval",
-    "paired_difference",
     "records_frame",
     "run",
     "summary_table",

@@ -14,7 +14,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,12 +35,32 @@ PATTERNS = 20_000  # otherwise so many are drawn
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What a study says of every group against the baseline.
+class Difference(Interval):
+    """One group of a comparison against its baseline: the interval, and the verdict with what it rests on.
 
-    - `table`: one row per group but the baseline, in the frame's order: `difference`, `low`, `high` (NaN without a
-      degree of freedom), `n` (seeds of the group with a value), `failed` (its runs without one), `verdict`, and
-      `seeds_needed`, the number of seeds that would decide it (0: decided; `MOST` + 1: more than that; NaN: not known).
+    `sd` and `df` are the residual standard deviation of the comparison and its degrees of freedom, `margin` its margin;
+    `seeds_needed` as in `Comparison.table`.
+    """
+
+    verdict: str
+    seeds_needed: float
+    sd: float
+    df: int
+    margin: float
+
+    def __neg__(self) -> Difference:
+        """The baseline against the group."""
+        verdict = {ABOVE: BELOW, BELOW: ABOVE}.get(self.verdict, self.verdict)
+        return replace(self, mean=-self.mean, low=-self.high, high=-self.low, verdict=verdict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a study says of its groups against the baseline.
+
+    - `table`: one row per stated group, never the baseline, in the frame's order: `difference`, `low`, `high` (NaN
+      without a degree of freedom), `n` (seeds of the group with a value), `failed` (its runs without one), `verdict`,
+      and `seeds_needed`, the number of seeds that would decide it (0: decided; `MOST` + 1: more; NaN: not known).
     - `residuals`: one row per run: the group, the seed, `fitted` and `residual`. `values`: seeds x groups.
     - `sd`, `df`: the residual standard deviation and its degrees of freedom.
     - `seeds`: how many seeds were looked at; `waiting`: how many were left out, since their block is not complete;
@@ -73,9 +93,16 @@ class Comparison:
         return {name: row.seeds_needed for name, row in self.table.iterrows() if row.verdict == UNDECIDED}
 
     @property
-    def intervals(self) -> dict[Any, Interval]:
-        """The difference of each group to the baseline."""
-        return {name: Interval(row.difference, row.low, row.high, int(row.n)) for name, row in self.table.iterrows()}
+    def intervals(self) -> dict[Any, Difference]:
+        """The difference of each group to the baseline; its `n` is that of the one with fewer seeds."""
+        shared = self.sd, self.df, self.margin
+        most = int(self.values[self.baseline].notna().sum())
+        return {
+            name: Difference(
+                row.difference, row.low, row.high, min(int(row.n), most), row.verdict, row.seeds_needed, *shared
+            )
+            for name, row in self.table.iterrows()
+        }
 
     def p_values(self) -> pandas.Series:
         """Dunnett's p for each group: of a largest |t| at least as large, among all groups, if none differed."""
@@ -126,12 +153,16 @@ def compare(
     by: str = "pooler",
     baseline: Any = "max",
     *,
+    of: Sequence[Any] | None = None,
     margin: float = MARGIN,
     looks: Sequence[int] = (),
     alpha: float = ALPHA,
     larger_is_better: bool = True,
 ) -> Comparison:
-    """Every group of the column `by` against the `baseline`, in the column `value`.
+    """The groups of the column `by` against the `baseline`, in the column `value`.
+
+    `of` are the groups whose differences are stated (default: all), as a claim names them before the runs are looked
+    at; the intervals are true together for these. The other groups only tell how large the rest is.
 
     `frame` has one row per run, with a column `seed`; a run without a value (NaN) is one that failed: it is counted,
     and since it is worse than any other, a verdict that it could overturn is not given. `looks` are the numbers of
@@ -159,20 +190,26 @@ def compare(
     sd = math.sqrt(float((residuals["residual"] ** 2).sum()) / df) if df else math.nan
     spread = np.sqrt(np.diag(covariance))
     correlation = covariance / np.outer(spread, spread)
-    critical = dunnett_critical(correlation, df, spent) if df and others else math.nan
+    stated = [name for name in others if of is None or name in of]
+    places = [others.index(name) for name in stated]
+    correlation = correlation[np.ix_(places, places)]
+    critical = dunnett_critical(correlation, df, spent) if df and stated else math.nan
     rows = {}
-    for name, difference, half in zip(others, map(float, estimate), critical * sd * spread, strict=True):
+    for place, name in zip(places, stated, strict=True):
+        difference, half = float(estimate[place]), critical * sd * float(spread[place])
         low, high, n, lost = difference - half, difference + half, finished[name], failed.get(name, 0)
         verdict = verdict_of(low, high, margin)
         enough = min(n, finished[baseline]) >= ENOUGH
         if not enough or not _stands(verdict, lost, failed.get(baseline, 0), larger_is_better):
             verdict = UNDECIDED
-        needed = 0.0 if verdict != UNDECIDED else seeds_needed(difference, sd, len(groups), margin, looks, alpha)
+        needed = 0.0
+        if verdict == UNDECIDED:
+            needed = seeds_needed(difference, sd, len(others) + 1, margin, looks, alpha, stated=len(stated))
         rows[name] = (difference, low, high, n, lost, verdict, needed)
     import pandas
 
     columns = ["difference", "low", "high", "n", "failed", "verdict", "seeds_needed"]
-    names = [name for name in groups if name != baseline]
+    names = [name for name in groups if name != baseline and (of is None or name in of)]
     empty = {name: (*[math.nan] * 3, 0, failed.get(name, 0), UNDECIDED, math.nan) for name in names}
     index = pandas.Index(names, name=by, dtype=object)
     table = pandas.DataFrame([(empty | rows)[name] for name in names], index=index, columns=columns)
@@ -226,19 +263,27 @@ def _looked_at(frame: pandas.DataFrame, by: str, looks: Sequence[int]) -> tuple[
 
 
 def seeds_needed(
-    difference: float, sd: float, groups: int, margin: float = MARGIN, looks: Sequence[int] = (), alpha: float = ALPHA
+    difference: float,
+    sd: float,
+    groups: int,
+    margin: float = MARGIN,
+    looks: Sequence[int] = (),
+    alpha: float = ALPHA,
+    *,
+    stated: int | None = None,
 ) -> float:
     """The smallest number of seeds at which an interval about `difference` would be decided, by its half-width.
 
-    It is decided by being told from 0, or inside the margin, whichever is nearer. `groups` counts the baseline. NaN if
-    the scatter is not known; `MOST` + 1 if that many would not do.
+    It is decided by being told from 0, or inside the margin, whichever is nearer. `groups` counts the baseline;
+    `stated` are the differences that hold together (default: all). NaN if the scatter is not known; `MOST` + 1 if that
+    many would not do.
     """
     if math.isnan(sd):
         return math.nan
     enough = max(abs(difference), margin - abs(difference))
 
     def decides(seeds: int) -> bool:
-        return half_width(seeds, sd, groups, alpha_at(seeds, looks, alpha)) < enough
+        return half_width(seeds, sd, groups, alpha_at(seeds, looks, alpha), stated=stated) < enough
 
     if not decides(MOST):
         return float(MOST + 1)
@@ -249,11 +294,14 @@ def seeds_needed(
     return float(high)
 
 
-def half_width(seeds: int, sd: float, groups: int, alpha: float = ALPHA) -> float:
-    """Half-width of the intervals of a study in which all `groups`, the baseline among them, have so many `seeds`."""
-    others = groups - 1
-    df = others * (seeds - 1)
-    equal = np.full((others, others), 0.5) + 0.5 * np.eye(others)
+def half_width(seeds: int, sd: float, groups: int, alpha: float = ALPHA, *, stated: int | None = None) -> float:
+    """Half-width of the intervals of a study in which all `groups`, the baseline among them, have so many `seeds`.
+
+    `stated` differences hold together (default: all).
+    """
+    stated = groups - 1 if stated is None else stated
+    df = (groups - 1) * (seeds - 1)
+    equal = np.full((stated, stated), 0.5) + 0.5 * np.eye(stated)
     return dunnett_critical(equal, df, alpha) * sd * math.sqrt(2 / seeds)
 
 

@@ -161,7 +161,7 @@ class RunConfig:
         "learning rate over the steps; linear: 500 steps up to it, then down to 0",
     )
     pool_learning_rate: float = _parameter(
-        1.0, _number(0, open_low=True), "factor on the learning rate of the pooling parameters"
+        1.0, _number(0), "factor on the learning rate of the pooling parameters; 0: they stay as they start"
     )
     device: str = _parameter(
         "auto",

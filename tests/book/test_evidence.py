@@ -1,5 +1,6 @@
 """Evidence: runs are chosen by what they are, short and long ones meet, and verdicts follow from intervals."""
 
+import dataclasses
 import math
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import pytest
 
 from poolnb.book.findings import evidence
 from poolnb.book.findings.evidence import FAILS, HOLDS, OPEN, PARTLY, UNTESTED, Finding, above, below, beside, overall
+from poolnb.lab.analysis import Difference
 from poolnb.lab.config import RunConfig
 from poolnb.lab.records import Record, summarise, write_record
 from poolnb.lab.statistics import Interval
@@ -67,26 +69,42 @@ def test_the_rise_is_counted_from_the_lowest_loss():
     assert frame[["last", "chosen", "flattered"]].values.tolist() == [[40, 50, 50]]
 
 
-def test_differences_are_paired_by_seed_and_corrected(results):
+def test_a_difference_stated_alone_is_that_of_the_comparison(results):
     frame = evidence.table(evidence.select("short", epochs=2, dataset="mnist"))
-    found = evidence.differences(frame, "last")
-    assert set(found) == {"avg"}
-    interval, p = found["avg"]
-    assert interval.mean == pytest.approx(-5.5) and interval.n == 3 and p == pytest.approx(interval.p)
-    assert evidence.gap({1: 1.0}, {2: 1.0}) is None
+    one = evidence.difference(frame, "last", "avg")
+    assert one == evidence.interval(evidence.compared(frame), "avg")
+    assert one.mean == pytest.approx(-5.5) and one.n == 3 and one.verdict == "below"
+    other = evidence.difference(frame, "last", "max", baseline="avg")
+    pair = evidence.apart(evidence.by_seed(frame, "last", pooler="max"), evidence.by_seed(frame, "last", pooler="avg"))
+    for same in (other, pair):
+        assert dataclasses.astuple(-same)[:3] == pytest.approx(dataclasses.astuple(one)[:3])
+        assert (same.n, same.verdict) == (3, "above")
 
 
-def test_a_difference_of_two_seeds_is_no_test(results):
-    """It has no p, and the p of another pooler is not corrected for it."""
+def test_two_seeds_have_an_interval_and_no_verdict(results):
     for seed in range(2):
         write_record(made_up(replace(BASE, pooler="soft", seed=seed), 0.9 + seed / 50), results / "short")
-    found = evidence.differences(evidence.table(evidence.select("short", epochs=2, dataset="mnist")), "last")
-    assert found["soft"][0].n == 2 and math.isnan(found["soft"][1])
-    assert found["avg"][1] == found["avg"][0].p
+    frame = evidence.table(evidence.select("short", epochs=2, dataset="mnist"))
+    one = evidence.difference(frame, "last", "soft")
+    assert one.n == 2 and one.verdict == "undecided" and above(one) == f"{OPEN}, n too small"
+    assert evidence.difference(frame, "last", "avg").verdict == "below"
 
 
-def test_without_runs_there_are_no_differences():
-    assert evidence.differences(evidence.table([]), "last") == {}
+def test_without_runs_or_a_seed_in_common_there_is_no_difference():
+    assert evidence.compared(evidence.table([])) is None
+    assert evidence.apart({1: 1.0}, {2: 1.0}) is None
+    groups = evidence.by_group({"max": {0: 1.0, 1: 2.0, 2: 2.0}, "avg": {0: 1.0, 1: 1.5, 2: 2.5}, "soft": {7: 1.0}})
+    found = evidence.compared(groups, "value", "group")
+    assert list(found.table.index) == ["avg"]  # soft waits for a seed of max pooling's
+
+
+def test_what_is_equal_within_the_margin_is_neither_more_nor_less():
+    one = Difference(0.2, 0.1, 0.3, 5, "equal", 0.0, 0.1, 4, 0.5)
+    assert above(one) == below(one) == FAILS and evidence.words(one) == "equal within 0.5 points"
+    assert above(one, 0.05) == HOLDS and evidence.words(one, 0.05) == "above 0.05 points"
+    assert Finding("a - b", one, "points", FAILS).said == (
+        "a - b: +0.20 ± 0.10 points, n = 5: equal within 0.5 points (does not hold)"
+    )
 
 
 def test_one_seed_for_two_runs_is_refused(results):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import made_up
+import numpy as np
 import pytest
 
 from poolnb.book.findings import evidence
@@ -67,7 +68,7 @@ def test_the_rivals_stand_beside_the_verdict(results):
     assert said[0] == "holds: tdgs above max if both stop at the epoch best on validation (CIFAR-10)"
     assert said[1] == "does not hold: tdgs above max + dropout (CIFAR-10)"
     assert said[2] == f"{TOO_FEW}: tdgs above stochastic (CIFAR-10)"
-    assert said[3].startswith("not tested: ") and said[3].count("(MNIST)") == 3
+    assert said[3].startswith("not tested: tdgs above tdgs, fixed (CIFAR-10), ") and said[3].count("(MNIST)") == 3
 
 
 def test_learned_temperatures_are_judged_against_their_start(results):
@@ -75,7 +76,31 @@ def test_learned_temperatures_are_judged_against_their_start(results):
     write(results, 0.75, pooler="tdgs")
     (first, *_) = found = ledger_tdgs.c8()
     assert first.verdict == "answered" and first.interval.mean == pytest.approx(-0.185)
-    assert "at the start (1.00)" in first.what and found[-1].verdict == UNTESTED
+    assert "at the start (1.00)" in first.what and parts(found)[-1] == UNTESTED
+    falling = [one for one in found if one.aside]
+    assert len(falling) == 3 and {one.verdict for one in falling} == {HOLDS}  # the made-up course is a straight line
+
+
+@pytest.mark.parametrize(
+    ("law", "missed"),
+    [(lambda e: 0.7 + 0.3 * np.exp(-e / 8), "goes on"), (lambda e: 1 - 0.1 * np.log1p(e / 3), "ends")],
+)
+def test_where_a_temperature_is_heading_is_told_by_the_law_that_foresees_it(law, missed):
+    found = ledger_tdgs.heading(law(np.arange(26)))
+    (right,) = found.missed.keys() - {missed}
+    assert found.missed[right] < 1e-4 < 5e-3 < found.missed[missed]
+    assert found.at[right][100] == pytest.approx(law(100), abs=1e-3)
+
+
+def test_runs_with_fixed_temperatures_and_with_softplus_are_poolers_of_their_own(results):
+    """Of the planned runs; their records count for the rest of all, and no run is taken for another."""
+    plan = evidence.planned("tdgs")
+    made_up.write(results, "recipe", [config for config in plan if config.seed < 3])
+    runs = ledger_tdgs.recipe_table("cifar10")
+    assert set(runs["pooler"]) == {"tdgs", "tdgs, softplus", "tdgs, fixed", "max", "max + dropout", "stochastic"}
+    assert len(runs) == 3 * 6 and not runs.duplicated(["pooler", "seed"]).any()
+    fixed = next(one for one in plan if one.pool_learning_rate == 0)
+    assert fixed.pooler_options == {"init": 1.0, "jitter": 0.0}
 
 
 def test_temperatures_that_stay_where_they_start_are_no_answer(results):

@@ -10,7 +10,6 @@ from poolnb.book.findings import evidence, pages
 from poolnb.book.findings.pages import Link, Table
 from poolnb.lab.analysis import compare
 from poolnb.lab.measurements.records import Measurement
-from poolnb.lab.statistics import paired_difference
 
 
 def test_a_table_is_html_on_a_page_and_text_in_a_terminal():
@@ -21,13 +20,11 @@ def test_a_table_is_html_on_a_page_and_text_in_a_terminal():
     assert repr(table).splitlines() == ["name      value", "a < b     3", "one; two  c"]
 
 
-def test_differences_say_n_p_and_effect():
-    two = {0: 1.0, 1: 2.0, 2: 4.0}, {0: 0.0, 1: 1.5, 2: 2.0}
-    found = paired_difference(*two)
-    (row,) = pages.against({"soft": (found, 0.04)}).rows
-    assert row == ["soft", evidence.say(found), "0.04", f"{found.effect_size:+.1f}"]
-    one = paired_difference({0: 1.0}, {0: 0.5})
-    assert pages.against({"soft": (one, one.p)}).rows[0][2:] == ["-", "-"]
+def test_differences_stated_alone_say_their_verdict():
+    one = evidence.apart({0: 1.0, 1: 2.0, 2: 4.0}, {0: 0.0, 1: 1.5, 2: 2.0})
+    rows = pages.differences({"soft - max": one, "lip - max": None}).rows
+    assert rows[0] == ["soft - max", evidence.say(one), f"undecided, {one.seeds_needed:.0f} seeds would decide"]
+    assert rows[1] == ["lip - max", "no runs yet", "-"]
 
 
 def test_devices_are_counted():
@@ -66,6 +63,6 @@ def test_the_ledger_folds_the_details_of_each_claim():
     table = pages.ledger_table([row])
     html = table._repr_html_()
     assert html.count("<details>") == 1 and f"<summary>{row.claim.text}</summary>" in html
-    assert html.count("(holds)") == len(row.findings) == 5
+    assert html.count(": holds") == len(row.findings) == 5
     assert table.rows[0][0] == "C4" and table.rows[0][2] == row.verdict
     assert row.claim.text in repr(table) and row.findings[0].what in repr(table)

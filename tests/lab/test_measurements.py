@@ -11,7 +11,7 @@ from poolnb.lab import data
 from poolnb.lab.config import RunConfig
 from poolnb.lab.errors import ConfigError
 from poolnb.lab.files import WriteError, write_result
-from poolnb.lab.measurements import gradients, test_pooling, training_cost
+from poolnb.lab.measurements import alternatives, gradients, test_pooling, training_cost
 from poolnb.lab.measurements import records as measurements
 from poolnb.lab.measurements.records import Measurement, load_measurements, measure, path_of
 from poolnb.lab.network import build
@@ -73,7 +73,8 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_kind_that_is_not_known_is_refused(tmp_path, capsys):
-    with pytest.raises(ConfigError, match="kind is 'gradient'; accepted: gradients, test-pooling, training-cost"):
+    accepted = "gradients, test-pooling, training-cost, alternatives"
+    with pytest.raises(ConfigError, match=f"kind is 'gradient'; accepted: {accepted}"):
         measure("gradient", tmp_path)
     with pytest.raises(SystemExit):
         main(["measure", "gradient", "--results", str(tmp_path)])
@@ -166,3 +167,36 @@ def test_the_cost_of_a_step_is_measured_for_every_pooler(monkeypatch, layout):
     # The three maps before the pools (float32), at the least, are kept whatever the pooler.
     maps = 4 * 64 * (16 * 8 * 8 + 32 * 4 * 4 + 64 * 2 * 2)
     assert all(maps < kept < 10 * maps for kept in values["kept"].values())
+
+
+def test_what_stands_in_the_place_of_a_pool_is_what_it_says():
+    """The formula is softmax weighting, a strided convolution has its size, and without pools the maps keep theirs."""
+    torch.manual_seed(0)
+    outputs, sizes, shared = {}, {}, {"dataset": "digits", "batch_size": 8, "limit": 16, "device": "cpu"}
+    for name, pooler in (
+        ("soft", "soft"),
+        (alternatives.FORMULA, "max"),
+        (alternatives.STRIDED, "max"),
+        (alternatives.NONE, "max"),
+    ):
+        with prepared(RunConfig(**shared, pooler=pooler)) as job:
+            alternatives.change(job, name)
+            images, _ = job.samples["train"].batch(torch.arange(8))
+            outputs[name], sizes[name] = job.model(images), job.model.hidden.in_features
+    torch.testing.assert_close(outputs[alternatives.FORMULA], outputs["soft"])
+    assert sizes[alternatives.NONE] == 64 * 8 * 8 == 64 * sizes[alternatives.STRIDED]
+
+
+def test_operations_are_counted_by_hand():
+    parameters = {"dataset": "digits", "batch_size": 64, "turns": 1, "layout": "nchw", "threads": 1, "seed": 0}
+    values, _ = alternatives.measure(parameters)
+    convolutions = [(8 * 8, 1, 16), (4 * 4, 16, 32), (2 * 2, 32, 64)]
+    once = [2 * pixels * 9 * i * o for pixels, i, o in convolutions] + [2 * 64 * 128, 2 * 128 * 10]
+    # Forward, and backward for the weights and for the input; the images need no gradient.
+    assert values["operations"]["max"] == 64 * (3 * sum(once) - once[0])
+    assert values["operations"]["max"] == values["operations"][alternatives.FORMULA]
+    assert (
+        values["operations"][alternatives.STRIDED]
+        < values["operations"]["max"]
+        < values["operations"][alternatives.NONE]
+    )

@@ -248,6 +248,17 @@ def test_pooling_parameters_have_a_learning_rate_of_their_own():
     assert abs(fast["mean"]) > 5 * abs(slow["mean"])
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_pooling_parameters_stay_as_they_start_at_a_factor_of_0(optimizer):
+    """The temperatures of TDGS, fixed at 1; everything else is trained."""
+    fixed = {"pooler_options": {"init": 1.0, "jitter": 0.0}, "pool_learning_rate": 0, "weight_decay": 0.01}
+    rate = {"adam": 1e-3, "sgd": 0.1}[optimizer]
+    record = quick(pooler="tdgs", optimizer=optimizer, learning_rate=rate, **fixed)
+    for described in record.pooling.values():
+        assert (described["min"], described["max"]) == (1.0, 1.0) and set(described["trajectory"]) == {1.0}
+    assert record.curves["train_loss"][-1] < record.curves["train_loss"][0]
+
+
 def test_a_factor_without_pooling_parameters_is_refused():
     with pytest.raises(ConfigError, match="pool_learning_rate is 30.0, but 'soft' learns nothing; accepted here: 1"):
         quick(pool_learning_rate=30)

@@ -17,7 +17,7 @@ from poolnb.lab.files import sealed
 from poolnb.lab.provenance import RESULTS, ROOT
 from poolnb.lab.records import read_record
 
-CHAPTER, STUDIES = "foundations/lp", ("means-digits", "sampling-digits")
+CHAPTER, STUDIES = "foundations/lp", ("means-digits", "sampling-digits", "learned-digits")
 TYPED = re.compile(r"± ?\d[\d.]*|\d\.\d+ ?(?:%|per cent|points)")
 
 
@@ -48,7 +48,7 @@ def test_no_measured_number_is_typed(name):
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """The code, two studies, and the cells of a chapter that read them, keep their numbers and quote these.
+    """The code, three studies, and the cells of a chapter that read them, keep their numbers and quote these.
 
     What the reading cell prints is not compared, so that nothing but the quoted values can fail.
     """
@@ -58,7 +58,7 @@ def copy(tmp_path_factory):
         shutil.copytree(RESULTS / study, folder / "book" / "results" / study)
     cells = deepcopy(read(CHAPTER).cells)
     imports = next(i for i, c in enumerate(cells) if c.cell_type == "code")
-    reads = next(i for i, c in enumerate(cells) if c.cell_type == "code" and f'"{STUDIES[0]}"' in c.source)
+    reads = next(i for i, c in enumerate(cells) if c.cell_type == "code" and "few_digits()" in c.source)
     cells[reads].metadata["tags"] = ["nbval-ignore-output"]
     assert "gap_max" in glued(cells[reads + 1]) and "{glue:text}`gap_max:" in cells[reads + 2].source
     chosen = [cells[imports], *cells[reads : reads + 3]]

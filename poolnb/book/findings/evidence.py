@@ -8,16 +8,25 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from poolnb.lab.analysis import Comparison, compare
+from poolnb.lab.analysis import (
+    ABOVE,
+    BELOW,
+    ENOUGH,
+    EQUAL,
+    UNDECIDED,
+    Comparison,
+    Difference,
+    compare,
+    verdict_of,
+)
 from poolnb.lab.config import RunConfig
 from poolnb.lab.provenance import BOOK, RESULTS, note_use
 from poolnb.lab.records import Record, load_records, records_frame
-from poolnb.lab.statistics import ENOUGH, Interval, PairedDifference, corrected, mean_interval, paired_difference
+from poolnb.lab.statistics import Interval, mean_interval
 from poolnb.lab.sweeps.sweep import read_sweep
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.axes import Axes
 
 SWEEPS = BOOK / "experiments" / "sweeps"
 HOLDS, FAILS, OPEN, UNTESTED, PARTLY = "holds", "does not hold", "undecided", "not tested", "holds in part"
@@ -74,6 +83,12 @@ def study(sweep: str, folder: str | None = None) -> pandas.DataFrame:
     return table(record for record in there if record.key in keys)
 
 
+def few_digits() -> pandas.DataFrame:
+    """The runs of all poolers on 300 digits, one row each: three sweeps that differ in poolers alone."""
+    folders = ("sampling-digits", "means-digits", "learned-digits")
+    return table(select(*folders, epochs=40, dataset="digits", limit=300, learning_rate=3e-3, batch_size=32))
+
+
 def table(records: Iterable[Record]) -> pandas.DataFrame:
     """One row per run: its parameters, and what chapters compare, accuracies in percent.
 
@@ -106,17 +121,48 @@ def _values(record: Record) -> dict[str, float]:
     return found
 
 
+def by_group(groups: Mapping[Any, Mapping[int, float]]) -> pandas.DataFrame:
+    """What `compared` takes, of values by seed in several groups: the columns `group`, `seed` and `value`."""
+    import pandas
+
+    rows = [(name, seed, value) for name, values in groups.items() for seed, value in values.items()]
+    return pandas.DataFrame(rows, columns=["group", "seed", "value"])
+
+
 def compared(
     frame: pandas.DataFrame, value: str = "last", by: str = "pooler", baseline: Any = "max", **how: Any
 ) -> Comparison | None:
-    """`analysis.compare`; None as long as no run of the baseline, and of another group, has finished."""
+    """`analysis.compare`; None as long as no run of the baseline, and of another group, has finished on one seed.
+
+    A group that has finished no seed of the baseline's waits for one.
+    """
     if frame.empty:
         return None
-    finished = set(frame.loc[frame[value].notna(), by])
-    return compare(frame, value, by, baseline, **how) if baseline in finished and len(finished) > 1 else None
+    finished = frame[frame[value].notna()]
+    seeds = {name: set(rows["seed"]) for name, rows in finished.groupby(by, sort=False)}
+    shared = {name for name, own in seeds.items() if own & seeds.get(baseline, set())}
+    kept = frame[[name in shared or name not in seeds for name in frame[by]]]
+    return compare(kept, value, by, baseline, **how) if len(shared) > 1 else None
 
 
-def interval(found: Comparison | None, name: Any) -> Interval | None:
+def difference(
+    frame: pandas.DataFrame, value: str, name: Any, baseline: Any = "max", by: str = "pooler", **how: Any
+) -> Difference | None:
+    """The difference of one group to another, stated alone: all runs of `frame` say how large the rest is.
+
+    None if there is none yet.
+    """
+    return interval(compared(frame, value, by, baseline, of=[name], **how), name)
+
+
+def apart(values: Mapping[int, float], baseline: Mapping[int, float], **how: Any) -> Difference | None:
+    """The difference of two groups of values by seed, where there are no others; None without a seed in common."""
+    both = values.keys() & baseline.keys()
+    groups = {"values": {seed: values[seed] for seed in both}, "baseline": {seed: baseline[seed] for seed in both}}
+    return difference(by_group(groups), "value", "values", "baseline", "group", **how)
+
+
+def interval(found: Comparison | None, name: Any) -> Difference | None:
     """The difference of the group `name` to the baseline, or None if there is none yet."""
     one = None if found is None else found.intervals.get(name)
     return one if one is not None and one.n else None
@@ -133,24 +179,6 @@ def by_seed(frame: pandas.DataFrame, value: str, **chosen: Any) -> dict[int, flo
     return dict(zip(frame["seed"].astype(int), frame[value].astype(float), strict=True))
 
 
-def gap(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> PairedDifference | None:
-    """The difference paired by seed, or None if no seed has both."""
-    return paired_difference(values, baseline) if values.keys() & baseline.keys() else None
-
-
-def differences(frame: pandas.DataFrame, value: str, by: str = "pooler", baseline: Any = "max") -> dict[Any, Any]:
-    """For every value of the column `by` but the `baseline`: the paired difference to it, and its p after Holm.
-
-    The p of a difference of too few pairs is NaN; `statistics.corrected` has the rule.
-    """
-    if frame.empty:
-        return {}
-    reference = by_seed(frame, value, **{by: baseline})
-    found = {name: gap(by_seed(frame, value, **{by: name}), reference) for name in frame[by].unique()}
-    kept = {name: one for name, one in found.items() if one is not None and name != baseline}
-    return {name: (one, p) for (name, one), p in zip(kept.items(), corrected(list(kept.values())), strict=True)}
-
-
 # ---- verdicts --------------------------------------------------------------------------------------------------------
 
 
@@ -158,7 +186,8 @@ def differences(frame: pandas.DataFrame, value: str, by: str = "pooler", baselin
 class Finding:
     """One number that a claim is judged by: what it is, its interval (None: it was not measured), and the verdict.
 
-    With an `aside`, a few words for it, it is no part of the claim, but stands beside the verdict: a rival explanation.
+    `bound` is what the claim says that it is more, or less, than. With an `aside`, a few words for it, it is no part of
+    the claim, but stands beside the verdict: a rival explanation.
     """
 
     what: str
@@ -166,6 +195,7 @@ class Finding:
     unit: str
     verdict: str
     aside: str = ""
+    bound: float = 0.0
 
     @property
     def value(self) -> str:
@@ -174,19 +204,51 @@ class Finding:
             return f"{self.interval.mean:.3g} {self.unit}".strip() + f", n = {self.interval.n}"
         return say(self.interval, self.unit)
 
+    @property
+    def word(self) -> str:
+        """The verdict on the difference; of another number, that on the claim."""
+        known = isinstance(self.interval, Difference) and self.interval.n >= ENOUGH
+        return words(self.interval, self.bound, self.unit) if known else self.verdict  # type: ignore[arg-type]
+
+    @property
+    def said(self) -> str:
+        """All of it: `accuracy, max - avg: +0.84 ± 0.32 points, n = 3: above (holds)`."""
+        verdict = "" if self.verdict == self.word else f" ({self.verdict})"
+        return f"{self.what}: {self.value}: {self.word}{verdict}"
+
+
+def words(one: Difference, bound: float = 0.0, unit: str = "points") -> str:
+    """The verdict on a difference: above, below, equal within the margin, undecided; of a bound that is not 0, too."""
+    if bound:
+        verdict = _beyond(one, bound)
+        return verdict if verdict == UNDECIDED else f"{verdict} {bound:g} {unit}".rstrip()
+    return f"equal within {one.margin:g} {unit}".rstrip() if one.verdict == EQUAL else one.verdict
+
+
+def _beyond(one: Interval, bound: float) -> str:
+    """On which side of `bound` an interval lies. Of a difference about 0 its own verdict counts, with its margin."""
+    if isinstance(one, Difference) and not bound:
+        return one.verdict
+    return verdict_of(one.low - bound, one.high - bound, margin=0)
+
 
 def above(interval: Interval | None, bound: float = 0.0) -> str:
-    """The verdict on "it is more than `bound`"."""
+    """The verdict on "it is more than `bound`"; about 0, what is equal within the margin is not more."""
+    return _judged(interval, bound, ABOVE)
+
+
+def below(interval: Interval | None, bound: float = 0.0) -> str:
+    """The verdict on "it is less than `bound`"; about 0, what is equal within the margin is not less."""
+    return _judged(interval, bound, BELOW)
+
+
+def _judged(interval: Interval | None, bound: float, claimed: str) -> str:
     if interval is None:
         return UNTESTED
     if interval.n < ENOUGH or math.isnan(interval.low):
         return f"{OPEN}, n too small"
-    return HOLDS if interval.low > bound else FAILS if interval.high < bound else OPEN
-
-
-def below(interval: Interval | None, bound: float = 0.0) -> str:
-    """The verdict on "it is less than `bound`"."""
-    return {HOLDS: FAILS, FAILS: HOLDS}.get(verdict := above(interval, bound), verdict)
+    verdict = _beyond(interval, bound)
+    return OPEN if verdict == UNDECIDED else HOLDS if verdict == claimed else FAILS
 
 
 def overall(findings: Sequence[Finding]) -> str:
@@ -226,25 +288,3 @@ def say(interval: Interval | None, unit: str = "points", digits: int = 2) -> str
 def level(values: Mapping[int, float], unit: str = "%", digits: int = 2) -> str:
     """Mean and half-width of values by seed: `70.48 ± 2.11 %, n = 3`."""
     return say(mean_interval(values.values()) if values else None, unit, digits).lstrip("+")
-
-
-def forest(ax: Axes, rows: Mapping[str, Interval | None], label: str, colours: Mapping[str, str] | None = None) -> None:
-    """Draw one interval per row, top to bottom, about a line at 0; of fewer than three pairs a hollow point alone.
-
-    A row that is None, for which there are no runs yet, is left empty.
-    """
-    from poolnb.book import plots
-
-    if not any(rows.values()):
-        _ = ax.text(0.5, 0.5, "no runs yet", ha="center", va="center", transform=ax.transAxes)
-        ax.set_axis_off()
-        return
-    ax.axvline(0, color=plots.FAINT, linewidth=1)
-    for place, (name, one) in enumerate(rows.items()):
-        if one is None:
-            continue
-        colour = (colours or {}).get(name, plots.INK)
-        if one.n >= ENOUGH:
-            ax.plot([one.low, one.high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
-        ax.plot(one.mean, place, marker="o", color=colour, markerfacecolor=colour if one.n >= ENOUGH else "white")
-    ax.set(yticks=range(len(rows)), yticklabels=list(rows), xlabel=label, ylim=(len(rows) - 0.5, -0.5))

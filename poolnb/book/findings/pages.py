@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from poolnb.book.findings.evidence import Finding, level, say
+from poolnb.book.findings.evidence import Finding, level, say, words
 from poolnb.book.findings.ledger import Row, claims, judge
-from poolnb.lab.analysis import EQUAL, MOST, UNDECIDED, Comparison
-from poolnb.lab.statistics import PairedDifference
+from poolnb.lab.analysis import MOST, UNDECIDED, Comparison, Difference
 
 MANY = 12  # rows: a longer table is folded, and a picture beside it says what it says
 
@@ -104,7 +103,7 @@ def differences_in_points(rows: Iterable[Row]) -> dict[str, Finding]:
     for row in rows:
         for one in row.findings:
             known = [other.interval for other in found.values()]
-            if one.unit == "points" and one.interval is not None and one.interval not in known:
+            if one.unit == "points" and isinstance(one.interval, Difference) and one.interval not in known:
                 words = re.sub(r": more than.*| \((undecided|equal|above|below).*?\)$", "", one.what)
                 found[f"{row.claim.id}: {words.replace(' - ', ' − ')}"] = one
     return found
@@ -114,7 +113,7 @@ def _row(row: Row) -> list[Any]:
     claim = row.claim
     anchor = "#verdict" if claim.page.startswith("experiments/") else ""
     chapter = Link(claim.page, f"../{claim.page}.html{anchor}")
-    found = [f"{one.what}: {one.value} ({one.verdict})" for one in row.findings]
+    found = [one.said for one in row.findings]
     records = [f"book/results/{name}" for name in claim.records] or ["computed, or kept by the chapter"]
     verdict = [row.verdict, *(f"({one})" for one in row.beside)]
     return [[claim.id, claim.text, f"({claim.source})"], found, verdict, [chapter, *records]]
@@ -129,16 +128,7 @@ def accuracies(groups: Mapping[str, Any], columns: Mapping[str, str]) -> Table:
     return Table(("", *columns.values()), rows)
 
 
-def against(found: Mapping[Any, tuple[PairedDifference, float]], unit: str = "points") -> Table:
-    """Paired differences: interval, p value corrected by Holm, and effect size."""
-    rows = [
-        [str(name), say(one, unit), "-" if p != p else f"{p:.2g}", "-" if p != p else f"{one.effect_size:+.1f}"]
-        for name, (one, p) in found.items()
-    ]
-    return Table(("", "difference", "p (Holm)", "effect size"), rows)
-
-
-def comparisons(found: Mapping[str, Comparison | None], unit: str = "points") -> Table:
+def comparisons(found: Mapping[str, Comparison | None], unit: str = "points", digits: int = 2) -> Table:
     """One row per group of each titled comparison: interval, permutation test, verdict, and what would decide it."""
     rows = []
     for title, one in found.items():
@@ -147,24 +137,32 @@ def comparisons(found: Mapping[str, Comparison | None], unit: str = "points") ->
             continue
         p = one.permutation()
         for name, row in one.table.iterrows():
-            said = say(one.intervals[name], unit) if row.n else "none has finished"
+            said = say(one.intervals[name], unit, digits) if row.n else "none has finished"
             lost = f", {row.failed} failed" if row.failed else ""
-            rows.append([f"{title}: {name} - {one.baseline}", said + lost, _number(p[name]), decided(one, name)])
+            verdict = decided(one.intervals[name], unit)
+            rows.append([f"{title}: {name} - {one.baseline}", said + lost, _number(p[name]), verdict])
     return Table(("", "difference", "p (permutation)", "verdict"), rows)
 
 
-def decided(found: Comparison, name: Any) -> str:
-    """The verdict on a group in words: `above`, `equal within 0.5 points`, `undecided, 20 seeds would decide`."""
-    row = found.table.loc[name]
-    if row.verdict == EQUAL:
-        return f"equal within {found.margin:g} points"
-    if row.verdict != UNDECIDED or row.seeds_needed != row.seeds_needed:
-        return str(row.verdict)
-    if row.seeds_needed > MOST:
+def differences(rows: Mapping[str, Difference | None], unit: str = "points", digits: int = 2) -> Table:
+    """One row per difference that is stated alone: interval, and verdict."""
+    return Table(
+        ("", "difference", "verdict"),
+        [[title, say(one, unit, digits), decided(one, unit)] for title, one in rows.items()],
+    )
+
+
+def decided(one: Difference | None, unit: str = "points") -> str:
+    """The verdict on a difference in words: `above`, `equal within 0.5 points`, `undecided, 20 seeds would decide`."""
+    if one is None:
+        return "-"
+    if one.verdict != UNDECIDED or one.seeds_needed != one.seeds_needed:
+        return words(one, unit=unit)
+    if one.seeds_needed > MOST:
         return f"{UNDECIDED}, more than {MOST} seeds would be needed"
-    if row.seeds_needed <= row.n:  # decided by its width, but a run has failed, or seeds are too few
+    if one.seeds_needed <= one.n:  # decided by its width, but a run has failed, or seeds are too few
         return UNDECIDED
-    return f"{UNDECIDED}, {row.seeds_needed:.0f} seeds would decide"
+    return f"{UNDECIDED}, {one.seeds_needed:.0f} seeds would decide"
 
 
 def _number(p: float) -> str:

@@ -63,7 +63,8 @@ def _groups(wanted: Sequence[RunConfig], lacking: Sequence[RunConfig]) -> list[s
     rates = {config.learning_rate for config in wanted}
 
     def name(config: RunConfig) -> str:
-        options = "".join(f", {option} {value:g}" for option, value in config.pooler_options.items())
+        own = {option: value for option, value in config.pooler_options.items() if option != "positive"}  # in the name
+        options = "".join(f", {option} {value:g}" for option, value in own.items())
         rate = f" at {config.learning_rate:g}" if len(rates) > 1 else ""
         return recipe_name(config) + options + rate
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from poolnb.book.findings.evidence import SWEEPS, planned
@@ -69,12 +70,9 @@ def candidates(plan: Sequence[RunConfig], records: Iterable[Record]) -> list[Can
     missing = [config.name for config in plan if config.key not in found]
     if missing:
         raise IncompleteError(f"{len(missing)} of {len(plan)} tuning runs are missing, the first is {missing[0]}")
-    seen: dict[str, list[RunConfig]] = {}
-    for config in plan:
-        seen.setdefault(replace(config, seed=0).key, []).append(config)
     return [
         Candidate(replace(runs[0], seed=0), tuple(_validation(found[config.key]) for config in runs))
-        for runs in seen.values()
+        for runs in _by_setting(plan)
     ]
 
 
@@ -93,6 +91,30 @@ def choose(tried: Sequence[Candidate]) -> dict[str, Candidate]:
     if failed:
         raise IncompleteError(f"every setting of {', '.join(failed)} has a failed run; try smaller rates")
     return chosen
+
+
+def tried(plan: Sequence[RunConfig], records: Iterable[Record]) -> dict[str, dict[tuple[float, float], float | None]]:
+    """What the tuning has found so far: by pooler and setting (rate, factor) the mean validation accuracy in percent.
+
+    None stands for a setting that lacks a run, minus infinity for one of which a run has failed.
+    """
+    there = list(records)
+    keys = {record.key for record in there}
+    found: dict[str, dict[tuple[float, float], float | None]] = {}
+    for runs in _by_setting(plan):
+        one = runs[0]
+        whole = all(config.key in keys for config in runs)
+        mean = candidates(runs, there)[0].mean if whole else None
+        found.setdefault(one.pooler, {})[one.learning_rate, one.pool_learning_rate] = mean
+    return found
+
+
+def _by_setting(plan: Iterable[RunConfig]) -> list[list[RunConfig]]:
+    """The runs of `plan` that differ in their seed alone, together, in its order."""
+    seen: dict[str, list[RunConfig]] = {}
+    for config in plan:
+        seen.setdefault(replace(config, seed=0).key, []).append(config)
+    return list(seen.values())
 
 
 def sweep_text(study: str, chosen: Mapping[str, Candidate], seeds: int = LOOKS[0]) -> str:
@@ -119,18 +141,25 @@ def _toml(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
+def write(studies: Iterable[str] = tuple(STUDIES), seeds: int = LOOKS[0]) -> list[Path]:
+    """Write the sweep files of these studies. Raises `IncompleteError` if the tuning does not allow a choice yet."""
+    picked = choose(candidates(planned("tuning"), tuning_records()))
+    paths = [SWEEPS / f"{study}.toml" for study in studies]
+    for path in paths:
+        path.write_text(sweep_text(path.stem, picked, seeds), encoding="utf-8")
+    return paths
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the sweep files of all studies."""
     parser = argparse.ArgumentParser(prog="python -m poolnb.book.findings.tuning", description=__doc__)
     parser.add_argument("--seeds", type=int, choices=LOOKS, default=LOOKS[0], help="seeds of each pooler")
     arguments = parser.parse_args(argv)
     try:
-        chosen = choose(candidates(planned("tuning"), tuning_records()))
+        paths = write(seeds=arguments.seeds)
     except IncompleteError as error:
         parser.exit(2, f"poolnb: error: {error}\n")
-    for study in STUDIES:
-        path = SWEEPS / f"{study}.toml"
-        path.write_text(sweep_text(study, chosen, arguments.seeds), encoding="utf-8")
+    for path in paths:
         print(f"written: {path.name}")
     return 0
 

@@ -135,20 +135,24 @@ def photograph() -> dict[str, Any]:
 
 
 def findings() -> Iterator[dict[str, Any]]:
-    """The ledger's paired differences in points, as the records have them; each interval once."""
+    """The ledger's differences in points, as the records have them; each interval once.
+
+    `half` is the half-width, `df` the degrees of freedom that each seed but the first one brings, and `scatter` the
+    standard deviation of the difference within one seed.
+    """
     from poolnb.book.sphinxext.findings import rows
-    from poolnb.lab.statistics import ENOUGH, PairedDifference
+    from poolnb.lab.analysis import ENOUGH, Difference
 
     seen = set()
     for row in rows():
         for found in row.findings if row.claim.records else ():
             one = found.interval
-            if not isinstance(one, PairedDifference) or found.unit != "points" or one.n < ENOUGH or one in seen:
+            if not isinstance(one, Difference) or found.unit != "points" or one.n < ENOUGH or one in seen:
                 continue
             seen.add(one)
-            scatter = abs(one.mean / one.effect_size)
-            numbers = {"n": one.n, "mean": round(one.mean, 6), "scatter": round(scatter, 6)}
-            yield {"claim": row.claim.id, "what": found.what.replace(" - ", " − "), **numbers}
+            numbers = {"mean": one.mean, "half": one.half_width, "scatter": one.sd * 2**0.5, "df": one.df / (one.n - 1)}
+            rounded = {name: round(value, 6) for name, value in numbers.items()}
+            yield {"claim": row.claim.id, "what": found.what.replace(" - ", " − "), "n": one.n, **rounded}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

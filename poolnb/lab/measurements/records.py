@@ -24,7 +24,7 @@ from poolnb.lab.provenance import note_use
 from poolnb.lab.records import RecordError
 
 FORMAT = "poolnb-measurement/2"  # 1 had no digest, and did not say which kernels were in force
-KINDS = {"gradients": "gradients", "test-pooling": "test_pooling", "training-cost": "training_cost"}
+KINDS = {name.replace("_", "-"): name for name in ("gradients", "test_pooling", "training_cost", "alternatives")}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -42,23 +43,28 @@ def measure(parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]
     hashes: dict[str, str] = {}
     for pooler in POOLERS:
         with prepared(RunConfig(**shared, pooler=pooler, limit=1000, device="cpu")) as job:
-            step = _Step(job, LAYOUTS[parameters["layout"]])
-            steps[pooler], kept[pooler], hashes = step, _bytes_kept(step), job.hashes
-    times: dict[str, list[float]] = {pooler: [] for pooler in POOLERS}
+            step = Step(job, LAYOUTS[parameters["layout"]])
+            steps[pooler], kept[pooler], hashes = step, bytes_kept(step), job.hashes
+    milliseconds = medians(steps, parameters["turns"], parameters["threads"])
+    return {"milliseconds": milliseconds, "kept": kept, "compiled": sorted(native.operators())}, hashes
+
+
+def medians(steps: Mapping[str, Callable[[], Any]], turns: int, threads: int) -> dict[str, float]:
+    """The median milliseconds of each step. They take turns, and the first two turns warm up."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
     before = torch.get_num_threads()
-    torch.set_num_threads(parameters["threads"])
-    for turn in range(parameters["turns"] + 2):  # the first two warm up
-        for pooler in POOLERS:
+    torch.set_num_threads(threads)
+    for turn in range(turns + 2):
+        for name, step in steps.items():
             start = time.perf_counter()
-            steps[pooler]()
+            step()
             if turn >= 2:
-                times[pooler].append(1000 * (time.perf_counter() - start))
+                times[name].append(1000 * (time.perf_counter() - start))
     torch.set_num_threads(before)
-    medians = {name: statistics.median(own) for name, own in times.items()}
-    return {"milliseconds": medians, "kept": kept, "compiled": sorted(native.operators())}, hashes
+    return {name: statistics.median(own) for name, own in times.items()}
 
 
-class _Step:
+class Step:
     """One training step on one batch, again and again."""
 
     def __init__(self, job: Job, layout: torch.memory_format) -> None:
@@ -77,7 +83,7 @@ class _Step:
         self.optimizer.step()
 
 
-def _bytes_kept(step: _Step) -> int:
+def bytes_kept(step: Step) -> int:
     """The memory of all tensors that one forward pass keeps for its gradient, every one counted once."""
     kept: dict[int, int] = {}
 

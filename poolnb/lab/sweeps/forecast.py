@@ -9,6 +9,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -107,15 +108,19 @@ def _timed(configs: Sequence[RunConfig], workers: int) -> tuple[float, list[floa
     context = multiprocessing.get_context("spawn")
     begin = time.perf_counter()
     with environment_variables(**start_variables(threads)), ProcessPoolExecutor(workers, context) as pool:
-        list(pool.map(_ready, range(workers)))
+        list(pool.map(_ready, [configs[0] if configs else None] * workers))
         start = time.perf_counter() - begin
         each = [list(pool.map(_seconds_or_none, [config] * workers)) for config in configs]
     return start, [sum(times) / len(times) for times in each]
 
 
-def _ready(number: int) -> None:
-    from poolnb.lab import training  # noqa: F401  # what a run has to import
+def _ready(config: RunConfig | None) -> None:
+    """What a process does before its first step: the imports, and the data and kernels of a run."""
+    from poolnb.lab import training
 
+    if config is not None:
+        with suppress(Exception), training.prepared(config):
+            pass
     time.sleep(0.1)  # so that one process does not take the turn of another
 
 

@@ -14,7 +14,9 @@ poolnb.figure("ledger", (stage) => {
   const effect = stage.slider({ label: "true difference", min: 0, max: 10, step: 0.1, value: 3, says: (v) => `${num(v, 1)} points` });
   const tests = stage.slider({ label: "comparisons", min: 1, max: 20, step: 1, value: 1, says: (v) => num(v, 0) });
 
-  const half = (one, n, alpha) => (formulas.criticalT(alpha, n - 1) * one.scatter) / Math.sqrt(n);
+  const critical = (one, n, alpha) => formulas.criticalT(alpha, Math.max(1, Math.round(one.df * (n - 1))));
+  const half = (one, n, alpha) =>
+    ((one.half * critical(one, n, alpha)) / critical(one, one.n, 0.05)) * Math.sqrt(one.n / n);
 
   function drawForest(one, alpha) {
     const rows = findings.filter((other) => other.claim === one.claim);
@@ -66,7 +68,7 @@ poolnb.figure("ledger", (stage) => {
     while (needed <= 1000 && formulas.power(effect.value / one.scatter, needed, alpha) < 0.8) needed += needed < MOST ? 1 : 5;
     stage.say(
       `Recorded: ${num(one.mean)} ± ${num(recorded)} points, n = ${one.n}; scatter of one pair s = ${num(one.scatter)}`,
-      `With n = ${seeds.value}: t · s / √n = ${num(formulas.criticalT(alpha, seeds.value - 1))} · ${num(one.scatter)} / ${num(Math.sqrt(seeds.value))} = <b>± ${num(would)}</b>`,
+      `With n = ${seeds.value}: <b>± ${num(would)}</b>, since it shrinks as t / √n`,
       effect.value === 0 ? `No difference: it is still “seen” in <b>${num(100 * power, 1)} %</b> of such experiments`
         : `A true difference of ${num(effect.value, 1)} points is seen in <b>${num(100 * power, 0)} %</b> of such experiments; for 80 % it takes <b>${needed > 1000 ? "more than 1000" : needed}</b> seeds`,
     );
