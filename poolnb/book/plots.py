@@ -89,7 +89,7 @@ def use_theme() -> None:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.titlesize": 12,
-            "axes.labelsize": 12,
+            "axes.labelsize": 11,
             "axes.edgecolor": INK,
             "axes.labelcolor": INK,
             "text.color": INK,
