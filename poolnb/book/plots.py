@@ -94,7 +94,7 @@ def use_theme() -> None:
             "axes.labelcolor": INK,
             "text.color": INK,
             "xtick.labelsize": 11,
-            "ytick.labelsize": 11,
+            "ytick.labelsize": 10,
             "legend.fontsize": 11,
             "legend.frameon": False,
             "lines.linewidth": 2.0,
