@@ -8,6 +8,13 @@ function look(box) {
   if (rest > 1 && !box.matches("mjx-container")) box.tabIndex = 0;
 }
 
+// A formula within a sentence cannot be broken. Where it is wider than its paragraph, it gets a line and a box.
+function place(formulas) {
+  const wide = formulas.filter((one) => one.offsetWidth > (one.closest("p, li, dd")?.clientWidth ?? Infinity));
+  wide.forEach((one) => one.classList.add("wide"));
+  return wide;
+}
+
 document.addEventListener("DOMContentLoaded", async () => {
   for (const entry of document.querySelectorAll(".citation-list > [role=doc-biblioentry]")) entry.role = "listitem";
   const seen = new ResizeObserver((entries) => entries.forEach((entry) => look(entry.target)));
@@ -18,4 +25,5 @@ document.addEventListener("DOMContentLoaded", async () => {
   document.querySelectorAll(BOXES).forEach(watch);
   await window.MathJax?.startup?.promise;
   document.querySelectorAll("div.math > mjx-container").forEach(watch);
+  place([...document.querySelectorAll("article span.math")]).forEach(watch);
 });

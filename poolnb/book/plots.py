@@ -17,7 +17,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize, to_hex, to_rgb
+from matplotlib.colors import ListedColormap, Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -25,11 +25,14 @@ from poolnb.geometry import Geometry
 from poolnb.lab.statistics import Interval
 
 # Colour maps by what is shown. All three are ordered in lightness, so they survive print and colour blindness.
-VALUES = "cividis"  # activations and pixels
+VALUES = "cividis, stretched"  # activations: most of a feature map lies near 0, and is told apart there
 WEIGHTS = "Blues"  # weights and other quantities that start at 0
 SIGNED = "RdBu_r"  # gradients and differences, white at 0
 
 INK, FAINT = "#333333", "#b8b8b8"
+
+_stretched = ListedColormap(colormaps["cividis"](np.sqrt(np.linspace(0, 1, 256))), name=VALUES)
+colormaps.register(_stretched, force=True)
 
 
 # ---- theme and styles ------------------------------------------------------------------------------------------------
@@ -85,14 +88,14 @@ def use_theme() -> None:
             "axes.facecolor": "none",
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.titlesize": 11,
+            "axes.titlesize": 12,
             "axes.labelsize": 11,
             "axes.edgecolor": INK,
             "axes.labelcolor": INK,
             "text.color": INK,
-            "xtick.labelsize": 10,
+            "xtick.labelsize": 11,
             "ytick.labelsize": 10,
-            "legend.fontsize": 10,
+            "legend.fontsize": 11,
             "legend.frameon": False,
             "lines.linewidth": 2.0,
             "lines.markersize": 6,

@@ -27,7 +27,8 @@ LOOKS = {
     "dark": ("dark", {"width": 1280, "height": 1000}),
     "phone": ("light", {"width": 390, "height": 844}),
 }
-MOST = 60_000  # bytes of scripts, styles and data that a page loads for its figures
+WHOLE = 60 * 1024  # bytes of all scripts and styles of the figures
+MOST = 40_000  # bytes of scripts, styles and data that a page loads for its figure
 
 
 def test_every_figure_has_its_place():
@@ -328,6 +329,7 @@ def test_only_pages_with_a_figure_load_its_scripts_and_little_of_them(site):
         loaded = re.findall(r'(?:src|href)="(?:\.\./)*(_static/figures/[\w./]+)', path.read_text(encoding="utf-8"))
         assert bool(loaded) == (page in holders), page
         assert sum((site / file).stat().st_size for file in loaded) <= MOST, page
+    assert sum(file.stat().st_size for file in figures.SCRIPTS.rglob("*.*")) <= WHOLE
 
 
 def test_operators_have_the_colours_of_the_plots():

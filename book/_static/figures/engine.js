@@ -1,332 +1,337 @@
 // The engine of the book's figures: controls, drawing and dragging. A figure is a function of a stage:
 //
-//     poolnb.figure("softmax", (stage) => { ...; stage.draw(() => { ... }); });
+//     poolnb.figure("softmax", "soft", (stage) => { ...; stage.draw(() => { ... }); });
 //
-// It runs for every <div class="interactive" data-figure="softmax">. Controls are native; what is dragged in a drawing is
-// a slider for the keyboard and for screen readers too. Colours are the theme's, through CSS.
+// It runs for every <div class="interactive" data-figure="softmax">, in the colour of the operator `soft`. Controls are
+// native; what is dragged in a drawing is a slider for the keyboard and for screen readers too. Colours come from CSS.
 "use strict";
 
-(() => {
-  const still = window.matchMedia("(prefers-reduced-motion: reduce)");
-  const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+(() => { // the whole file
 
-  // A number as the book prints it, with a true minus.
-  function num(value, digits = 2) {
-    if (!Number.isFinite(value)) return value > 0 ? "∞" : value < 0 ? "−∞" : "–";
-    const text = value.toFixed(digits);
-    return Number(text) === 0 ? (0).toFixed(digits) : text.replace("-", "−");
+const { range } = window.poolnb;
+const SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉";
+const still = window.matchMedia("(prefers-reduced-motion: reduce)");
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+
+// A number as the book prints it, with a true minus.
+function num(value, digits = 2) {
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : value < 0 ? "−∞" : "–";
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? (0).toFixed(digits) : text.replace("-", "−");
+}
+
+function element(name, attributes = {}, ...children) {
+  return fill(document.createElement(name), attributes, children);
+}
+
+function svg(name, attributes = {}, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+}
+
+function fill(made, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+// A linear map from [a, b] to [c, d]; `.back` is its inverse.
+function scale([a, b], [c, d]) {
+  const map = (value) => c + ((value - a) / (b - a)) * (d - c);
+  map.back = (place) => a + ((place - c) / (d - c)) * (b - a);
+  return map;
+}
+
+// ---- a drawing ----
+
+class Panel {
+  constructor(stage, label, width, height) {
+    Object.assign(this, { stage, height });
+    this.drawing = svg("g", { "aria-hidden": "true" });
+    this.knobs = svg("g");
+    this.root = svg("svg", { class: "play-panel", role: "img", "aria-label": label }, this.drawing, this.knobs);
+    this.root.style.flexBasis = `${width}px`;
+    stage.panels.append(this.root);
+    stage.drawings.push(this);
   }
 
-  function element(name, attributes = {}, ...children) {
-    return fill(document.createElement(name), attributes, children);
+  // Empty the drawing. Its unit is one pixel of the page at any width, so that labels stay legible on a phone.
+  clear(height = this.height) {
+    this.width = Math.max(120, this.root.clientWidth || 300);
+    this.root.setAttribute("viewBox", `0 0 ${this.width} ${height}`);
+    this.root.style.height = `${height}px`;
+    this.drawing.replaceChildren();
   }
 
-  function svg(name, attributes = {}, ...children) {
-    return fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+  add(name, attributes, look, style = "") {
+    this.drawing.append(svg(name, { ...attributes, class: look, style }));
   }
 
-  function fill(made, attributes, children) {
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    made.append(...children);
-    return made;
+  line(x1, y1, x2, y2, look = "axis", style) {
+    this.add("line", { x1, y1, x2, y2 }, look, style);
   }
 
-  // A linear map from [a, b] to [c, d]; `.back` is its inverse.
-  function scale(a, b, c, d) {
-    const map = (value) => c + ((value - a) / (b - a)) * (d - c);
-    map.back = (place) => a + ((place - c) / (d - c)) * (b - a);
-    map.domain = [a, b];
-    map.range = [c, d];
-    return map;
+  rect(x, y, width, height, look, style) {
+    this.add("rect", { x, y, width, height }, look, style);
   }
 
-  // ---- a drawing ----------------------------------------------------------------------------------------------------
-
-  class Panel {
-    constructor(stage, { label, height, width = 300 }) {
-      this.height = height;
-      this.label = label;
-      this.stage = stage;
-      this.drawing = svg("g", { "aria-hidden": "true" });
-      this.handles = svg("g");
-      this.root = svg("svg", { class: "play-panel", role: "img", "aria-label": label }, this.drawing, this.handles);
-      this.root.style.flexBasis = `${width}px`;
-      stage.panels.append(this.root);
-    }
-
-    // Empty the drawing. Its unit is one pixel of the page at any width, so that labels stay legible on a phone.
-    clear(height = this.height) {
-      this.width = Math.max(120, this.root.clientWidth || 300);
-      this.root.setAttribute("viewBox", `0 0 ${this.width} ${height}`);
-      this.root.style.height = `${height}px`;
-      this.drawing.replaceChildren();
-    }
-
-    add(name, attributes, ...children) {
-      const made = svg(name, attributes, ...children);
-      this.drawing.append(made);
-      return made;
-    }
-
-    line(x1, y1, x2, y2, look = "axis", style = "") {
-      return this.add("line", { x1, y1, x2, y2, class: look, style });
-    }
-
-    rect(x, y, width, height, look = "", style = "") {
-      return this.add("rect", { x, y, width: Math.max(0, width), height: Math.max(0, height), class: look, style });
-    }
-
-    // A bar from `base` to `top`, whichever is higher.
-    bar(x, base, top, width, look = "", style = "") {
-      return this.rect(x - width / 2, Math.min(base, top), width, Math.abs(base - top), look, style);
-    }
-
-    dot(cx, cy, r = 4, look = "", style = "") {
-      return this.add("circle", { cx, cy, r, class: look, style });
-    }
-
-    text(x, y, words, anchor = "start", look = "", style = "") {
-      return this.add("text", { x, y, "text-anchor": anchor, class: look, style }, String(words));
-    }
-
-    curve(points, look = "curve", style = "") {
-      const inside = points.filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y));
-      const path = inside.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L");
-      return this.add("path", { d: path ? `M${path}` : "", class: look, style });
-    }
-
-    arrow(x1, y1, x2, y2, look = "arrow", style = "") {
-      const [dx, dy] = [x2 - x1, y2 - y1];
-      const long = Math.hypot(dx, dy) || 1;
-      const [ux, uy] = [dx / long, dy / long];
-      const head = Math.min(8, long);
-      const back = [x2 - ux * head, y2 - uy * head];
-      this.line(x1, y1, back[0], back[1], look, style);
-      const corners = [[x2, y2], [back[0] - uy * 4.5, back[1] + ux * 4.5], [back[0] + uy * 4.5, back[1] - ux * 4.5]];
-      this.add("polygon", { points: corners.map((c) => c.join(" ")).join(" "), class: `${look} head`, style });
-    }
-
-    // Axes with ticks at the given values, and a title for each.
-    axes(x, y, { xTicks = [], yTicks = [], xTitle = "", yTitle = "", digits = 1 } = {}) {
-      const [left, right] = x.range;
-      const [bottom, top] = y.range;
-      this.line(left, bottom, right, bottom);
-      this.line(left, bottom, left, top);
-      for (const tick of xTicks) {
-        this.line(x(tick), bottom, x(tick), bottom + 4);
-        this.text(x(tick), bottom + 17, num(tick, Number.isInteger(tick) ? 0 : digits), "middle", "tick");
-      }
-      for (const tick of yTicks) {
-        this.line(left - 4, y(tick), left, y(tick));
-        this.text(left - 7, y(tick) + 4, num(tick, Number.isInteger(tick) ? 0 : digits), "end", "tick");
-      }
-      if (xTitle) this.text(right, bottom + 33, xTitle, "end", "title");
-      if (yTitle) this.text(left - 22, top - 9, yTitle, "start", "title");
-    }
-
-    // Something to drag, up and down or sideways. `place(handle)` is called when the figure is drawn and says where it
-    // stands: handle.at(x, y, valueOfPoint).
-    handle({ label, min, max, step, get, set, says = (v) => num(v), sideways = false }) {
-      const knob = svg("g", {
-        class: "handle", role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": min, "aria-valuemax": max,
-        "aria-orientation": sideways ? "horizontal" : "vertical",
-      }, svg("circle", { r: 16, class: "reach" }), svg("circle", { r: 7.5, class: "knob" }));
-      this.root.setAttribute("role", "group"); // the children of an img are not seen by screen readers
-      this.handles.append(knob);
-      const steps = (value) => Number((Math.round((value - min) / step) * step + min).toFixed(6));
-      const give = (value) => {
-        set(steps(clamp(value, min, max)));
-        this.stage.redraw();
-      };
-      let valueAt = () => get();
-      const follow = (event) => {
-        const box = this.root.getBoundingClientRect();
-        const ratio = this.width / box.width;
-        give(valueAt((event.clientX - box.left) * ratio, (event.clientY - box.top) * ratio));
-      };
-      knob.addEventListener("pointerdown", (event) => {
-        knob.setPointerCapture(event.pointerId);
-        knob.focus();
-        event.preventDefault();
-      });
-      // A finger on the knob drags it and does not scroll the page; touch-action alone does not hold inside an SVG.
-      knob.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
-      knob.addEventListener("pointermove", (event) => knob.hasPointerCapture(event.pointerId) && follow(event));
-      const moves = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 5, PageDown: -5 };
-      knob.addEventListener("keydown", (event) => {
-        if (event.key === "Home") give(min);
-        else if (event.key === "End") give(max);
-        else if (event.key in moves) give(get() + moves[event.key] * step);
-        else return;
-        event.preventDefault();
-      });
-      this.stage.starts.push([set, get()]);
-      return {
-        at: (x, y, value) => {
-          valueAt = value;
-          knob.setAttribute("transform", `translate(${x.toFixed(1)} ${y.toFixed(1)})`);
-          knob.setAttribute("aria-valuenow", get());
-          knob.setAttribute("aria-valuetext", says(get()));
-        },
-        show: (visible) => (knob.style.display = visible ? "" : "none"),
-      };
-    }
+  dot(cx, cy, r = 4.5, look = "ink") {
+    this.add("circle", { cx, cy, r }, look);
   }
 
-  // A window: one bar per tap, dragged at its end. `values` is what the figure reads.
-  class Taps {
-    constructor(panel, { values, low = 0, high = 1, step = 0.05, yTicks = [0, 0.5, 1], yTitle = "value of the tap" }) {
-      Object.assign(this, { panel, values: [...values], low, high, yTicks, yTitle });
-      this.handles = values.map((_, i) => panel.handle({
-        label: `Tap ${i + 1}`, min: low, max: high, step, get: () => this.values[i], set: (v) => (this.values[i] = v),
-      }));
-    }
-
-    // Draw `count` bars; `look(i)` gives a bar's CSS. Returns where things are.
-    draw({ count = this.values.length, height = this.panel.height, look = () => "", right = 8 } = {}) {
-      const { panel, low, high } = this;
-      const y = scale(low, high, height - 40, 26);
-      const wide = (panel.width - 38 - right) / count;
-      const x = (i) => 38 + wide * (i + 0.5);
-      panel.axes(scale(0, 1, 38, panel.width - right), y, { yTicks: this.yTicks, yTitle: this.yTitle });
-      if (low < 0) panel.line(38, y(0), panel.width - right, y(0));
-      this.handles.forEach((handle, i) => {
-        const value = this.values[i];
-        handle.show(i < count);
-        handle.at(x(i), y(value), (px, py) => y.back(py));
-        if (i >= count) return;
-        panel.bar(x(i), y(Math.max(low, 0)), y(value), Math.min(44, 0.62 * wide), "bar", look(i));
-        panel.text(x(i), height - 22, `x${SUBSCRIPTS[i + 1]}`, "middle");
-      });
-      return { x, y, wide };
-    }
+  text(x, y, words, anchor = "start", look = "") {
+    this.drawing.append(svg("text", { x, y, "text-anchor": anchor, class: look }, words));
   }
 
-  const SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉";
+  // Draw axes: `x` and `y` are the first and the last value. Returns the `Plot`.
+  plot(options) {
+    return new Plot(this, options);
+  }
+}
 
-  // ---- a figure -----------------------------------------------------------------------------------------------------
-
-  let count = 0;
-
-  class Stage {
-    constructor(home) {
-      this.home = home;
-      this.id = `play-${(count += 1)}`;
-      this.starts = []; // what the button "start again" sets back: [set, value]
-      this.panels = element("div", { class: "play-panels" });
-      this.controls = element("div", { class: "play-controls" });
-      this.numbers = element("div", { class: "play-numbers", "aria-live": "polite" });
-      home.prepend(this.panels, this.controls, this.numbers);
-      this.paint = () => {};
+// What is drawn in the units of a panel's axes. `x` and `y` turn values into places.
+class Plot {
+  constructor(panel, { x = [0, 1], y = [0, 1], left = 38, right = 10, top = 26, bottom = panel.height - 40, ...words }) {
+    const { xTicks = [], yTicks = [], xTitle = "", yTitle = "" } = words;
+    right = panel.width - right;
+    Object.assign(this, { panel, left, right, top, bottom, domain: x });
+    this.x = scale(x, [left, right]);
+    this.y = scale(y, [bottom, top]);
+    panel.line(left, bottom, right, bottom);
+    if (yTitle) panel.line(left, bottom, left, top);
+    const short = (tick) => num(tick, Number.isInteger(tick) ? 0 : 1);
+    for (const tick of xTicks) {
+      const at = this.x(tick);
+      panel.line(at, bottom, at, bottom + 4);
+      panel.text(at, bottom + 17, short(tick), "middle", "tick");
     }
-
-    panel(options) {
-      return new Panel(this, options);
+    for (const tick of yTicks) {
+      const at = this.y(tick);
+      panel.line(left - 4, at, left, at);
+      panel.text(left - 7, at + 4, short(tick), "end", "tick");
     }
+    panel.text(right, bottom + 33, xTitle, "end", "title");
+    panel.text(left - 22, top - 9, yTitle, "start", "title");
+  }
 
-    taps(panel, options) {
-      return new Taps(panel, options);
+  // Divide the axis into `count` places; `at(i)` is the middle of one, `wide` its width. Taps have names.
+  slots(count, named = true) {
+    this.wide = (this.right - this.left) / count;
+    this.at = (i) => this.left + this.wide * (i + 0.5);
+    if (named) range(count, (i) => this.panel.text(this.at(i), this.bottom + 18, `x${SUBSCRIPTS[i + 1]}`, "middle"));
+    return this;
+  }
+
+  // The bar of a slot, from 0 to a value. `share` of the slot is its width, `shift` of it how far it stands aside.
+  bar(i, value, look, style, share = 0.6, shift = 0) {
+    const [base, end, width] = [this.y(0), this.y(value), Math.min(44, share * this.wide)];
+    const x = this.at(i) + shift * this.wide - width / 2;
+    this.panel.rect(x, Math.min(base, end), width, Math.abs(base - end), look, style);
+  }
+
+  // A function over all of the axis, or pairs of values.
+  curve(drawn, look = "curve own", style) {
+    const [low, high] = this.domain;
+    const points = Array.isArray(drawn) ? drawn : range(161, (i) => low + ((high - low) * i) / 160).map((x) => [x, drawn(x)]);
+    const path = points.map(([x, y]) => `${this.x(x).toFixed(1)},${this.y(y).toFixed(1)}`).join(" ");
+    this.panel.add("polyline", { points: path }, look, style);
+  }
+
+  // A line across, at a value, and words behind it.
+  level(value, look = "guide", words = "") {
+    this.panel.line(this.left, this.y(value), this.right, this.y(value), look);
+    this.panel.text(this.right + 6, this.y(value) + 4, words, "start", "strong");
+  }
+
+  // A dot, with the tangent there.
+  dot(x, y, slope) {
+    const [cx, cy] = [this.x(x), this.y(y)];
+    if (slope !== undefined) {
+      const [dx, dy] = [this.x(1) - this.x(0), (this.y(1) - this.y(0)) * slope];
+      const long = 38 / Math.hypot(dx, dy);
+      this.panel.line(cx - long * dx, cy - long * dy, cx + long * dx, cy + long * dy, "arrow");
     }
+    this.panel.dot(cx, cy);
+  }
+}
 
-    // A native slider with its value beside it. Returns an object whose `value` is what the figure reads; `from` turns the
-    // slider's position into it (for a logarithmic one), and `says` into words.
-    slider({ label, min, max, step, value, from = (v) => v, says = (v) => num(v) }) {
-      const input = element("input", { type: "range", min, max, step, value, id: `${this.id}-${this.starts.length}` });
-      const output = element("output", { for: input.id, "aria-live": "off" });
-      const control = { value: from(value), input };
-      const show = () => {
-        control.value = from(Number(input.value));
-        output.textContent = says(control.value);
-        input.setAttribute("aria-valuetext", says(control.value));
-      };
-      input.addEventListener("input", () => { show(); this.redraw(); });
-      this.controls.append(element("div", { class: "play-control" }, element("label", { for: input.id }, label), input, output));
-      control.set = (v) => { input.value = v; show(); };
-      this.starts.push([control.set, value]);
-      show();
-      return control;
-    }
+// What a key does to a tap, in steps.
+const MOVES = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 5, PageDown: -5, Home: -1e9, End: 1e9 };
 
-    choice({ label, options, value }) {
-      const id = `${this.id}-${this.starts.length}`;
-      const made = Object.entries(options).map(([key, words]) => element("option", { value: key }, words));
-      const select = element("select", { id }, ...made);
-      const control = { value, input: select, set: (v) => (select.value = control.value = v) };
-      select.addEventListener("change", () => { control.value = select.value; this.redraw(); });
-      this.controls.append(element("div", { class: "play-control" }, element("label", { for: id }, label), select));
-      this.starts.push([control.set, value]);
-      control.set(value);
-      return control;
-    }
+// A window: one bar per tap, dragged at its end. `values` is what the figure reads.
+class Taps {
+  constructor(panel, values, { low = 0, step = 0.05, yTitle = "value of the tap" } = {}) {
+    Object.assign(this, { panel, low, step, yTitle, values: [...values] });
+    panel.root.setAttribute("role", "group"); // the children of an img are not seen by screen readers
+    this.knobs = values.map((value, i) => {
+      panel.stage.starts.push([(v) => (this.values[i] = v), value]);
+      return this.knob(i);
+    });
+  }
 
-    toggle({ label, value = false }) {
-      const input = element("input", { type: "checkbox", id: `${this.id}-${this.starts.length}` });
-      const control = { value, input, set: (v) => (input.checked = control.value = v) };
-      input.addEventListener("change", () => { control.value = input.checked; this.redraw(); });
-      this.controls.append(element("div", { class: "play-control" }, input, element("label", { for: input.id }, label)));
-      this.starts.push([control.set, value]);
-      control.set(value);
-      return control;
-    }
+  knob(i) {
+    const knob = svg("g", {
+      class: "handle", role: "slider", tabindex: 0, "aria-label": `Tap ${i + 1}`, "aria-valuemin": this.low,
+      "aria-valuemax": 1, "aria-orientation": "vertical",
+    }, svg("circle", { r: 16, class: "reach" }), svg("circle", { r: 7.5, class: "knob" }));
+    this.panel.knobs.append(knob);
+    const give = (value) => {
+      const steps = Math.round((clamp(value, this.low, 1) - this.low) / this.step);
+      this.values[i] = Number((this.low + steps * this.step).toFixed(6));
+      this.panel.stage.redraw();
+    };
+    knob.addEventListener("pointerdown", (event) => {
+      knob.setPointerCapture(event.pointerId);
+      knob.focus();
+      event.preventDefault();
+    });
+    // A finger on the knob drags it and does not scroll the page; touch-action alone does not hold inside an SVG.
+    knob.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
+    knob.addEventListener("pointermove", (event) => {
+      const place = event.clientY - this.panel.root.getBoundingClientRect().top;
+      if (knob.hasPointerCapture(event.pointerId)) give(this.plot.y.back(place));
+    });
+    knob.addEventListener("keydown", (event) => {
+      if (!(event.key in MOVES)) return;
+      give(this.values[i] + MOVES[event.key] * this.step);
+      event.preventDefault();
+    });
+    return knob;
+  }
 
-    button(words, act) {
-      const button = element("button", { type: "button", class: "play-button" }, words);
-      button.addEventListener("click", () => { act(); this.redraw(); });
-      this.controls.append(button);
-      return button;
-    }
+  // Draw `count` bars; `look(i)` is a bar's [class, CSS]. Returns the plot, with the place of each bar, `at(i)`.
+  draw({ count = this.values.length, look = () => ["bar"], ...options } = {}) {
+    const { panel, yTitle } = this;
+    const plot = (this.plot = panel.plot({ yTicks: [0, 0.5, 1], yTitle, ...options }).slots(count));
+    this.knobs.forEach((knob, i) => {
+      const value = this.values[i];
+      knob.style.display = i < count ? "" : "none";
+      knob.setAttribute("transform", `translate(${plot.at(i).toFixed(1)} ${plot.y(value).toFixed(1)})`);
+      knob.setAttribute("aria-valuenow", value);
+      knob.setAttribute("aria-valuetext", num(value));
+      if (i < count) plot.bar(i, value, ...look(i));
+    });
+    return plot;
+  }
+}
 
-    // Do `act` `times` times: over half a second, or at once for readers who want no motion.
-    repeat(times, act) {
-      clearInterval(this.running);
-      if (still.matches) {
-        for (let i = 0; i < times; i += 1) act();
-        return;
-      }
-      let left = times;
-      const some = Math.ceil(times / 25);
-      this.running = setInterval(() => {
-        for (let i = 0; i < some && left > 0; i += 1, left -= 1) act();
-        if (left === 0) clearInterval(this.running);
-        this.redraw();
-      }, 20);
-    }
+// ---- a figure ----
 
-    // Lines of numbers below the drawing. A line is HTML that the figure has written itself.
-    say(...lines) {
-      this.numbers.innerHTML = lines.map((line) => `<p>${line}</p>`).join("");
-    }
+let count = 0;
 
-    redraw() {
-      this.paint();
-    }
+class Stage {
+  constructor(home, operator) {
+    this.id = `play-${(count += 1)}`;
+    this.drawings = []; // the panels
+    this.starts = []; // what the button "Start again" sets back: [set, value]
+    this.panels = element("div", { class: "play-panels" });
+    this.controls = element("div", { class: "play-controls" });
+    this.numbers = element("div", { class: "play-numbers", "aria-live": "polite" });
+    home.prepend(this.panels, this.controls, this.numbers);
+    home.style.setProperty("--own", `var(--op-${operator})`);
+  }
 
-    draw(paint) {
-      this.paint = paint;
-      this.button("Start again", () => {
-        clearInterval(this.running);
-        for (const [set, value] of this.starts) set(value);
-        this.restart?.();
-      });
+  panel(label, width, height) {
+    return new Panel(this, label, width, height);
+  }
+
+  taps(panel, values, options) {
+    return new Taps(panel, values, options);
+  }
+
+  // Place a native control and its label. `read()` is what the figure sees as `value`; `set` sets the control itself.
+  control(label, input, start, set, read, after = []) {
+    input.id = `${this.id}-${this.starts.length}`;
+    const words = element("label", { for: input.id }, label);
+    const parts = input.type === "checkbox" ? [input, words] : [words, input, ...after];
+    this.controls.append(element("div", { class: "play-control" }, ...parts));
+    const control = { set: (value) => { set(value); control.value = read(); } };
+    input.addEventListener("input", () => { control.value = read(); this.redraw(); });
+    this.starts.push([control.set, start]);
+    control.set(start);
+    return control;
+  }
+
+  // A native slider with its value beside it; `from` turns the slider's position into the value (for a logarithmic
+  // one), and `says` the value into words: by default with as many digits as the step has.
+  slider(label, min, max, start, { step = 1, from = (v) => v, says } = {}) {
+    says ??= (value) => num(value, (String(step).split(".")[1] ?? "").length);
+    const input = element("input", { type: "range", min, max, step });
+    const output = element("output", { "aria-live": "off" });
+    const read = () => {
+      const value = from(Number(input.value));
+      output.textContent = says(value);
+      input.setAttribute("aria-valuetext", says(value));
+      return value;
+    };
+    return this.control(label, input, start, (value) => (input.value = value), read, [output]);
+  }
+
+  choice(label, options, start) {
+    const select = element("select", {}, ...options.map((words, value) => element("option", { value }, words)));
+    return this.control(label, select, start, (value) => (select.value = value), () => Number(select.value));
+  }
+
+  toggle(label, start = false) {
+    const input = element("input", { type: "checkbox" });
+    return this.control(label, input, start, (value) => (input.checked = value), () => input.checked);
+  }
+
+  button(words, act) {
+    const button = element("button", { type: "button", class: "play-button" }, words);
+    button.addEventListener("click", () => { act(); this.redraw(); });
+    this.controls.append(button);
+  }
+
+  // Do `act` `times` times: over half a second, or at once for readers who want no motion.
+  repeat(times, act) {
+    clearInterval(this.running);
+    const portion = still.matches ? times : Math.ceil(times / 25);
+    const some = () => {
+      range(Math.min(portion, times), act);
+      times -= portion;
+      if (times <= 0) clearInterval(this.running);
       this.redraw();
-      let drawn = this.panels.clientWidth;
-      new ResizeObserver(() => {
-        if (drawn === this.panels.clientWidth) return;
-        drawn = this.panels.clientWidth;
-        this.redraw();
-      }).observe(this.panels);
-    }
+    };
+    this.running = setInterval(some, 20);
+    some();
   }
 
-  const figures = {};
-
-  function start() {
-    for (const home of document.querySelectorAll(".interactive[data-figure]")) {
-      figures[home.dataset.figure]?.(new Stage(home));
-      home.dataset.ready = "yes";
-    }
+  // Lines of numbers below the drawing. A line is HTML that the figure has written itself.
+  say(...lines) {
+    this.numbers.innerHTML = lines.map((line) => `<p>${line}</p>`).join("");
   }
 
-  document.addEventListener("DOMContentLoaded", start);
-  window.poolnb = { ...window.poolnb, figure: (name, make) => (figures[name] = make), num, scale, element, clamp, SUBSCRIPTS };
+  draw(paint) {
+    this.redraw = () => {
+      for (const panel of this.drawings) panel.clear();
+      paint();
+    };
+    this.button("Start again", () => {
+      clearInterval(this.running);
+      for (const [set, value] of this.starts) set(value);
+      this.restart?.();
+    });
+    let drawn;
+    const fit = () => {
+      if (drawn !== this.panels.clientWidth) this.redraw();
+      drawn = this.panels.clientWidth;
+    };
+    fit();
+    new ResizeObserver(fit).observe(this.panels);
+  }
+}
+
+const figures = {};
+
+async function open(home) {
+  const { operator, make } = figures[home.dataset.figure];
+  await make(new Stage(home, operator));
+  home.dataset.ready = "yes";
+}
+
+document.addEventListener("DOMContentLoaded", () => document.querySelectorAll(".interactive").forEach(open));
+
+const figure = (name, operator, make) => (figures[name] = { operator, make });
+window.poolnb = { ...window.poolnb, figure, num, element, clamp, SUBSCRIPTS };
+
 })();

@@ -7,8 +7,9 @@ the operators, a photograph, and the findings of the ledger.
 
 from __future__ import annotations
 
+import io
 import json
-import string
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from poolnb.lab.provenance import BOOK
 SCRIPTS = BOOK / "_static" / "figures"
 FIGURES = tuple(sorted(path.stem for path in (SCRIPTS / "pages").glob("*.js")))
 PIXELS = 96  # of a side of the photograph
-_LEVELS = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"  # 64 greys, one character each
 _DARK_PAGE = "#14181e"  # the dark theme's background
 
 
@@ -122,16 +122,21 @@ def _luminance(rgb: np.ndarray) -> float:
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-def photograph() -> dict[str, Any]:
-    """The photographer's head and camera, `PIXELS` by `PIXELS`, as one character per pixel, row by row."""
+def photograph() -> str:
+    """The photographer's head and camera, `PIXELS` by `PIXELS`, as an address that holds the JPEG itself.
+
+    A script may read the pixels of such a picture; those of a file that lies on the disk it may not.
+    """
+    from PIL import Image
     from skimage.transform import resize
 
     from poolnb.book import images
 
     part = images.photograph("camera")[60:252, 130:322]
     small = resize(part, (PIXELS, PIXELS), anti_aliasing=True)
-    levels = np.clip(np.rint(small * 63), 0, 63).astype(int)
-    return {"size": PIXELS, "levels": _LEVELS, "pixels": "".join(_LEVELS[v] for v in levels.flat)}
+    file = io.BytesIO()
+    Image.fromarray(np.rint(small * 255).astype(np.uint8)).save(file, "JPEG", quality=80, optimize=True)
+    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
 
 
 def findings() -> Iterator[dict[str, Any]]:

@@ -1,82 +1,67 @@
 // AutoPool over time: frames, alpha, filling and its mask, and the variance that pulls at alpha.
 "use strict";
 
-poolnb.figure("auto", (stage) => {
-  const { num, scale, formulas } = poolnb;
+poolnb.figure("auto", "auto", (stage) => {
+  const { num, range } = poolnb;
+  const { mean, soft, uniforms } = poolnb.formulas;
   const FRAMES = 16;
-  const time = stage.panel({ label: "A recording: one bar per frame, as dark as its weight", height: 190, width: 640 });
-  const output = stage.panel({ label: "The output against alpha, with its tangent", height: 215, width: 290 });
-  const pull = stage.panel({ label: "The variance under the weights against alpha", height: 215, width: 290 });
-  const alpha = stage.slider({ label: "α", min: -10, max: 20, step: 0.25, value: 4 });
-  const loud = stage.slider({ label: "loud frames", min: 0, max: FRAMES, step: 1, value: 3, says: (v) => num(v, 0) });
-  const filling = stage.slider({ label: "frames of filling", min: 0, max: 16, step: 1, value: 8, says: (v) => num(v, 0) });
-  const mask = stage.toggle({ label: "mask the filling" });
+  const ALPHAS = { x: [-10, 20], bottom: 170, xTicks: [-10, 0, 10, 20], xTitle: "α" };
+  const time = stage.panel("A recording: one bar per frame, as dark as its weight", 640, 190);
+  const output = stage.panel("The output against alpha, with its tangent", 290, 215);
+  const pull = stage.panel("The variance under the weights against alpha", 290, 215);
+  const alpha = stage.slider("α", ...ALPHAS.x, 4, { step: 0.25 });
+  const loud = stage.slider("loud frames", 0, FRAMES, 3);
+  const filling = stage.slider("frames of filling", 0, 16, 8);
+  const mask = stage.toggle("mask the filling");
 
-  const uniform = formulas.uniforms(5);
-  const noise = Array.from({ length: FRAMES }, () => 0.12 * uniform());
+  const uniform = uniforms(5);
+  const noise = range(FRAMES, () => 0.12 * uniform());
 
   function frames() {
     const first = Math.round((FRAMES - loud.value) / 2);
-    return noise.map((v, i) => (i >= first && i < first + loud.value ? 0.82 + v : 0.15 + v));
+    return noise.map((v, i) => v + (i >= first && i < first + loud.value ? 0.82 : 0.15));
   }
 
-  function drawTime(real, counted, result) {
-    time.clear();
-    const all = [...real, ...Array(filling.value).fill(0)];
-    const x = (i) => 38 + ((time.width - 110) / all.length) * (i + 0.5);
-    const wide = Math.min(20, (0.75 * (time.width - 110)) / all.length);
-    const y = scale(0, 1, 150, 26);
-    const most = Math.max(...result.weights);
-    time.axes(scale(0, 1, 38, time.width - 72), y, { yTicks: [0, 0.5, 1], yTitle: "probability of a bark, frame by frame" });
-    all.forEach((v, i) => {
-      if (i < real.length) time.bar(x(i), y(0), y(v), wide, "", `fill: var(--op-auto); opacity: ${0.15 + (0.85 * result.weights[i]) / most}`);
-      else time.rect(x(i) - wide / 2, y(0) - 12, wide, 11, i < counted.length ? "cell" : "empty");
-    });
-    if (filling.value) time.text(x(real.length) - wide / 2, 167, mask.value ? "filling, masked" : "filling, counted as 0", "start", "faint");
-    time.line(38, y(result.value), time.width - 72, y(result.value), "curve", "stroke: var(--op-auto)");
-    time.text(time.width - 66, y(result.value) + 4, `y = ${num(result.value)}`, "start", "strong");
+  function drawTime(real, { value, weights }) {
+    const words = { yTicks: [0, 0.5, 1], yTitle: "probability of a bark, frame by frame" };
+    const plot = time.plot({ right: 72, ...words }).slots(FRAMES + filling.value, false);
+    const most = Math.max(...weights);
+    real.forEach((v, i) => plot.bar(i, v, "own", `opacity: ${0.15 + (0.85 * weights[i]) / most}`, 0.75));
+    range(filling.value, (i) => plot.bar(FRAMES + i, 0.1, mask.value ? "empty" : "cell", "", 0.75));
+    const title = mask.value ? "filling, masked" : "filling, counted as 0";
+    if (filling.value) time.text(plot.at(FRAMES - 0.4), plot.bottom + 17, title, "start", "faint");
+    plot.level(value, "curve own", `y = ${num(value)}`);
   }
 
-  const points = Array.from({ length: 121 }, (_, k) => -10 + k / 4);
-
-  function drawOutput(counted, real, result) {
-    output.clear();
-    const x = scale(-10, 20, 38, output.width - 12);
-    const y = scale(0, 1, 170, 26);
-    output.axes(x, y, { xTicks: [-10, 0, 10, 20], yTicks: [0, 0.5, 1], xTitle: "α", yTitle: "output y" });
-    output.line(x(0), 170, x(0), 26, "guide");
-    output.text(x(0) + 5, 38, "mean", "start", "faint");
-    if (counted.length > real.length) output.curve(points.map((a) => [x(a), y(formulas.soft(real, a).value)]), "thin", "stroke-dasharray: 3 3");
-    output.curve(points.map((a) => [x(a), y(formulas.soft(counted, a).value)]), "curve", "stroke: var(--op-auto)");
-    const [dx, dy] = [x(1) - x(0), (y(1) - y(0)) * result.pull];
-    const reach = 42 / Math.hypot(dx, dy);
-    const [cx, cy] = [x(alpha.value), y(result.value)];
-    output.line(cx - reach * dx, cy - reach * dy, cx + reach * dx, cy + reach * dy, "arrow");
-    output.dot(cx, cy, 4.5, "ink");
+  function drawOutput(real, counted, result) {
+    const plot = output.plot({ ...ALPHAS, yTicks: [0, 0.5, 1], yTitle: "output y" });
+    output.line(plot.x(0), plot.bottom, plot.x(0), plot.top, "guide");
+    output.text(plot.x(0) + 5, 38, "mean", "start", "faint");
+    if (counted.length > real.length) plot.curve((a) => soft(real, a).value, "guide");
+    plot.curve((a) => soft(counted, a).value);
+    plot.dot(alpha.value, result.value, result.pull);
   }
 
   function drawPull(counted, result) {
-    pull.clear();
-    const x = scale(-10, 20, 44, pull.width - 12);
-    const y = scale(0, 0.2, 170, 26);
-    pull.axes(x, y, { xTicks: [-10, 0, 10, 20], yTicks: [0, 0.1, 0.2], xTitle: "α", yTitle: "∂y/∂α, the variance under the weights" });
-    pull.curve(points.map((a) => [x(a), y(formulas.soft(counted, a).pull)]), "curve", "stroke: var(--op-auto)");
-    const [cx, cy] = [x(alpha.value), y(result.pull)];
-    pull.line(cx, 170, cx, cy, "guide");
-    pull.dot(cx, cy, 4.5, "ink");
+    const yTitle = "∂y/∂α, the variance under the weights";
+    const plot = pull.plot({ ...ALPHAS, left: 44, y: [0, 0.2], yTicks: [0, 0.1, 0.2], yTitle });
+    plot.curve((a) => soft(counted, a).pull);
+    const [cx, cy] = [plot.x(alpha.value), plot.y(result.pull)];
+    pull.line(cx, plot.bottom, cx, cy, "guide");
+    plot.dot(alpha.value, result.pull);
     pull.text(Math.min(cx + 9, pull.width - 50), cy - 4, num(result.pull, 3), "start", "strong halo");
   }
 
   stage.draw(() => {
     const real = frames();
-    const counted = mask.value ? real : [...real, ...Array(filling.value).fill(0)];
-    const result = formulas.soft(counted, alpha.value);
-    drawTime(real, counted, result);
-    drawOutput(counted, real, result);
+    const counted = mask.value ? real : [...real, ...range(filling.value, () => 0)];
+    const result = soft(counted, alpha.value);
+    drawTime(real, result);
+    drawOutput(real, counted, result);
     drawPull(counted, result);
-    const alone = formulas.soft(real, alpha.value).value;
+    const alone = soft(real, alpha.value).value;
     stage.say(
-      `y = Σ w x over ${counted.length} frames = <b>${num(result.value)}</b>; the mean is ${num(formulas.mean(counted))}, the maximum ${num(Math.max(...counted))}`,
+      `y = Σ w x over ${counted.length} frames = <b>${num(result.value)}</b>; the mean is ${num(mean(counted))}, the maximum ${num(Math.max(...counted))}`,
       `∂y/∂α = Σ w (x − y)² = <b>${num(result.pull, 4)}</b>`,
       filling.value === 0 ? "No filling"
         : mask.value ? `The ${filling.value} frames of filling do not count`

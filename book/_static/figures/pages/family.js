@@ -1,105 +1,111 @@
 // The family: every operator brought to the same output, its weights, its derivatives, and a photograph pooled by it.
 "use strict";
 
-poolnb.figure("family", (stage) => {
-  const { num, scale, element, formulas } = poolnb;
-  const KERNEL = 3;
-  const top = stage.panel({ label: "Four taps as bars, and the common output", height: 220, width: 300 });
-  const taps = stage.taps(top, { values: [0.2, 0.45, 0.6, 0.9], low: 0.05, yTicks: [0.5, 1], yTitle: "four taps" });
-  const share = stage.slider({ label: "from mean to maximum", min: 0.02, max: 0.98, step: 0.01, value: 0.5, says: (v) => `${num(100 * v, 0)} %` });
-  const original = canvas("The photograph, before pooling");
-  stage.panels.append(element("div", { class: "play-photo" }, original, element("p", {}, "photograph, before")));
+poolnb.figure("family", "avg", async (stage) => {
+  const { num, range, clamp, element } = poolnb;
+  const { avg, mixed, soft, lse, gem, lp, max, mean, solve } = poolnb.formulas;
+  const [KERNEL, PIXELS] = [3, 96];
+  const top = stage.panel("Four taps as bars, and the common output", 300, 220);
+  const taps = stage.taps(top, [0.2, 0.45, 0.6, 0.9], { low: 0.05, yTitle: "four taps" });
+  const share = stage.slider("from mean to maximum", 2, 98, 50, { says: (v) => `${v} %` });
 
-  // name, symbol of the parameter, and where it is looked for. The mean and the maximum are the two ends.
+  // Name, symbol of the parameter, and where it is looked for. The mean and the maximum are the two ends.
   const OPERATORS = [
-    { name: "avg", title: "mean", run: formulas.avg },
-    { name: "mixed", title: "mixed", symbol: "α", run: formulas.mixed, range: [0, 1] },
-    { name: "soft", title: "soft", symbol: "β", run: formulas.soft, range: [0, 2000] },
-    { name: "lse", title: "LSE", symbol: "r", run: formulas.lse, range: [0.001, 5000] },
-    { name: "gem", title: "GeM", symbol: "p", run: formulas.gem, range: [1, 5000] },
-    { name: "lp", title: "Lp", symbol: "p", run: formulas.lp },
-    { name: "max", title: "max", run: formulas.max },
+    { name: "avg", title: "mean", run: avg },
+    { name: "mixed", title: "mixed", symbol: "α", run: mixed, between: [0, 1] },
+    { name: "soft", title: "soft", symbol: "β", run: soft, between: [0, 2000] },
+    { name: "lse", title: "LSE", symbol: "r", run: lse, between: [0.001, 5000] },
+    { name: "gem", title: "GeM", symbol: "p", run: gem, between: [1, 5000] },
+    { name: "lp", title: "Lp", symbol: "p", run: lp },
+    { name: "max", title: "max", run: max },
   ];
   const rows = element("div", { class: "play-rows" });
   for (const one of OPERATORS) {
     one.words = element("p");
-    one.panel = stage.panel({ label: `${one.title}: weights and derivatives of the four taps`, height: 74, width: 250 });
+    one.panel = stage.panel(`${one.title}: weights and derivatives of the four taps`, 250, 74);
     one.picture = canvas(`The photograph, pooled by ${one.title}`);
     rows.append(element("div", { class: "play-row" }, one.words, one.panel.root, one.picture));
   }
   stage.controls.after(rows);
 
-  // ---- the photograph -----------------------------------------------------------------------------------------------
+  // ---- the photograph ----
 
-  const { size, levels, pixels } = poolnb.photograph;
-  const grey = Array.from(pixels, (letter) => levels.indexOf(letter) / 63);
+  const original = canvas("The photograph, before pooling");
+  stage.panels.append(element("div", { class: "play-photo" }, original, element("p", {}, "photograph, before")));
+  original.width = original.height = PIXELS;
+  let grey = range(PIXELS * PIXELS, () => 0);
+
+  async function develop() {
+    const photograph = new Image();
+    photograph.src = poolnb.photograph;
+    await photograph.decode();
+    const context = original.getContext("2d");
+    context.drawImage(photograph, 0, 0);
+    const { data } = context.getImageData(0, 0, PIXELS, PIXELS);
+    grey = grey.map((_, i) => data[4 * i] / 255);
+    stage.redraw();
+  }
 
   function canvas(label) {
     return element("canvas", { class: "play-picture", role: "img", "aria-label": label });
   }
 
-  function paint(target, side, values) {
-    target.width = target.height = side;
+  function paintPooled({ picture, run, parameter }) {
+    const side = PIXELS / KERNEL;
+    picture.width = picture.height = side;
     const image = new ImageData(side, side);
-    values.forEach((v, i) => image.data.set([255 * v, 255 * v, 255 * v, 255], 4 * i));
-    target.getContext("2d").putImageData(image, 0, 0);
-  }
-
-  function pooled(run, parameter) {
-    const side = size / KERNEL;
-    return Array.from({ length: side * side }, (_, place) => {
-      const [row, column] = [Math.floor(place / side) * KERNEL, (place % side) * KERNEL];
-      const window = Array.from({ length: KERNEL * KERNEL }, (_, t) => grey[(row + Math.floor(t / KERNEL)) * size + column + (t % KERNEL)]);
-      return Math.min(1, run(window, parameter).value);
+    range(side * side, (place) => {
+      const corner = KERNEL * (Math.floor(place / side) * PIXELS + (place % side));
+      const window = range(KERNEL * KERNEL, (t) => grey[corner + Math.floor(t / KERNEL) * PIXELS + (t % KERNEL)]);
+      const v = 255 * run(window, parameter).value;
+      image.data.set([v, v, v, 255], 4 * place);
     });
+    picture.getContext("2d").putImageData(image, 0, 0);
   }
 
-  // ---- one row per operator -----------------------------------------------------------------------------------------
+  // ---- one row per operator ----
 
   function drawRow({ name, panel, result }) {
-    panel.clear();
     const half = panel.width / 2;
     for (const [values, left, title] of [[result.weights, 4, "weights"], [result.derivatives, half + 4, "derivatives"]]) {
-      const y = scale(-0.25, 1.25, 72, 14);
-      const wide = (half - 16) / values.length;
-      panel.line(left, y(0), left + half - 12, y(0));
-      panel.line(left, y(1), left + half - 12, y(1), "guide", "opacity: 0.5");
-      values.forEach((v, i) => {
-        const cut = poolnb.clamp(v, -0.25, 1.25);
-        panel.bar(left + wide * (i + 0.5), y(0), y(cut), 0.6 * wide, "", `fill: var(--op-${name})`);
-      });
-      if (name === "avg") panel.text(left + half - 12, 10, title, "end", "tick");
-      if (name === "avg") panel.text(left, 22, "1", "start", "tick");
+      const plot = panel.plot({ y: [0, 1.25], left, right: half + 8 - left, top: 14, bottom: 62 }).slots(4, false);
+      plot.level(1);
+      values.forEach((v, i) => plot.bar(i, clamp(v, -0.25, 1.25), "", `fill: var(--op-${name})`));
+      if (name !== "avg") continue;
+      panel.text(plot.right, 10, title, "end", "tick");
+      panel.text(left, 22, "1", "start", "tick");
+    }
+  }
+
+  function drawTaps(low, target, high) {
+    const plot = taps.draw({ right: 70 });
+    plot.level(target, "curve", `y = ${num(target)}`);
+    for (const [value, words] of [[low, "mean"], [high, "max"]]) {
+      plot.level(value);
+      if (Math.abs(plot.y(value) - plot.y(target)) > 14) top.text(plot.right + 6, plot.y(value) + 4, words, "start", "faint");
     }
   }
 
   stage.draw(() => {
-    top.clear();
     const x = taps.values;
-    const [low, high] = [formulas.mean(x), Math.max(...x)];
-    const target = low + share.value * (high - low);
-    const at = taps.draw({ right: 70 });
-    for (const [value, words, look] of [[low, "mean", "guide"], [high, "max", "guide"], [target, `y = ${num(target)}`, "curve"]]) {
-      top.line(38, at.y(value), top.width - 70, at.y(value), look, "pointer-events: none");
-    }
-    top.text(top.width - 64, at.y(target) + 4, `y = ${num(target)}`, "start", "strong");
-    if (at.y(low) - at.y(target) > 14) top.text(top.width - 64, at.y(low) + 4, "mean", "start", "faint");
-    if (at.y(target) - at.y(high) > 14) top.text(top.width - 64, at.y(high) + 4, "max", "start", "faint");
+    const [low, high] = [mean(x), Math.max(...x)];
+    const target = low + (share.value / 100) * (high - low);
+    drawTaps(low, target, high);
     let p = 1;
     for (const one of OPERATORS) {
-      one.parameter = one.range ? formulas.solve(one.run, x, target, ...one.range) : p;
-      if (one.name === "gem") p = one.parameter;
+      one.parameter = one.between ? solve(one.run, x, target, ...one.between) : p;
+      if (one.run === gem) p = one.parameter;
       one.result = one.run(x, one.parameter);
-      const free = high - low < 1e-9; // all taps equal: any parameter gives this output
-      const setting = one.symbol ? `${one.symbol}\u00a0=\u00a0${free ? "any" : num(one.parameter, one.parameter < 100 ? 2 : 0)}` : "";
-      one.words.innerHTML = `<b>${one.title}</b> ${setting}${setting && ","} y\u00a0=\u00a0${num(one.result.value)}`;
+      const any = high - low < 1e-9; // all taps equal: any parameter gives this output
+      const setting = one.symbol ? `${one.symbol}&nbsp;=&nbsp;${any ? "any" : num(one.parameter, one.parameter < 100 ? 2 : 0)}, ` : "";
+      one.words.innerHTML = `<b>${one.title}</b> ${setting}y&nbsp;=&nbsp;${num(one.result.value)}`;
       drawRow(one);
-      paint(one.picture, size / KERNEL, pooled(one.run, one.parameter));
+      paintPooled(one);
     }
-    paint(original, size, grey);
     stage.say(
-      `mean + ${num(100 * share.value, 0)} % of the way = ${num(low)} + ${num(share.value)} · (${num(high)} − ${num(low)}) = <b>${num(target)}</b>`,
-      `Lp has GeM's exponent. It is a sum and no mean, so it lies above the maximum: 4<sup>1/p</sup> · ${num(target)} = <b>${num(4 ** (1 / p) * target)}</b>`,
+      `mean + ${share.value} % of the way = ${num(low)} + ${num(share.value / 100)} · (${num(high)} − ${num(low)}) = <b>${num(target)}</b>`,
+      `Lp has GeM’s exponent. It is a sum and no mean, so it lies above the maximum: 4<sup>1/p</sup> · ${num(target)} = <b>${num(4 ** (1 / p) * target)}</b>`,
     );
   });
+  await develop();
 });

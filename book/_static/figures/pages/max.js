@@ -1,51 +1,45 @@
 // Max pooling: the gradient's arrow jumps at a tie; the kink; the segment of subgradients.
 "use strict";
 
-poolnb.figure("max", (stage) => {
-  const { num, scale, formulas } = poolnb;
-  const bars = stage.panel({ label: "Three taps as bars; an arrow shows where the gradient goes", height: 275, width: 230 });
-  const taps = stage.taps(bars, { values: [0.7, 0.5, 0.3] });
-  const kink = stage.panel({ label: "The output as a function of the first tap", height: 275, width: 180 });
-  const segment = stage.panel({ label: "The derivatives with respect to the first two taps, as a point in the plane", height: 275, width: 180 });
+poolnb.figure("max", "max", (stage) => {
+  const { num, formulas } = poolnb;
+  const bars = stage.panel("Three taps as bars; an arrow shows where the gradient goes", 230, 270);
+  const taps = stage.taps(bars, [0.7, 0.5, 0.3]);
+  const kink = stage.panel("The output as a function of the first tap", 180, 240);
+  const segment = stage.panel("The derivatives with respect to the first two taps, as a point in the plane", 180, 240);
   stage.button("Make a tie of taps 1 and 2", () => {
-    const top = Math.max(taps.values[0], taps.values[1], taps.values[2] + 0.1);
-    taps.values[0] = taps.values[1] = Math.min(top, 1);
-    taps.values[2] = Math.min(taps.values[2], 0.9);
+    const [a, b, c] = taps.values;
+    const top = Math.min(Math.max(a, b, c + 0.1), 1);
+    taps.values = [top, top, Math.min(c, 0.9)];
   });
 
-  function drawBars(result) {
-    bars.clear();
-    const at = taps.draw({ height: 240, right: 66, look: (i) => (result.weights[i] ? "fill: var(--op-max)" : "") });
-    const y = at.y(result.value);
-    const right = bars.width - 66;
-    bars.line(38, y, right, y, "guide");
-    bars.text(right + 6, y + 4, `y = ${num(result.value)}`, "start", "strong");
-    result.derivatives.forEach((d, i) => {
-      if (d) bars.arrow(at.x(i), 258, at.x(i), 226, "arrow", "stroke: var(--op-max); fill: var(--op-max)");
-      bars.text(at.x(i) + (d ? 14 : 0), d ? 248 : 240, num(d, 0), "middle", d ? "strong" : "faint");
+  function drawBars({ value, weights, derivatives }) {
+    const look = (i) => (weights[i] ? ["own"] : ["bar"]);
+    const plot = taps.draw({ right: 66, bottom: 200, look });
+    plot.level(value, "guide", `y = ${num(value)}`);
+    derivatives.forEach((d, i) => {
+      if (d) {
+        bars.line(plot.at(i), 258, plot.at(i), 232, "curve own");
+        bars.add("polygon", { points: `${plot.at(i)},225 ${plot.at(i) - 5},234 ${plot.at(i) + 5},234` }, "own");
+      }
+      bars.text(plot.at(i) + (d ? 14 : 0), d ? 248 : 240, num(d, 0), "middle", d ? "strong" : "faint");
     });
-    bars.text(right + 6, 240, "gradient", "start", "faint");
+    bars.text(plot.right + 6, 240, "gradient", "start", "faint");
   }
 
-  function drawKink(value, rest) {
-    kink.clear();
-    const x = scale(0, 1, 34, kink.width - 10);
-    const y = scale(0, 1, 200, 26);
-    kink.axes(x, y, { xTicks: [0, 1], yTicks: [0, 1], xTitle: "x₁", yTitle: "y" });
-    kink.curve([[x(0), y(rest)], [x(rest), y(rest)], [x(1), y(1)]], "curve", "stroke: var(--op-max)");
-    kink.dot(x(taps.values[0]), y(value), 4.5, "ink");
-    const slope = taps.values[0] > rest ? "slope 1" : taps.values[0] < rest ? "slope 0" : "slopes 0 to 1";
-    kink.text(kink.width - 14, 222 - 40, slope, "end", "strong");
+  function drawKink(first, rest) {
+    const plot = kink.plot({ left: 34, xTicks: [0, 1], yTicks: [0, 1], xTitle: "x₁", yTitle: "y" });
+    plot.curve([[0, rest], [rest, rest], [1, 1]]);
+    plot.dot(first, Math.max(first, rest));
+    const slope = first > rest ? "slope 1" : first < rest ? "slope 0" : "slopes 0 to 1";
+    kink.text(plot.right - 4, plot.bottom - 18, slope, "end", "strong");
   }
 
-  function drawSegment(tie, result) {
-    segment.clear();
-    const x = scale(0, 1, 34, segment.width - 24);
-    const y = scale(0, 1, 200, 36);
-    segment.axes(x, y, { xTicks: [0, 1], yTicks: [0, 1], xTitle: "∂y/∂x₁", yTitle: "∂y/∂x₂" });
-    segment.line(x(1), y(0), x(0), y(1), tie ? "curve" : "guide", tie ? "stroke: var(--op-max); stroke-width: 5" : "");
-    segment.dot(x(result.derivatives[0]), y(result.derivatives[1]), 6, "ink");
-    if (tie) segment.text(x(0.5) + 8, y(0.5) - 6, "all of these", "start", "strong");
+  function drawSegment(tie, [first, second]) {
+    const plot = segment.plot({ left: 34, right: 24, xTicks: [0, 1], yTicks: [0, 1], xTitle: "∂y/∂x₁", yTitle: "∂y/∂x₂" });
+    plot.curve([[1, 0], [0, 1]], tie ? "curve own" : "guide", tie ? "stroke-width: 5" : "");
+    plot.dot(first, second);
+    if (tie) segment.text(plot.x(0.5) + 8, plot.y(0.5) - 6, "all of these", "start", "strong");
   }
 
   stage.draw(() => {
@@ -53,15 +47,15 @@ poolnb.figure("max", (stage) => {
     const result = formulas.max(x);
     const winners = [0, 1, 2].filter((i) => x[i] === result.value);
     drawBars(result);
-    drawKink(result.value, Math.max(x[1], x[2]));
-    drawSegment(winners[0] === 0 && winners[1] === 1, result);
-    const gradient = `(${result.derivatives.map((d) => num(d, 0)).join(", ")})`;
+    drawKink(x[0], Math.max(x[1], x[2]));
+    drawSegment(winners[0] === 0 && winners[1] === 1, result.derivatives);
+    const gradient = `<b>(${result.derivatives.join(", ")})</b>`;
     const names = winners.map((i) => `x<sub>${i + 1}</sub>`).join(" = ");
     stage.say(
       `y = max(${x.map((v) => num(v)).join(", ")}) = <b>${num(result.value)}</b> = ${names}`,
       winners.length > 1
-        ? `A tie: each gradient that shares 1 among ${names} is a subgradient. The first of them gets all: <b>${gradient}</b>`
-        : `The derivative with respect to the three taps is <b>${gradient}</b>`,
+        ? `A tie: each gradient that shares 1 among ${names} is a subgradient. The first of them gets all: ${gradient}`
+        : `The derivative with respect to the three taps is ${gradient}`,
     );
   });
 });

@@ -1,89 +1,81 @@
 // Stochastic pooling: the running mean of draws, and what is left of a signal after one to three pools.
 "use strict";
 
-poolnb.figure("stochastic", (stage) => {
-  const { num, scale, formulas } = poolnb;
+poolnb.figure("stochastic", "stochastic", (stage) => {
+  const { num, range } = poolnb;
+  const { drawTap, mean, pieces, stochastic, uniforms } = poolnb.formulas;
   const [KERNEL, LEVELS, LENGTH] = [3, 3, 81];
-  const bars = stage.panel({ label: "Four taps; the drawn one is dark", height: 230, width: 190 });
-  const taps = stage.taps(bars, { values: [0.15, 0.3, 0.9, 0.5] });
-  const running = stage.panel({ label: "The mean of the draws so far", height: 230, width: 190 });
-  const levels = stage.panel({ label: "The mean of a signal after one to three pools", height: 230, width: 215 });
+  const bars = stage.panel("Four taps; the drawn one is dark", 190, 230);
+  const taps = stage.taps(bars, [0.15, 0.3, 0.9, 0.5]);
+  const running = stage.panel("The mean of the draws so far", 190, 230);
+  const levels = stage.panel("The mean of a signal after one to three pools", 215, 230);
 
-  let uniform = formulas.uniforms(3);
-  let draws = []; // numbers in (0, 1): a tap follows from one of them and from the taps
-  let signals = [];
+  // A draw is a number in (0, 1): a tap follows from it and from the taps.
+  let uniform, draws, signals;
+  stage.restart = () => {
+    uniform = uniforms(3);
+    draws = [];
+    signals = [pass(one)];
+  };
   const draw = () => draws.push(uniform());
   stage.button("Draw", draw);
   stage.button("Draw 100", () => stage.repeat(100, draw));
   stage.button("Send the signal through again", () => (signals = [...signals.slice(-19), pass(one)]));
-  stage.restart = () => {
-    uniform = formulas.uniforms(3);
-    draws = [];
-    signals = [pass(one)];
-  };
 
   // A signal as it comes out of a ReLU: half of it zeros.
-  const source = formulas.uniforms(8);
-  const signal = Array.from({ length: LENGTH }, () => Math.max(0, Math.sqrt(-2 * Math.log(source())) * Math.cos(2 * Math.PI * source())));
+  const source = uniforms(8);
+  const signal = range(LENGTH, () => Math.max(0, Math.sqrt(-2 * Math.log(source())) * Math.cos(2 * Math.PI * source())));
 
+  // The mean of the signal before the first pool and after each.
   function pass(pool) {
-    const means = [formulas.mean(signal)];
     let row = signal;
-    for (let level = 0; level < LEVELS; level += 1) {
-      row = Array.from({ length: row.length / KERNEL }, (_, i) => pool(row.slice(i * KERNEL, (i + 1) * KERNEL)));
-      means.push(formulas.mean(row));
-    }
-    return means;
+    const next = () => (row = pieces(row, KERNEL).map(pool));
+    return range(LEVELS + 1, (level) => [level, mean(level ? next() : row)]);
   }
 
-  const one = (x) => x[formulas.drawTap(formulas.stochastic(x).weights, uniform)];
-  const weighted = pass((x) => formulas.stochastic(x).value);
-  const plain = pass((x) => formulas.avg(x).value);
+  const one = (x) => x[drawTap(stochastic(x).weights, uniform)];
+  const weighted = pass((x) => stochastic(x).value);
+  const plain = pass(mean);
 
-  function drawRunning(x, result, drawn) {
-    running.clear();
-    const most = Math.max(20, drawn.length);
-    const at = scale(0, most, 34, running.width - 8);
-    const y = scale(0, 1, 180, 26);
-    running.axes(at, y, { xTicks: [0, most], yTicks: [0, 0.5, 1], xTitle: "draws", yTitle: "mean of the draws" });
-    for (const [value, words, below] of [[result.value, "weighted mean", false], [formulas.mean(x), "plain mean", true]]) {
-      running.line(34, y(value), running.width - 8, y(value), "guide");
-      running.text(running.width - 8, y(value) + (below ? 15 : -6), words, "end", "faint halo");
+  function drawRunning(means, weightedMean, plainMean) {
+    const most = Math.max(20, means.length);
+    const words = { xTicks: [0, most], yTicks: [0, 0.5, 1], xTitle: "draws", yTitle: "mean of the draws" };
+    const plot = running.plot({ x: [0, most], left: 34, right: 8, bottom: 180, ...words });
+    for (const [value, words, below] of [[weightedMean, "weighted mean", -6], [plainMean, "plain mean", 15]]) {
+      plot.level(value);
+      running.text(plot.right, plot.y(value) + below, words, "end", "faint halo");
     }
-    let total = 0;
-    const means = drawn.map((tap, i) => [at(i + 1), y((total += x[tap]) / (i + 1))]);
-    running.curve(means, "curve", "stroke: var(--op-stochastic)");
-    if (means.length) running.dot(...means.at(-1), 4, "ink");
+    plot.curve(means);
+    if (means.length) plot.dot(...means.at(-1));
   }
 
   function drawLevels() {
-    levels.clear();
-    const at = scale(0, LEVELS, 34, levels.width - 76);
-    const y = scale(0, 1.6, 180, 26);
-    levels.axes(at, y, { xTicks: [0, 1, 2, 3], yTicks: [0, 0.5, 1, 1.5], xTitle: "pools", yTitle: "mean of the signal" });
-    const path = (means) => means.map((v, level) => [at(level), y(v)]);
-    for (const means of signals) levels.curve(path(means), "thin", "stroke: var(--op-stochastic); opacity: 0.7");
-    levels.curve(path(weighted), "curve");
-    levels.curve(path(plain), "curve", "stroke: var(--op-avg)");
-    levels.text(levels.width - 70, y(weighted[LEVELS]) + 4, "weighted", "start", "strong");
-    levels.text(levels.width - 70, y(plain[LEVELS]) + 4, "plain", "start", "strong");
+    const words = { xTicks: [0, 1, 2, 3], yTicks: [0, 0.5, 1, 1.5], xTitle: "pools", yTitle: "mean of the signal" };
+    const plot = levels.plot({ x: [0, LEVELS], y: [0, 1.6], left: 34, right: 76, bottom: 180, ...words });
+    for (const means of signals) plot.curve(means, "thin own");
+    plot.curve(weighted, "curve");
+    plot.curve(plain, "curve", "stroke: var(--op-avg)");
+    for (const [means, words] of [[weighted, "weighted"], [plain, "plain"]]) {
+      levels.text(plot.right + 6, plot.y(means[LEVELS][1]) + 4, words, "start", "strong");
+    }
   }
 
-  signals = [pass(one)];
+  stage.restart();
   stage.draw(() => {
     const x = taps.values;
-    const result = formulas.stochastic(x);
-    const drawn = draws.map((u) => formulas.drawTap(result.weights, () => u));
-    bars.clear();
-    const at = taps.draw({ look: (i) => `fill: var(--op-stochastic); opacity: ${drawn.at(-1) === i ? 1 : 0.35}` });
-    result.weights.forEach((w, i) => bars.text(at.x(i), 226, num(w), "middle", "tick"));
-    drawRunning(x, result, drawn);
+    const { value, weights } = stochastic(x);
+    const drawn = draws.map((u) => drawTap(weights, () => u));
+    const plot = taps.draw({ look: (i) => ["own", `opacity: ${drawn.at(-1) === i ? 1 : 0.35}`] });
+    weights.forEach((w, i) => bars.text(plot.at(i), 226, num(w), "middle", "tick"));
+    let total = 0;
+    const means = drawn.map((tap, i) => [i + 1, (total += x[tap]) / (i + 1)]);
+    drawRunning(means, value, mean(x));
     drawLevels();
-    const sofar = drawn.length ? formulas.mean(drawn.map((tap) => x[tap])) : NaN;
+    const [last, heavy, light] = [signals.at(-1), weighted, plain].map((path) => num(path[LEVELS][1]));
     stage.say(
-      `weighted mean: ${result.weights.map((w, i) => `${num(w)} · ${num(x[i])}`).join(" + ")} = <b>${num(result.value)}</b>; plain mean: <b>${num(formulas.mean(x))}</b>`,
-      drawn.length ? `Mean of ${drawn.length} draw${drawn.length > 1 ? "s" : ""}: <b>${num(sofar)}</b>` : "No draws yet",
-      `After three pools the drawn signal has mean <b>${num(signals.at(-1)[LEVELS])}</b>, the weighted one <b>${num(weighted[LEVELS])}</b>, the plain one <b>${num(plain[LEVELS])}</b>`,
+      `weighted mean: ${weights.map((w, i) => `${num(w)} · ${num(x[i])}`).join(" + ")} = <b>${num(value)}</b>; plain mean: <b>${num(mean(x))}</b>`,
+      drawn.length ? `Mean of ${drawn.length} draw${drawn.length > 1 ? "s" : ""}: <b>${num(means.at(-1)[1])}</b>` : "No draws yet",
+      `After three pools the drawn signal has mean <b>${last}</b>, the weighted one <b>${heavy}</b>, the plain one <b>${light}</b>`,
     );
   });
 });
