@@ -27,24 +27,11 @@ from poolnb.geometry import IntOrSizes, per_dim, resolve
 from poolnb.modules._base import Device, check_factory
 from poolnb.ops.checks import DTYPES
 
-# name -> class name without its dimension
-_POOLS = {
-    "attention": "AttentionPool",
-    "auto": "AutoPool",
-    "avg": "AvgPool",
-    "gated": "GatedPool",
-    "gem": "GeMPool",
-    "lip": "LIPPool",
-    "lp": "LpPool",
-    "lse": "LSEPool",
-    "max": "MaxPool",
-    "mixed": "MixedPool",
-    "s3": "S3Pool",
-    "soft": "SoftPool",
-    "stochastic": "StochasticPool",
-    "swap": "SoftPool",
-    "tdgs": "TDGSPool",
-    "tree": "TreePool",
+# name -> its classes by number of dimensions; a name is that of its class in lower case
+_POOLS: dict[str, dict[int, type[modules.Pool]]] = {
+    name.removesuffix("1d").removesuffix("Pool").lower(): {d: getattr(modules, f"{name[:-2]}{d}d") for d in (1, 2, 3)}
+    for name in modules.__all__
+    if name.endswith("1d")
 }
 
 
@@ -59,8 +46,7 @@ def pool_class(name: str, dims: int = 2) -> type[modules.Pool]:
         raise ValueError(f"name must be one of {', '.join(list_pools())}, got {name!r}")
     if isinstance(dims, bool) or not isinstance(dims, int) or dims not in (1, 2, 3):
         raise ValueError(f"dims must be 1, 2 or 3, got {dims!r}")
-    cls: type[modules.Pool] = getattr(modules, f"{_POOLS[name]}{dims}d")
-    return cls
+    return _POOLS[name][dims]
 
 
 def create_pool(

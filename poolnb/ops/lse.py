@@ -174,4 +174,4 @@ def _series(v: Tensor, coefficients: list[float]) -> Tensor:
     return total
 
 
-lse_pool = PoolOp("lse_pool", _forward, _backward, tensors={"r": PER_CHANNEL})
+lse_pool = PoolOp("lse_pool", _forward, _backward, tensors={"r": PER_CHANNEL.around(1, -2, 3)})

@@ -21,6 +21,7 @@ from poolnb.ops.parts import batch_parts, part_of
 from poolnb.ops.philox import Seed
 from poolnb.ops.taps import accumulate
 
+OPS: dict[str, PoolOp] = {}  # by name, as their files are imported
 LIBRARY = torch.library.Library("poolnb", "DEF")
 _GEOMETRY = "SymInt[] kernel_size, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt[] output_size"
 _N_GEOMETRY = 5
@@ -37,7 +38,8 @@ class PoolOp:
             own vector-Jacobian product. With ``param_grads`` false only ``grad_input`` is wanted, and the other
             entries may be anything.
         tensors: the operator's own differentiable tensors by name, and what :mod:`poolnb.ops.checks` accepts of them.
-        attributes: its other arguments in schema syntax, such as ``"bool semi_grad"``; floats are positive.
+        attributes: its other arguments in schema syntax, such as ``"bool semi_grad"``, with a usual value of each;
+            floats are positive.
         sampled: whether the operator draws: it then takes ``seed``, an int64 0-d tensor on the CPU or the input's
             device, or ``None`` for evaluation. :mod:`poolnb.ops.philox` makes the noise.
         batched: names of those ``tensors`` whose first dimension is the input's batch dimension, or 1.
@@ -52,12 +54,14 @@ class PoolOp:
         forward: Callable[..., Tensor],
         backward: Callable[..., Tensor | tuple[Tensor, ...]],
         tensors: Mapping[str, Form] | None = None,
-        attributes: Sequence[str] = (),
+        attributes: Mapping[str, Any] | None = None,
         sampled: bool = False,
         batched: Sequence[str] = (),
     ) -> None:
         self.tensors = tensors = dict(tensors or {})
-        self.check = partial(check_call, tuple(tensors), tuple(tensors.values()), sampled, attributes)
+        attributes = dict(attributes or {})
+        self.attributes = {declared.split()[1]: usual for declared, usual in attributes.items()}
+        self.check = partial(check_call, tuple(tensors), tuple(tensors.values()), sampled, tuple(attributes))
         self.batched = ("input", "mask", *batched)
         self.may_be_cut = [name in (*self.batched, "seed") for name in ("input", "mask", *tensors, *["seed"] * sampled)]
         self.name, self.forward, self.backward = name, forward, backward
@@ -73,6 +77,7 @@ class PoolOp:
         self._direct: dict[Any, type[torch.autograd.Function]] = {}
         self._register_forward()
         self._register_backward()
+        OPS[name] = self
 
     def __call__(self, input: Tensor, mask: Tensor | None, windows: Geometry, *own: Any) -> Tensor:
         """Run the op; ``own`` holds the operator's tensors, with the seed of a sampled one, then its attributes."""

@@ -10,6 +10,11 @@ from numpy.typing import ArrayLike
 from poolnb.reference._windows import Array, each_window, values, windows_of
 from poolnb.reference.softmax import softmax
 
+__all__ = [
+    "weighted_pool",
+    "weighted_pool_backward",
+]
+
 
 def _weights(taps: Array, logits: Array) -> Array:
     """softmax(logits); taps and logits of -inf have none, and infinite taps or logits share all."""

@@ -10,6 +10,13 @@ from numpy.typing import ArrayLike
 from poolnb.reference._windows import Array, per_channel, pool, pool_backward, windows_of
 from poolnb.reference.softmax import softmax
 
+__all__ = [
+    "gem_pool",
+    "gem_pool_backward",
+    "lse_pool",
+    "lse_pool_backward",
+]
+
 
 def _lse(taps: Array, r: float) -> float:
     if np.isnan(taps).any() or np.isposinf(taps).any():

@@ -9,6 +9,15 @@ from numpy.typing import ArrayLike
 
 from poolnb.reference._windows import Array, each_window, values, windows_of
 
+__all__ = [
+    "gated_pool",
+    "gated_pool_backward",
+    "mixed_pool",
+    "mixed_pool_backward",
+    "tree_pool",
+    "tree_pool_backward",
+]
+
 
 def sigmoid(t: float) -> float:
     return float(1 / (1 + np.exp(-t)))

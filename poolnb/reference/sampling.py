@@ -13,6 +13,15 @@ from poolnb.geometry import Geometry
 from poolnb.reference._windows import Array, Index, each_window, values, windows_of
 from poolnb.reference.softmax import softmax
 
+__all__ = [
+    "s3_pool",
+    "s3_pool_backward",
+    "stochastic_pool",
+    "stochastic_pool_backward",
+    "tdgs_pool",
+    "tdgs_pool_backward",
+]
+
 # ---- noise -----------------------------------------------------------------------------------------------------------
 
 

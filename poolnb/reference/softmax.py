@@ -9,6 +9,11 @@ from numpy.typing import ArrayLike
 
 from poolnb.reference._windows import Array, per_channel, pool, pool_backward, windows_of
 
+__all__ = [
+    "soft_pool",
+    "soft_pool_backward",
+]
+
 
 def softmax(logits: Array) -> Array:
     """exp(l_i) / sum exp(l_j), shifted by the largest logit so that nothing overflows."""
