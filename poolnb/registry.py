@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from poolnb import modules
 from poolnb._models import (
     ADAPTIVE,
-    POOLS,
+    REPLACEABLE,
     WINDOWED,
     Sizes,
     hand_over,
@@ -24,29 +24,23 @@ from poolnb._models import (
     watch,
 )
 from poolnb.geometry import IntOrSizes, per_dim, resolve
+from poolnb.modules import POOLS
 from poolnb.modules._base import Device, check_factory
 from poolnb.ops.checks import DTYPES
-
-# name -> its classes by number of dimensions; a name is that of its class in lower case
-_POOLS: dict[str, dict[int, type[modules.Pool]]] = {
-    name.removesuffix("1d").removesuffix("Pool").lower(): {d: getattr(modules, f"{name[:-2]}{d}d") for d in (1, 2, 3)}
-    for name in modules.__all__
-    if name.endswith("1d")
-}
 
 
 def list_pools() -> list[str]:
     """The names that :func:`create_pool` accepts, in alphabetical order."""
-    return sorted(_POOLS)
+    return sorted(POOLS)
 
 
 def pool_class(name: str, dims: int = 2) -> type[modules.Pool]:
     """The module class behind a name, for ``dims`` spatial dimensions."""
-    if not isinstance(name, str) or name not in _POOLS:
+    if not isinstance(name, str) or name not in POOLS:
         raise ValueError(f"name must be one of {', '.join(list_pools())}, got {name!r}")
     if isinstance(dims, bool) or not isinstance(dims, int) or dims not in (1, 2, 3):
         raise ValueError(f"dims must be 1, 2 or 3, got {dims!r}")
-    return _POOLS[name][dims]
+    return POOLS[name][dims]
 
 
 def create_pool(
@@ -203,7 +197,7 @@ def replace_pooling(
 def _check_types(types: Any) -> tuple[type[nn.Module], ...]:
     given = tuple(types) if isinstance(types, list | tuple) else (types,)
     for t in given:
-        if not (isinstance(t, type) and issubclass(t, POOLS)):
+        if not (isinstance(t, type) and issubclass(t, REPLACEABLE)):
             accepted = "torch.nn's MaxPool, AvgPool, LPPool, AdaptiveMaxPool and AdaptiveAvgPool, and poolnb's poolers"
             raise TypeError(f"types must be classes among {accepted}, got {t!r}")
     return given

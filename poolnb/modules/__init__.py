@@ -16,3 +16,10 @@ __all__ += means.__all__
 __all__ += mixtures.__all__
 __all__ += sampling.__all__
 __all__ += softmax.__all__
+
+# A name, that of the class in lower case -> the classes by their number of dimensions.
+POOLS: dict[str, dict[int, type[Pool]]] = {
+    name.removesuffix("1d").removesuffix("Pool").lower(): {d: globals()[f"{name[:-2]}{d}d"] for d in (1, 2, 3)}
+    for name in __all__
+    if name.endswith("1d")
+}
