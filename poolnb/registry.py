@@ -40,7 +40,34 @@ def pool_class(name: str, dims: int = 2) -> type[modules.Pool]:
         raise ValueError(f"name must be one of {', '.join(list_pools())}, got {name!r}")
     if isinstance(dims, bool) or not isinstance(dims, int) or dims not in (1, 2, 3):
         raise ValueError(f"dims must be 1, 2 or 3, got {dims!r}")
+    if dims not in POOLS[name]:
+        raise ValueError(f"dims must be one of {', '.join(map(str, sorted(POOLS[name])))} for {name}, got {dims}")
     return POOLS[name][dims]
+
+
+def register_pool(name: str, *classes: type[modules.Pool]) -> None:
+    """Make a pooler of another package known to :func:`create_pool`, :func:`list_pools` and :func:`replace_pooling`.
+
+    Args:
+        name: a name that no pooler has yet.
+        classes: subclasses of :class:`poolnb.Pool`, at most one for each number of dimensions.
+
+    Raises:
+        TypeError: a name that is no string, a class that is no subclass of Pool.
+        ValueError: a name that is taken, no class, or two for the same number of dimensions.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, got {name!r}")
+    if name in POOLS:
+        raise ValueError(f"name must be one that no pooler has, got {name!r}")
+    for cls in classes:
+        if not (isinstance(cls, type) and issubclass(cls, modules.Pool)):
+            raise TypeError(f"classes must be subclasses of poolnb.Pool, got {cls!r}")
+    by_dims = {cls.dims: cls for cls in classes}
+    if not classes or len(by_dims) < len(classes):
+        given = ", ".join(f"{cls.__name__} ({cls.dims})" for cls in classes) or "none"
+        raise ValueError(f"classes must be at least one, each for another number of dimensions, got {given}")
+    POOLS[name] = by_dims
 
 
 def create_pool(

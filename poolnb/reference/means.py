@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from poolnb.reference._windows import Array, per_channel, pool, pool_backward, windows_of
 from poolnb.reference.softmax import softmax
+from poolnb.reference.windows import Array, per_channel, pool, pool_backward, windows_of
 
 __all__ = [
     "gem_pool",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from poolnb.reference._windows import Array, each_window, values, windows_of
+from poolnb.reference.windows import Array, each_window, values, windows_of
 
 __all__ = [
     "gated_pool",

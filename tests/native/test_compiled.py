@@ -241,7 +241,7 @@ def test_peak_memory(name: str) -> None:
     """Beyond the input: the output, the input's gradients, a gradient per window, and a fixed small amount."""
     code = f"""
 import resource, sys, torch
-sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers")]!r}
 import poolnb.functional as F
 from poolnb.ops.examples import own_arguments
 from test_compiled import _results
