@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 
 from poolnb.geometry import Geometry, empty_output, memory_format
 from poolnb.ops.checks import Form, check_call
-from poolnb.ops.parts import batch_parts, part_of
+from poolnb.ops.chunking import batch_parts, part_of
 from poolnb.ops.philox import Seed
 from poolnb.ops.taps import accumulate
 
