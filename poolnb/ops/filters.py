@@ -30,7 +30,7 @@ def filter_response(windows: Geometry, x: Tensor, mask: Tensor | None, weight: T
 def filter_response_backward(
     windows: Geometry, grad: Tensor, x: Tensor, mask: Tensor | None, weight: Tensor, grad_x: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """``grad_x`` with what :func:`filter_response` passes back to ``x`` added, perhaps in place, and the weight's gradient.
+    """``grad_x`` with what :func:`filter_response` passes back to ``x`` added, maybe in place; the weight's gradient.
 
     ``grad`` and ``grad_x``, which holds what comes to ``x`` by another way, are in the dtype of sums.
     """
