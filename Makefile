@@ -11,7 +11,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WHICH := $(if $(LATEST),the newest,the locked)
 INSTALLED := .venv/.installed$(if $(LATEST),-latest)
-SOURCES := $(shell find poolnb ext -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.h' 2>/dev/null)
+SOURCES := $(shell find poolnb ext -name '*.py' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.def' -o -name '*.h' 2>/dev/null)
 ONE_RUN := book/experiments/one-run.ipynb
 
 .PHONY: book test native wheel lock clean

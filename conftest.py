@@ -7,7 +7,7 @@ from pathlib import Path
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_variable] = "1"
 
-pytest_plugins = ["redrawn"]  # in tests/
+pytest_plugins = ["redrawn"]  # in tests/helpers
 
 ROOT = Path(__file__).parent
 # The markers of whole folders and files. A single test that is slow says so itself.

@@ -11,15 +11,13 @@
 
 namespace poolnb {
 
-// The operators: their maths is in windows/.
-struct Gem;
-struct Lp;
-struct Lse;
-struct Mixed;
-struct Soft;
-struct Stochastic;
-struct Tdgs;
-struct Weighted;
+// The operators: their maths is in windows/. Each has a struct of its own options.
+#define POOLNB_OPERATOR(Op, name, parts) \
+  struct Op;                             \
+  struct Op##Options { parts };
+#define NUMBER(option) double option;
+#define FLAG(option) bool option;
+#include "operators.def"
 
 // Everything has three spatial dimensions (D, H, W); fewer dimensions come with leading ones.
 struct Windows {
@@ -64,9 +62,13 @@ inline bool shared_by_images(const View& parameter) { return parameter.data && p
 
 constexpr int kMaxInputs = 2, kMaxParameters = 2;
 
-// An operator's own numbers, in the schema's order, and the seed of those that draw.
+// The options of the operator that is called, and the seed of those that draw.
 struct Options {
-  double value[4] = {0, 0, 0, 0};
+  union {
+    bool none = false;
+#define POOLNB_OPERATOR(Op, name, parts) Op##Options name;
+#include "operators.def"
+  };
   bool draws = false;
   uint64_t seed = 0;
   const int64_t* seed_at = nullptr;  // where the seed lies on the device; null: it is `seed`

@@ -307,16 +307,22 @@ void place(Call& call, int inputs, int parameters) {
   if (call.mask) q.mask = view(*call.mask);
 }
 
-// Attributes: b bool, f float.
-void read_options(Arguments& arguments, Options& options, const char* kinds, const char* const* names) {
-  double* next = options.value;
-  for (const char* k = kinds; *k; ++k, ++names) {
-    *next = *k == 'b' ? arguments.take<bool>() : arguments.take<double>();
-    if (*k == 'f' && !(*next > 0 && std::isfinite(*next)))
-      refuse(*names, " must be a finite number greater than 0, got ", *next);
-    ++next;
-  }
+double positive(const char* name, double value) {
+  if (!(value > 0 && std::isfinite(value))) refuse(name, " must be a finite number greater than 0, got ", value);
+  return value;
 }
+
+template <class Op>
+void read_options(Arguments& arguments, Options& options);
+#define POOLNB_OPERATOR(Op, name, parts)                                                      \
+  template <>                                                                                 \
+  void read_options<Op>([[maybe_unused]] Arguments & arguments, Options & options) {          \
+    [[maybe_unused]] auto& own = options.name;                                                \
+    parts                                                                                     \
+  }
+#define NUMBER(option) own.option = positive(#option, arguments.take<double>());
+#define FLAG(option) own.option = arguments.take<bool>();
+#include "operators.def"
 
 void read_seed(const std::optional<Tensor>& seed, Options& options) {
   options.draws = seed.has_value();
@@ -334,37 +340,29 @@ Sizes output_size(const Call& call) {
 
 // ---- kernels ------------------------------------------------------------------------------------------------------
 
-// What the schema of an operator holds beside input, mask and geometry: how many own tensors are a second input and
-// parameters, whether a seed follows them, and its attributes.
-template <class Operator>
+// What the schema of an operator holds beside input, mask, geometry and options: how many own tensors are a second
+// input and parameters, whether a seed follows them.
 struct Schema {
-  const char *name, *attributes;
-  int inputs, parameters;
-  bool seed;
-  Form form;           // of its own tensor
-  const char *tensor;  // and its name
-  const char* attribute_names[4];
+  const char* name;
+  int inputs = 1, parameters = 0;
+  bool seed = false;
+  Form form = Form::per_channel;  // of its own tensor
+  const char* tensor = "";        // and its name
+
+  constexpr Schema with_input(const char* own) const { return {name, 2, parameters, seed, Form::like_input, own}; }
+  constexpr Schema with_parameter(const char* own, Form of) const { return {name, inputs, 1, seed, of, own}; }
+  constexpr Schema with_seed() const { return {name, inputs, parameters, true, form, tensor}; }
 };
 
 template <class Op>
-constexpr Schema<Op> schema{};
-template <>
-constexpr Schema<Gem> schema<Gem>{"gem", "f", 1, 1, false, Form::per_channel, "p", {"eps"}};
-template <>
-constexpr Schema<Lp> schema<Lp>{"lp", "", 1, 1, false, Form::per_channel, "norm_type", {}};
-template <>
-constexpr Schema<Lse> schema<Lse>{"lse", "", 1, 1, false, Form::per_channel, "r", {}};
-template <>
-constexpr Schema<Mixed> schema<Mixed>{"mixed", "", 1, 1, false, Form::like_output, "alpha", {}};
-template <>
-constexpr Schema<Soft> schema<Soft>{"soft", "b", 1, 1, false, Form::per_channel, "beta", {"semi_grad"}};
-template <>
-constexpr Schema<Stochastic> schema<Stochastic>{"stochastic", "", 1, 0, true, Form::per_channel, "", {}};
-template <>
-constexpr Schema<Tdgs> schema<Tdgs>{"tdgs", "fbbf", 1, 1, true, Form::per_channel_and_window, "temperature",
-                                    {"tau", "hard", "normalize", "eps"}};
-template <>
-constexpr Schema<Weighted> schema<Weighted>{"weighted", "", 2, 0, false, Form::like_input, "logits", {}};
+constexpr Schema schema{};
+#define POOLNB_OPERATOR(Op, name, parts) \
+  template <>                            \
+  constexpr Schema schema<Op> = Schema{#name} parts;
+#define INPUT(tensor) .with_input(#tensor)
+#define PARAMETER(tensor, form) .with_parameter(#tensor, Form::form)
+#define SEED .with_seed()
+#include "operators.def"
 
 template <class Op>
 void check_own(const Tensor& own, const Call& call) {
@@ -399,7 +397,7 @@ Call read_call(Arguments& arguments) {
   for (const Tensor& own : call.tensors) check_own<Op>(own, call);
   if (seed) check_tensor("seed", *seed, call.input, ScalarType::Long, false, {}, "", true);
   read_seed(seed, call.problem.options);
-  read_options(arguments, call.problem.options, s.attributes, s.attribute_names);
+  read_options<Op>(arguments, call.problem.options);
   place(call, s.inputs, s.parameters);
   return call;
 }
@@ -502,8 +500,8 @@ using torch::stable::detail::StableLibrary;
 // `each.operator()<Op>(name)` for every operator.
 template <class Each>
 void each_operator(const Each& each) {
-  const auto all = [&]<class... Op>() { (each.template operator()<Op>(schema<Op>.name), ...); };
-  all.template operator()<Gem, Lp, Lse, Mixed, Soft, Stochastic, Tdgs, Weighted>();
+#define POOLNB_OPERATOR(Op, name, parts) each.template operator()<Op>(#name);
+#include "operators.def"
 }
 
 std::string names() {

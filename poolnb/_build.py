@@ -226,13 +226,27 @@ def _publish(work: Path, folder: Path, library: str, record: dict[str, Any]) -> 
         os.replace(ready, folder)
 
 
+def write_units(device: str, folder: Path) -> list[Path]:
+    """What is to be compiled, with ``ext`` on the include path: the binding to torch, and a unit per operator.
+
+    Units are written into ``folder``, so that operators are compiled side by side.
+    """
+    template, suffix = ("cpu/run.h", ".cpp") if device == "cpu" else ("cuda/launch.cuh", ".cu")
+    units = []
+    for name, type_ in native.operator_types().items():
+        units.append(folder / f"{name}{suffix}")
+        units[-1].write_text(f'#include "windows/{name}.h"\n\n#include "{template}"\n\nPOOLNB_UNIT({type_})\n')
+    return [native.sources_folder() / device / "bind.cpp", *units]
+
+
 def compile_here(device: str, level: str, work: Path) -> None:
     """Compile, load and check a library for a level of processors: runs in the build's own process."""
     from torch.utils import cpp_extension
 
     library = native.library_name(device)
-    units = [str(p) for p in native.sources(device) if p.suffix in (".cpp", ".cu")]
+    units = [str(unit) for unit in write_units(device, work)]
     options: dict[str, Any] = {"build_directory": str(work), "verbose": True, "is_python_module": False}
+    options["extra_include_paths"] = [str(native.sources_folder())]
     if device == "cuda":
         options["extra_cuda_cflags"] = [*native.CUDA_FLAGS, "-Xptxas=-v"]
         cpp_extension.load(Path(library).stem, units, extra_cflags=["-O1", "-fvisibility=hidden"], **options)
@@ -269,23 +283,13 @@ def _check(device: str) -> None:
 
 def _examples(device: str) -> dict[str, Any]:
     from poolnb import functional
+    from poolnb.ops.examples import own_arguments
 
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 18, 9, 8, generator=generator).to(device)
-    channels = torch.linspace(0.5, 3, 18, device=device)
-    own: dict[str, dict[str, Any]] = {
-        "gem": {"p": channels},
-        "lp": {"norm_type": channels},
-        "lse": {"r": channels - 1},
-        "mixed": {"alpha": channels / 3},
-        "soft": {"beta": channels - 1},
-        "stochastic": {"training": True, "seed": 3},
-        "tdgs": {"temperature": channels, "training": True, "seed": 3},
-        "weighted": {"logits": x.flip(1)},
-    }
     return {
-        f"{name}, {layout}": (functional, f"{name}_pool2d", x.contiguous(memory_format=layout), options)
-        for name, options in own.items()
+        f"{name}, {layout}": (functional, f"{name}_pool2d", x.contiguous(memory_format=layout), own_arguments(name, x))
+        for name in native.operator_types()
         for layout in (torch.contiguous_format, torch.channels_last)
     }
 
@@ -325,9 +329,6 @@ def kernel_report(text: str) -> list[dict[str, Any]]:
 def _kernel_name(symbol: str) -> str:
     """Operator, kernel and stored type from the compiler's name for it."""
     kind = next(k for k in ("forward", "disjoint", "window", "gather") if f"{k}_kernel" in symbol)
-    operator = next(name for name in _OPERATORS if f"{len(name)}{name}" in symbol)
+    operator = next(name for name, type_ in native.operator_types().items() if f"{len(type_)}{type_}" in symbol)
     stored = next((t for t in ("HalfBits", "BFloatBits") if t in symbol), "double" if "dd" in symbol else "float")
-    return f"{operator.lower()} {kind} {stored}"
-
-
-_OPERATORS = ("Stochastic", "Weighted", "Mixed", "Soft", "Tdgs", "Gem", "Lse", "Lp")
+    return f"{operator} {kind} {stored}"

@@ -19,7 +19,7 @@ from poolnb import modules
 
 WINDOWED = {getattr(nn, f"{kind}Pool{d}d"): d for kind in ("Max", "Avg", "LP") for d in (1, 2, 3)}
 ADAPTIVE = {getattr(nn, f"Adaptive{kind}Pool{d}d"): d for kind in ("Max", "Avg") for d in (1, 2, 3)}
-POOLS = (modules.Pool, *WINDOWED, *ADAPTIVE)
+REPLACEABLE = (modules.Pool, *WINDOWED, *ADAPTIVE)
 _OURS = {getattr(modules, n) for n in modules.__all__} - {modules.Pool}
 
 Sizes = tuple[int, ...]
@@ -154,7 +154,7 @@ class _Watch(TorchFunctionMode):
     def _watch(self, name: str, module: nn.Module) -> list[Any]:
         if isinstance(module, torch.jit.ScriptModule):
             return []
-        label = None if isinstance(module, POOLS) else name
+        label = None if isinstance(module, REPLACEABLE) else name
 
         def before(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
             self._open.append(label)
@@ -227,7 +227,7 @@ def _gpus(model: nn.Module) -> list[int]:
 
 class _Tracer(torch.fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, POOLS) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, REPLACEABLE) or super().is_leaf_module(m, module_qualified_name)
 
 
 def pool_functions(model: nn.Module) -> list[str]:

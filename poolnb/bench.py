@@ -33,9 +33,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poolnb import baselines, functional, native, ops, published
+from poolnb import baselines, functional, native, published
 from poolnb.geometry import resolve
+from poolnb.ops.examples import own_arguments
 from poolnb.ops.philox import Seed
+from poolnb.ops.registration import OPS
 
 Run = Callable[[], Any]
 
@@ -83,28 +85,18 @@ class Row:
 
 
 def _own(name: str, setting: Setting, output: Sequence[int]) -> dict[str, Any]:
-    """Own arguments with every parameter learned."""
-    c, half = setting.shape[1], setting.dtype in ("float16", "bfloat16")
-    dtype = torch.float32 if half else _DTYPES[setting.dtype]
-
-    def learned(value: float, *shape: int) -> Tensor:
-        return torch.full(shape, value, dtype=dtype, device=setting.device, requires_grad=True)
-
-    options: dict[str, Callable[[], dict[str, Any]]] = {
-        "soft": lambda: {},
-        "auto": lambda: {"beta": learned(1.0, c)},
-        "mixed": lambda: {"alpha": learned(0.5, c)},
-        "gem": lambda: {"p": learned(3.0, c)},
-        "lp": lambda: {"norm_type": learned(2.0, c)},
-        "lse": lambda: {"r": learned(1.0, c)},
-        "weighted": lambda: {"logits": setting.input().flip(1).requires_grad_()},
-        "stochastic": lambda: {"training": True, "seed": 1},
-        "tdgs": lambda: {"temperature": learned(1.0, c, *output), "training": True, "seed": 1},
-    }
-    return options[name]()
+    """Own arguments with every parameter learned; soft's has one value, and auto is soft with a learned one."""
+    if name == "soft":
+        return {}
+    own = own_arguments(_base(name), setting.input(), output, usual=True)
+    return {key: value.requires_grad_() if isinstance(value, Tensor) else value for key, value in own.items()}
 
 
-OPERATORS = ("soft", "auto", "mixed", "gem", "lp", "lse", "weighted", "stochastic", "tdgs")
+def _base(name: str) -> str:
+    return "soft" if name == "auto" else name
+
+
+OPERATORS = (*native.operator_types(), "auto")
 
 
 # ---- what is timed ---------------------------------------------------------------------------------------------------
@@ -121,7 +113,7 @@ def _tasks(setting: Setting, operators: Sequence[str], kernels: Sequence[str]) -
         _add(tasks, name, "aten", partial(pool, x, *windows), [x])
     output = F.max_pool2d(x.detach(), *windows).shape[2:]
     for name in operators:
-        pool = getattr(functional, f"{'soft' if name == 'auto' else name}_pool2d")
+        pool = getattr(functional, f"{_base(name)}_pool2d")
         own = _own(name, setting, output)
         leaves = [x, *(t for t in own.values() if isinstance(t, Tensor))]
         forward = partial(pool, x, *windows, **own)
@@ -164,10 +156,6 @@ def _add_published(tasks: dict[Any, Run], x: Tensor, windows: tuple[int, int, in
         _add(tasks, "soft", "published", partial(pool, x, *windows[:2]), [x])
 
 
-def _base(name: str) -> str:
-    return "soft" if name == "auto" else name
-
-
 def _with(context: Callable[[], Any], call: Run) -> Run:
     def run() -> Any:
         with context():
@@ -178,7 +166,7 @@ def _with(context: Callable[[], Any], call: Run) -> Run:
 
 def _inductor(name: str, x: Tensor, own: dict[str, Any], windows: tuple[int, int, int]) -> dict[str, Run]:
     """``torch.compile`` of the operator's PyTorch kernels, forward and backward, each by itself."""
-    op = getattr(ops, f"{_base(name)}_pool")
+    op = OPS[f"{_base(name)}_pool"]
     geometry = resolve(x.shape[2:], *windows)
     arguments = [a.detach() if isinstance(a, Tensor) else a for a in _arguments(name, x, own)]
     torch._dynamo.config.recompile_limit = 1000  # one function for every operator
@@ -207,21 +195,10 @@ def _tame(module: ModuleType) -> Iterator[None]:
 
 def _arguments(name: str, x: Tensor, own: dict[str, Any]) -> list[Any]:
     """The op's own arguments after input and mask, from those of the function."""
-    c = x.size(1)
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    seed = Seed(torch.tensor(own["seed"])) if "seed" in own else None
-    made: dict[str, Callable[[], list[Any]]] = {
-        "soft": lambda: [torch.ones(c, dtype=dtype, device=x.device), False],
-        "auto": lambda: [own["beta"], False],
-        "mixed": lambda: [own["alpha"].view(1, -1, 1, 1)],
-        "gem": lambda: [own["p"], 1e-6],
-        "lp": lambda: [own["norm_type"]],
-        "lse": lambda: [own["r"]],
-        "weighted": lambda: [own["logits"]],
-        "stochastic": lambda: [seed],
-        "tdgs": lambda: [own["temperature"], seed, 1.0, True, True, 0.01],
-    }
-    return made[name]()
+    op = OPS[f"{_base(name)}_pool"]
+    given = {**own_arguments(_base(name), x, usual=True), **own}
+    seed = [Seed(torch.tensor(given["seed"]))] if op.sampled else []
+    return [*(given[tensor] for tensor in op.tensors), *seed, *op.attributes.values()]
 
 
 def _add(tasks: dict[Any, Run], name: str, kernel: str, forward: Run, leaves: Sequence[Tensor]) -> None:
@@ -278,8 +255,13 @@ def _least_bytes(setting: Setting, name: str, direction: str) -> int:
     if name == "copy_":
         return 2 * size
     out = F.max_pool2d(x, *_WINDOWS[setting.windows]).nbytes
-    second = size if name == "weighted" else 0
+    second = size if _second_input(name) else 0
     return size + second + out if direction == "forward" else 2 * (size + second) + out
+
+
+def _second_input(name: str) -> bool:
+    """Whether an operator reads a second tensor of the input's size."""
+    return name in OPERATORS and any(form.as_input for form in OPS[f"{_base(name)}_pool"].tensors.values())
 
 
 def measure(setting: Setting, operators: Sequence[str], kernels: Sequence[str], seconds: float) -> list[Row]:

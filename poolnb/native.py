@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import stat
 import sys
 import warnings
@@ -71,8 +72,16 @@ def sources(device: str = "cpu") -> list[Path]:
     """The files of ``ext/`` for a device's library; empty where poolnb is installed without them."""
     folder = sources_folder()
     other = folder / ("cuda" if device == "cpu" else "cpu")
-    files = (p for p in folder.rglob("*") if p.suffix in (".h", ".cpp", ".cu", ".cuh"))
+    files = (p for p in folder.rglob("*") if p.suffix in (".h", ".def", ".cpp", ".cuh"))
     return sorted(p for p in files if other not in p.parents)
+
+
+@functools.cache
+def operator_types() -> dict[str, str]:
+    """The operators of ``ext/operators.def``, name -> C++ type; empty where poolnb is installed without ``ext/``."""
+    table = sources_folder() / "operators.def"
+    lines = re.findall(r"^POOLNB_OPERATOR\((\w+), (\w+),", table.read_text(), re.MULTILINE) if table.is_file() else []
+    return {name: type_ for type_, name in lines}
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from poolnb import modules
 from poolnb._models import (
     ADAPTIVE,
-    POOLS,
+    REPLACEABLE,
     WINDOWED,
     Sizes,
     hand_over,
@@ -24,43 +24,50 @@ from poolnb._models import (
     watch,
 )
 from poolnb.geometry import IntOrSizes, per_dim, resolve
+from poolnb.modules import POOLS
 from poolnb.modules._base import Device, check_factory
 from poolnb.ops.checks import DTYPES
-
-# name -> class name without its dimension
-_POOLS = {
-    "attention": "AttentionPool",
-    "auto": "AutoPool",
-    "avg": "AvgPool",
-    "gated": "GatedPool",
-    "gem": "GeMPool",
-    "lip": "LIPPool",
-    "lp": "LpPool",
-    "lse": "LSEPool",
-    "max": "MaxPool",
-    "mixed": "MixedPool",
-    "s3": "S3Pool",
-    "soft": "SoftPool",
-    "stochastic": "StochasticPool",
-    "swap": "SoftPool",
-    "tdgs": "TDGSPool",
-    "tree": "TreePool",
-}
 
 
 def list_pools() -> list[str]:
     """The names that :func:`create_pool` accepts, in alphabetical order."""
-    return sorted(_POOLS)
+    return sorted(POOLS)
 
 
 def pool_class(name: str, dims: int = 2) -> type[modules.Pool]:
     """The module class behind a name, for ``dims`` spatial dimensions."""
-    if not isinstance(name, str) or name not in _POOLS:
+    if not isinstance(name, str) or name not in POOLS:
         raise ValueError(f"name must be one of {', '.join(list_pools())}, got {name!r}")
     if isinstance(dims, bool) or not isinstance(dims, int) or dims not in (1, 2, 3):
         raise ValueError(f"dims must be 1, 2 or 3, got {dims!r}")
-    cls: type[modules.Pool] = getattr(modules, f"{_POOLS[name]}{dims}d")
-    return cls
+    if dims not in POOLS[name]:
+        raise ValueError(f"dims must be one of {', '.join(map(str, sorted(POOLS[name])))} for {name}, got {dims}")
+    return POOLS[name][dims]
+
+
+def register_pool(name: str, *classes: type[modules.Pool]) -> None:
+    """Make a pooler of another package known to :func:`create_pool`, :func:`list_pools` and :func:`replace_pooling`.
+
+    Args:
+        name: a name that no pooler has yet.
+        classes: subclasses of :class:`poolnb.Pool`, at most one for each number of dimensions.
+
+    Raises:
+        TypeError: a name that is no string, a class that is no subclass of Pool.
+        ValueError: a name that is taken, no class, or two for the same number of dimensions.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, got {name!r}")
+    if name in POOLS:
+        raise ValueError(f"name must be one that no pooler has, got {name!r}")
+    for cls in classes:
+        if not (isinstance(cls, type) and issubclass(cls, modules.Pool)):
+            raise TypeError(f"classes must be subclasses of poolnb.Pool, got {cls!r}")
+    by_dims = {cls.dims: cls for cls in classes}
+    if not classes or len(by_dims) < len(classes):
+        given = ", ".join(f"{cls.__name__} ({cls.dims})" for cls in classes) or "none"
+        raise ValueError(f"classes must be at least one, each for another number of dimensions, got {given}")
+    POOLS[name] = by_dims
 
 
 def create_pool(
@@ -217,7 +224,7 @@ def replace_pooling(
 def _check_types(types: Any) -> tuple[type[nn.Module], ...]:
     given = tuple(types) if isinstance(types, list | tuple) else (types,)
     for t in given:
-        if not (isinstance(t, type) and issubclass(t, POOLS)):
+        if not (isinstance(t, type) and issubclass(t, REPLACEABLE)):
             accepted = "torch.nn's MaxPool, AvgPool, LPPool, AdaptiveMaxPool and AdaptiveAvgPool, and poolnb's poolers"
             raise TypeError(f"types must be classes among {accepted}, got {t!r}")
     return given

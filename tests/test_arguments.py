@@ -85,7 +85,7 @@ def faults_of(operator: Operator, dims: int) -> list[Fault]:
 
 def good_arguments(operator: Operator, dims: int) -> dict[str, Any]:
     setting = setting_of(dims)
-    own = {**operator.extra, **operator.own(setting)}
+    own = operator.own(setting)
     return {"input": torch.rand(_SHAPES[dims]), "kernel_size": 2, **own}
 
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from poolnb import native, ops
+from poolnb import native
 from poolnb.ops import philox
+from poolnb.ops.registration import OPS
 
 pytestmark = pytest.mark.usefixtures("kernels")
 needs_gpu = pytest.mark.skipif(DEVICE.type != "cuda", reason="needs --device cuda")
@@ -154,7 +155,7 @@ def test_kernels_stay_on_their_input_s_device(operator: Operator, dims: int, tra
         drawn = replace(drawn, own={**drawn.own, "training": training})
     leaf = drawn.x.requires_grad_()
     own = {n: t.requires_grad_() for n, t in drawn.tensors().items()}
-    pool_op = getattr(ops, f"{operator.name}_pool")
+    pool_op = OPS[f"{operator.name}_pool"]
     with native.disabled():
         calls = dict(ops_called(lambda: drawn.run(leaf, **own)))
     with FakeTensorMode() as mode:

@@ -180,20 +180,20 @@ def test_opcheck(operator: Operator, masked: bool) -> None:
     drawn = smooth_case(operator, dims, _GEOMETRIES["overlapping"], masked)
     x = laid_out(drawn.x.to(dtype), layout).requires_grad_()
     own = {n: t.to(dtype).requires_grad_() for n, t in drawn.tensors().items()}
-    calls = _recorded(lambda: drawn.run(x, **own))
+    calls = _recorded(lambda: drawn.run(x, **own), operator.namespace)
     assert [n for n, _ in calls] == [name, f"{name}_backward"]
     for op_name, arguments in calls:
-        torch.library.opcheck(getattr(torch.ops.poolnb, op_name).default, arguments)
+        torch.library.opcheck(getattr(getattr(torch.ops, operator.namespace), op_name).default, arguments)
 
 
-def _recorded(call: Callable[[], Tensor]) -> list[tuple[str, tuple[Any, ...]]]:
-    """The poolnb ops that a call and its backward run, with their arguments."""
+def _recorded(call: Callable[[], Tensor], namespace: str = "poolnb") -> list[tuple[str, tuple[Any, ...]]]:
+    """The ops of a namespace that a call and its backward run, with their arguments."""
     seen: list[tuple[str, tuple[Any, ...]]] = []
 
     class Recorder(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func.namespace == "poolnb":
-                seen.append((func._schema.name.removeprefix("poolnb::"), args))
+            if func.namespace == namespace:
+                seen.append((func._schema.name.removeprefix(f"{namespace}::"), args))
             return func(*args, **(kwargs or {}))
 
     with Recorder():

@@ -6,6 +6,7 @@ import pytest
 from cases import case
 from devices import DEVICE, torch
 from operators import Case, Operator, every_dimension, every_operator, selected
+from poolers import SAMPLED
 from torch import Tensor
 
 import poolnb
@@ -143,9 +144,8 @@ def test_autopool_at_1_is_softpool() -> None:
 # ---- symmetries ------------------------------------------------------------------------------------------------------
 
 _NOT_SYMMETRIC = ("gated", "tree")  # their taps have weights of their own
-_SAMPLED = ("s3", "stochastic", "tdgs")
 symmetric = pytest.mark.parametrize(
-    "operator", list(selected(lambda o: o.name not in _NOT_SYMMETRIC and o.name not in _SAMPLED))
+    "operator", list(selected(lambda o: o.name not in _NOT_SYMMETRIC and o.name not in SAMPLED))
 )
 
 
@@ -196,7 +196,7 @@ def test_an_average_lies_between_min_and_max(operator: Operator, dims: int) -> N
     drawn = case(operator, dims, _SHAPES[dims], dict(_GEOMETRY))
     largest = getattr(F, f"max_pool{dims}d")
     high, low = largest(drawn.x, **_GEOMETRY), -largest(-drawn.x, **_GEOMETRY)
-    modes = [{"training": True}, {"training": False}] if operator.name in _SAMPLED else [{}]
+    modes = [{"training": True}, {"training": False}] if operator.name in SAMPLED else [{}]
     for mode in modes:
         y = drawn.run(**mode)
         assert (y <= high + 1e-12).all() and (y >= low - 1e-12).all()

@@ -16,12 +16,13 @@ from operators import OPERATORS, Operator, every_operator
 from torch import Tensor
 
 from poolnb import functional as F
-from poolnb import native, ops
+from poolnb import native
+from poolnb.ops.soft import soft_pool
 
 
 def calls_of_the_pytorch_kernel(run: Callable[[], Tensor]) -> int:
     calls = 0
-    forward = ops.soft_pool.forward
+    forward = soft_pool.forward
 
     def counted(*arguments: Any) -> Tensor:
         nonlocal calls
@@ -29,7 +30,7 @@ def calls_of_the_pytorch_kernel(run: Callable[[], Tensor]) -> int:
         return forward(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ops.soft_pool, "forward", counted)
+        patch.setattr(soft_pool, "forward", counted)
         run()
     return calls
 

@@ -120,7 +120,7 @@ def test_windows_of_numbered_taps_that_are_nearly_all_padding_are_refused(name: 
 
 _MEMORY = """
 import resource, sys, torch
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/helpers")
 import poolnb.functional
 from cases import case
 from operators import OPERATORS

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from poolers import LEARNED
 from torch import Tensor
 
 import poolnb
@@ -46,7 +47,7 @@ def test_parameters_have_their_names_and_shapes(dims: int) -> None:
 
 
 @every_dimension
-@pytest.mark.parametrize("name", ["attention", "auto", "gated", "gem", "lip", "lse", "mixed", "tree"])
+@pytest.mark.parametrize("name", [n for n in LEARNED if n != "tdgs"])
 def test_every_parameter_learns(name: str, dims: int) -> None:
     torch.manual_seed(0)
     pool = poolnb.create_pool(name, 2, dims=dims, channels=4)
@@ -63,7 +64,7 @@ def test_every_parameter_learns(name: str, dims: int) -> None:
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("name", ["attention", "auto", "gated", "gem", "lip", "lse", "mixed", "tree"])
+@pytest.mark.parametrize("name", [n for n in LEARNED if n != "tdgs"])
 def test_reset_parameters_starts_again(name: str) -> None:
     torch.manual_seed(0)
     pool = poolnb.create_pool(name, 2, channels=4)
@@ -349,7 +350,7 @@ def test_another_output_size_is_an_error(name: str) -> None:
     assert pool(sample(2)[..., :7]).shape == (2, 4, 3, 3)
 
 
-@pytest.mark.parametrize("name", ["attention", "auto", "gated", "gem", "lip", "lse", "mixed", "tdgs", "tree"])
+@pytest.mark.parametrize("name", LEARNED)
 def test_parameters_of_another_dtype_or_device_are_an_error(name: str) -> None:
     pool = poolnb.create_pool(name, 2, channels=4, output_size=(3, 4))
     one = next(n for n, _ in pool.named_parameters())

@@ -53,7 +53,7 @@ def test_a_wrong_argument_is_named(kernels: str) -> None:
     """In a process of its own: what is not refused may end it."""
     program = "import test_raw_ops; test_raw_ops.main()"
     environment = {**os.environ, "POOLNB_NATIVE": kernels}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    environment["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout[-300:]}\n{done.stderr[-3000:]}"
     *_, last = done.stdout.splitlines()

@@ -11,6 +11,7 @@ from devices import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from operators import TOLERANCE, Case, Operator, every_dimension, every_operator, selected
+from poolers import SAMPLED
 from torch import Tensor
 
 import poolnb
@@ -22,9 +23,7 @@ pytestmark = pytest.mark.usefixtures("kernels")
 # Operators that weigh taps by a softmax, or pick one: +inf wins, -inf has no part.
 _SOFT_OR_MAX = ("max", "lse", "soft", "weighted", "tdgs")
 soft_or_max = pytest.mark.parametrize("operator", list(selected(lambda o: o.name in _SOFT_OR_MAX)))
-deterministic = pytest.mark.parametrize(
-    "operator", list(selected(lambda o: o.name not in ("s3", "stochastic", "tdgs")))
-)
+deterministic = pytest.mark.parametrize("operator", list(selected(lambda o: o.name not in SAMPLED)))
 
 _SHAPES = {1: (2, 3, 8), 2: (2, 3, 6, 4), 3: (2, 3, 4, 4, 2)}
 

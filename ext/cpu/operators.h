@@ -1,4 +1,4 @@
-// The operators that have compiled kernels: what the glue calls, one file of this folder each.
+// What the glue calls: two functions per operator of ../operators.def, each operator's in a unit of its own.
 #pragma once
 
 #include <cstdint>

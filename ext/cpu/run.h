@@ -63,3 +63,10 @@ void backward(const Problem& q, const Parallel& parallel) {
 }
 
 }  // namespace poolnb
+
+// The unit of one operator: poolnb/_build.py writes one for each, so that they are compiled side by side.
+#define POOLNB_UNIT(Op)                                        \
+  namespace poolnb {                                           \
+  template void forward<Op>(const Problem&, const Parallel&);  \
+  template void backward<Op>(const Problem&, const Parallel&); \
+  }

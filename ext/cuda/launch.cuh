@@ -1,4 +1,4 @@
-// From a problem to kernels: types, layout, grid. Included by one .cu file per operator.
+// From a problem to kernels: types, layout, grid. Included by the unit of each operator.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -101,3 +101,11 @@ const char* backward_cuda(const Problem& q, bool last, void* scratch, void* stre
 }
 
 }  // namespace poolnb
+
+// The unit of one operator: poolnb/_build.py writes one for each, so that they are compiled side by side.
+#define POOLNB_UNIT(Op)                                                 \
+  namespace poolnb {                                                    \
+  template const char* forward_cuda<Op>(const Problem&, bool, void*);   \
+  template const char* backward_cuda<Op>(const Problem&, bool, void*, void*); \
+  template int64_t scratch_bytes<Op>(const Problem&);                   \
+  }

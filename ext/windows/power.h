@@ -54,7 +54,7 @@ struct PowerMean {
   static POOLNB_HD V size(V x, const Options& options) {
     using T = typename Traits<V>::Number;
     if constexpr (!gem) return vabs(x);
-    else return vmax(x, splat<V>(T(options.value[0])));
+    else return vmax(x, splat<V>(T(options.gem.eps)));
   }
 
   template <class V>
@@ -105,7 +105,7 @@ struct PowerMean {
     w.y = vexp2(w.peak, root);
     w.y = select(vabs(w.peak + root) < splat<V>(-1 - kLowest<T>), w.y, splat<V>(std::numeric_limits<T>::quiet_NaN()));
     // What is not finite has to show, p too, and sizes that are no normal numbers.
-    const bool small = gem && options.value[0] < std::numeric_limits<T>::min();
+    const bool small = gem && options.gem.eps < std::numeric_limits<T>::min();
     w.y = w.y + (sum * splat<V>(4) + p) * splat<V>(small ? kInf<T> : 0);
     if constexpr (!gem) {
       w.y = select(nothing, splat<V>(0), w.y);
@@ -202,7 +202,7 @@ struct PowerMean {
     } else {
       d = part * w.y * quick_reciprocal(gem ? a : vmax(a, splat<V>(std::numeric_limits<T>::min())));
     }
-    d = gem ? select(x < splat<V>(T(options.value[0])), splat<V>(0), d) : select(x < splat<V>(0), -d, d);
+    d = gem ? select(x < splat<V>(T(options.gem.eps)), splat<V>(0), d) : select(x < splat<V>(0), -d, d);
     if constexpr (careful) d = select(w.y == w.y, d, w.y);
     return d;
   }
@@ -218,8 +218,5 @@ struct PowerMean {
     own[0] = y * w.over_p * w.entropy;
   }
 };
-
-struct Gem : PowerMean<true> {};
-struct Lp : PowerMean<false> {};
 
 }  // namespace poolnb

@@ -104,7 +104,7 @@ struct Soft {
     }
     const V weighted = weight * centred;
     own[0] += weighted * centred;
-    const V d = options.value[0] != 0 ? weight : weight + w.parameter[0] * weighted;
+    const V d = options.soft.semi_grad ? weight : weight + w.parameter[0] * weighted;
     return careful ? select(w.y == w.y, d, w.y) : d;
   }
 

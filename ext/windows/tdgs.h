@@ -15,13 +15,13 @@ struct Tdgs {
   static constexpr int inputs = 1, parameters = 1, noise = 2;
   static constexpr Stream stream = Stream::tdgs;
 
-  static POOLNB_HD bool is_hard(const Options& options) { return options.draws && options.value[1] != 0; }
-  static POOLNB_HD bool is_tempered(const Options& options) { return options.draws && options.value[0] != 1; }
+  static POOLNB_HD bool is_hard(const Options& options) { return options.draws && options.tdgs.hard; }
+  static POOLNB_HD bool is_tempered(const Options& options) { return options.draws && options.tdgs.tau != 1; }
 
   // 1 / tau; without a draw, 1. It is asked for at every tap, and tau is 1 as a rule: a branch costs less than a
   // division.
   template <class T>
-  static POOLNB_HD T over_tau(const Options& options) { return is_tempered(options) ? T(1 / options.value[0]) : T(1); }
+  static POOLNB_HD T over_tau(const Options& options) { return is_tempered(options) ? T(1 / options.tdgs.tau) : T(1); }
 
   template <class V>
   struct Window {
@@ -93,7 +93,7 @@ struct Tdgs {
   static POOLNB_HD void look_quickly(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
-    const V t = vmax(w.parameter[0], splat<V>(0)) + splat<V>(T(options.value[3]));
+    const V t = vmax(w.parameter[0], splat<V>(0)) + splat<V>(T(options.tdgs.eps));
     w.over_t = quick_reciprocal(t);
     V size = splat<V>(0);
     Sum<V> squares;
@@ -105,7 +105,7 @@ struct Tdgs {
     // What is not finite has to show, and what a square lost.
     V show = (size + t) * splat<V>(0);
     w.over_norm = w.norm = splat<V>(1);
-    if (options.value[2] != 0) {
+    if (options.tdgs.normalize) {
       constexpr T step = std::numeric_limits<T>::epsilon(), small = std::numeric_limits<T>::min() / (step * step);
       const auto nothing = size == splat<V>(0);
       V square = squares.value();
@@ -158,7 +158,7 @@ struct Tdgs {
     const int64_t count = taps.count();
     const V cold_score = splat<V>(-kInf<T>);
     const V raw = w.parameter[0];
-    w.t = select(raw < splat<V>(0), splat<V>(0), raw) + splat<V>(T(options.value[3]));
+    w.t = select(raw < splat<V>(0), splat<V>(0), raw) + splat<V>(T(options.tdgs.eps));
     w.over_t = splat<V>(1) / w.t;
     V size = splat<V>(0), least = splat<V>(kInf<T>);
     w.hot = splat<V>(0) != splat<V>(0);
@@ -171,7 +171,7 @@ struct Tdgs {
       size = select((a > size) | (a != a), a, size);
     }
     w.over_size = w.over_norm = w.norm = splat<V>(1);
-    if (options.value[2] != 0) {
+    if (options.tdgs.normalize) {
       // A window of zeros stays as it is; sizes below the normal numbers have no reciprocal.
       const V tiny = splat<V>(std::numeric_limits<T>::min());
       size = select(size == splat<V>(0), splat<V>(1), select(size < tiny, tiny, size));
@@ -252,10 +252,10 @@ struct Tdgs {
     const V q = e * w.over_total, z = w.template z<careful>(x);
     const V over_width = w.over_t * splat<V>(over_tau<T>(options));
     V turned = q * (z - w.mean);
-    if (options.value[2] != 0) turned = turned - z * w.spread;
+    if (options.tdgs.normalize) turned = turned - z * w.spread;
     const V direct = is_hard(options) ? one_where<V>(w.number == splat<V>(T(i))) : q;
     if (i == 0) {
-      const V norm = options.value[2] != 0 ? w.norm : splat<V>(1);
+      const V norm = options.tdgs.normalize ? w.norm : splat<V>(1);
       const V down = norm * w.spread * over_width * w.over_t;
       own[0] += select(w.parameter[0] > splat<V>(0), -down, splat<V>(0));
     }

@@ -23,6 +23,7 @@ from matplotlib.patches import Rectangle
 
 from poolnb.geometry import Geometry
 from poolnb.lab.statistics import Interval
+from poolnb.modules import POOLS
 
 # Colour maps by what is shown. All three are ordered in lightness, so they survive print and colour blindness.
 VALUES = "cividis, stretched"  # activations: most of a feature map lies near 0, and is told apart there
@@ -53,7 +54,7 @@ def _shade(colour: str, share: float) -> str:
     return to_hex((share * red, share * green, share * blue))
 
 
-# One base colour per family, one marker per operator.
+# One base colour per family, one marker per operator; a new operator gets one that is free.
 _FAMILIES: dict[str, dict[str, str]] = {
     "#D55E00": {"max": "o"},
     "#0072B2": {"avg": "s"},
@@ -63,14 +64,33 @@ _FAMILIES: dict[str, dict[str, str]] = {
     "#56B4E9": {"stochastic": "h", "s3": "H", "tdgs": "8"},
     "#5A5A5A": {"attention": ">", "lip": "."},
 }
-_SHADES = (1.0, 0.62, 0.3)
-_DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
+_SHADES = (1.0, 0.62, 0.3, 0.8, 0.45)
+_DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
+    "-",
+    (0, (5, 2)),
+    (0, (1.5, 1.5)),
+    (0, (8, 2, 2, 2)),
+    (0, (8, 2, 2, 2, 2, 2)),
+)
+_FREE_MARKERS = "x+1234"
 
-STYLES: dict[str, Style] = {
-    name: Style(_shade(base, _SHADES[i]), _DASHES[i], marker)
-    for base, family in _FAMILIES.items()
-    for i, (name, marker) in enumerate(family.items())
-}
+
+def _styles() -> dict[str, Style]:
+    """The look of every pooler; one without a line in `_FAMILIES` joins those that stand in the same file."""
+    families = {base: dict(family) for base, family in _FAMILIES.items()}
+    bases = {POOLS[name][2].__module__: base for base, family in _FAMILIES.items() for name in family}
+    markers = iter(_FREE_MARKERS)
+    for name, classes in POOLS.items():
+        if not any(name in family for family in _FAMILIES.values()):
+            families[bases[classes[2].__module__]][name] = next(markers)
+    return {
+        name: Style(_shade(base, _SHADES[i]), _DASHES[i], marker)
+        for base, family in families.items()
+        for i, (name, marker) in enumerate(family.items())
+    }
+
+
+STYLES = _styles()
 
 
 def use_theme() -> None:

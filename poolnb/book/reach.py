@@ -19,8 +19,8 @@ from functools import cache
 from pathlib import Path
 
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
-_KERNELS = ("cpu/{}.cpp", "cuda/{}.cu")
-_SHARED_KERNELS = ("cpu/bind.cpp", "cuda/bind.cpp")
+_KERNEL = "windows/{}.h"
+_SHARED_KERNELS = ("operators.def", "cpu/bind.cpp", "cpu/run.h", "cuda/bind.cpp", "cuda/launch.cuh")
 
 Target = tuple[str, str | None]  # a module and a name in it; None: the module itself
 
@@ -55,6 +55,7 @@ class Modules:
         self.root = root
         self.tree = cache(lambda module: ast.parse(self.files[module].read_text(encoding="utf-8")))
         self.bindings = cache(self._bindings)
+        self.defined = cache(self._defined)
 
     def named(self, file: str) -> str | None:
         module = _dotted(Path(file))
@@ -102,12 +103,24 @@ class Modules:
         if name in bindings:
             return self._resolve(*bindings[name])
         for source in (target[0] for alias, target in bindings.items() if alias.startswith("*")):
-            if (found := self._resolve(source, name)) and found != (source, name):
+            found = self._resolve(source, name)
+            if found and (found != (source, name) or name in self.defined(source)):
                 return found
         return module, name
 
     def _bindings(self, module: str) -> dict[str, Target]:
         return self._imports(self.tree(module), module)
+
+    def _defined(self, module: str) -> set[str]:
+        """The functions, classes and variables of a module."""
+        found = set()
+        for node in self.tree(module).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Assign):
+                names = (one for target in node.targets for one in ast.walk(target))
+                found |= {one.id for one in names if isinstance(one, ast.Name)}
+        return found
 
     def _imports(self, node: ast.AST, module: str) -> dict[str, Target]:
         """What the import statements in `node` bind; those inside functions too. Star imports are keys with a star."""
@@ -141,7 +154,7 @@ def _dotted(path: Path) -> str:
 def _kernels(python: Iterable[Path], ext: Path) -> set[Path]:
     """The sources of the compiled kernels of those operators whose files are among `python`."""
     names = [path.stem for path in python if path.parent.name == "ops"]
-    start = [ext / pattern.format(name) for name in names for pattern in _KERNELS]
+    start = [ext / _KERNEL.format(name) for name in names]
     waiting = [path for path in start if path.is_file()]
     waiting += [ext / name for name in _SHARED_KERNELS] if waiting else []
     found: set[Path] = set()

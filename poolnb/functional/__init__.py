@@ -9,81 +9,18 @@ memory stays a small multiple of the input's whatever the window; second derivat
 the whole batch.
 """
 
-from poolnb.functional.attention import weighted_pool1d, weighted_pool2d, weighted_pool3d
-from poolnb.functional.foundations import (
-    avg_pool1d,
-    avg_pool2d,
-    avg_pool3d,
-    lp_pool1d,
-    lp_pool2d,
-    lp_pool3d,
-    max_pool1d,
-    max_pool2d,
-    max_pool3d,
-)
-from poolnb.functional.means import gem_pool1d, gem_pool2d, gem_pool3d, lse_pool1d, lse_pool2d, lse_pool3d
-from poolnb.functional.mixtures import (
-    gated_pool1d,
-    gated_pool2d,
-    gated_pool3d,
-    mixed_pool1d,
-    mixed_pool2d,
-    mixed_pool3d,
-    tree_pool1d,
-    tree_pool2d,
-    tree_pool3d,
-)
-from poolnb.functional.sampling import (
-    s3_pool1d,
-    s3_pool2d,
-    s3_pool3d,
-    stochastic_pool1d,
-    stochastic_pool2d,
-    stochastic_pool3d,
-    tdgs_pool1d,
-    tdgs_pool2d,
-    tdgs_pool3d,
-)
-from poolnb.functional.softmax import soft_pool1d, soft_pool2d, soft_pool3d
+from poolnb.functional import attention, foundations, means, mixtures, sampling, softmax
+from poolnb.functional.attention import *  # noqa: F403
+from poolnb.functional.foundations import *  # noqa: F403
+from poolnb.functional.means import *  # noqa: F403
+from poolnb.functional.mixtures import *  # noqa: F403
+from poolnb.functional.sampling import *  # noqa: F403
+from poolnb.functional.softmax import *  # noqa: F403
 
-__all__ = [
-    "avg_pool1d",
-    "avg_pool2d",
-    "avg_pool3d",
-    "gated_pool1d",
-    "gated_pool2d",
-    "gated_pool3d",
-    "gem_pool1d",
-    "gem_pool2d",
-    "gem_pool3d",
-    "lp_pool1d",
-    "lp_pool2d",
-    "lp_pool3d",
-    "lse_pool1d",
-    "lse_pool2d",
-    "lse_pool3d",
-    "max_pool1d",
-    "max_pool2d",
-    "max_pool3d",
-    "mixed_pool1d",
-    "mixed_pool2d",
-    "mixed_pool3d",
-    "s3_pool1d",
-    "s3_pool2d",
-    "s3_pool3d",
-    "soft_pool1d",
-    "soft_pool2d",
-    "soft_pool3d",
-    "stochastic_pool1d",
-    "stochastic_pool2d",
-    "stochastic_pool3d",
-    "tdgs_pool1d",
-    "tdgs_pool2d",
-    "tdgs_pool3d",
-    "tree_pool1d",
-    "tree_pool2d",
-    "tree_pool3d",
-    "weighted_pool1d",
-    "weighted_pool2d",
-    "weighted_pool3d",
-]
+__all__: list[str] = []
+__all__ += attention.__all__
+__all__ += foundations.__all__
+__all__ += means.__all__
+__all__ += mixtures.__all__
+__all__ += sampling.__all__
+__all__ += softmax.__all__

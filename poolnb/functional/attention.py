@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from poolnb import ops
 from poolnb._arguments import check, position_logits
 from poolnb.functional._dimensions import by_dimension
 from poolnb.geometry import IntOrSizes
+from poolnb.ops.weighted import weighted_pool
+
+__all__ = [
+    "weighted_pool1d",
+    "weighted_pool2d",
+    "weighted_pool3d",
+]
 
 
 def _weighted_pool(
@@ -35,7 +41,7 @@ def _weighted_pool(
             channels; of input's dtype or float32 beside half types.
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
-    return call.finish(ops.weighted_pool(call.input, call.mask, call.trimmed, position_logits("logits", logits, call)))
+    return call.finish(weighted_pool(call.input, call.mask, call.trimmed, position_logits("logits", logits, call)))
 
 
 weighted_pool1d, weighted_pool2d, weighted_pool3d = by_dimension(_weighted_pool)

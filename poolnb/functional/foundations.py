@@ -6,10 +6,23 @@ import math
 
 from torch import Tensor
 
-from poolnb import ops
 from poolnb._arguments import channel_parameter, check
 from poolnb.functional._dimensions import by_dimension
 from poolnb.geometry import IntOrSizes
+from poolnb.ops.hard import avg_pool, max_pool
+from poolnb.ops.lp import lp_pool
+
+__all__ = [
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+]
 
 
 def _max_pool(
@@ -29,7 +42,7 @@ def _max_pool(
     Source: Boureau et al. (2010) compare it with the mean.
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
-    return call.finish(ops.max_pool(call.input, call.mask, call.windows))
+    return call.finish(max_pool(call.input, call.mask, call.windows))
 
 
 def _avg_pool(
@@ -50,7 +63,7 @@ def _avg_pool(
     the max.
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
-    return call.finish(ops.avg_pool(call.input, call.mask, call.windows))
+    return call.finish(avg_pool(call.input, call.mask, call.windows))
 
 
 def _lp_pool(
@@ -79,9 +92,9 @@ def _lp_pool(
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     if isinstance(norm_type, float) and norm_type == math.inf:
-        return call.finish(ops.max_pool(call.input.abs(), call.mask, call.windows))
+        return call.finish(max_pool(call.input.abs(), call.mask, call.windows))
     p = channel_parameter("norm_type", norm_type, call, low=0, strict=True, endless=True)
-    return call.finish(ops.lp_pool(call.input, call.mask, call.trimmed, p))
+    return call.finish(lp_pool(call.input, call.mask, call.trimmed, p))
 
 
 max_pool1d, max_pool2d, max_pool3d = by_dimension(_max_pool)

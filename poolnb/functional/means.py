@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from poolnb import ops
 from poolnb._arguments import channel_parameter, check, number
 from poolnb.functional._dimensions import by_dimension
 from poolnb.geometry import IntOrSizes
+from poolnb.ops.gem import gem_pool
+from poolnb.ops.lse import lse_pool
+
+__all__ = [
+    "gem_pool1d",
+    "gem_pool2d",
+    "gem_pool3d",
+    "lse_pool1d",
+    "lse_pool2d",
+    "lse_pool3d",
+]
 
 
 def _lse_pool(
@@ -34,7 +44,7 @@ def _lse_pool(
         r: sharpness; a float, a 0-d tensor or a (C,) tensor, of input's dtype or float32 beside half types.
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
-    return call.finish(ops.lse_pool(call.input, call.mask, call.trimmed, channel_parameter("r", r, call)))
+    return call.finish(lse_pool(call.input, call.mask, call.trimmed, channel_parameter("r", r, call)))
 
 
 def _gem_pool(
@@ -66,7 +76,7 @@ def _gem_pool(
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     exponent = channel_parameter("p", p, call, low=0, strict=True)
     least = number("eps", eps, low=0, strict=True)
-    return call.finish(ops.gem_pool(call.input, call.mask, call.trimmed, exponent, least))
+    return call.finish(gem_pool(call.input, call.mask, call.trimmed, exponent, least))
 
 
 lse_pool1d, lse_pool2d, lse_pool3d = by_dimension(_lse_pool)

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from poolnb import ops
 from poolnb._arguments import blend_parameter, channel_parameter, check, tap_weights
 from poolnb.functional._dimensions import by_dimension
 from poolnb.geometry import IntOrSizes
+from poolnb.ops.gated import gated_pool
+from poolnb.ops.mixed import mixed_pool
+from poolnb.ops.tree import tree_pool
+
+__all__ = [
+    "gated_pool1d",
+    "gated_pool2d",
+    "gated_pool3d",
+    "mixed_pool1d",
+    "mixed_pool2d",
+    "mixed_pool3d",
+    "tree_pool1d",
+    "tree_pool2d",
+    "tree_pool3d",
+]
 
 
 def _mixed_pool(
@@ -35,7 +49,7 @@ def _mixed_pool(
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     share = blend_parameter("alpha", alpha, call)
-    return call.finish(ops.mixed_pool(call.input, call.mask, call.trimmed, share))
+    return call.finish(mixed_pool(call.input, call.mask, call.trimmed, share))
 
 
 def _gated_pool(
@@ -66,7 +80,7 @@ def _gated_pool(
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     masks = tap_weights("weight", weight, call)
     offset = channel_parameter("bias", 0.0 if bias is None else bias, call)
-    return call.finish(ops.gated_pool(call.input, call.mask, call.numbered, masks, offset))
+    return call.finish(gated_pool(call.input, call.mask, call.numbered, masks, offset))
 
 
 def _tree_pool(
@@ -103,7 +117,7 @@ def _tree_pool(
         raise ValueError(f"leaves must have shape (L, {call.windows.taps}) with L = 2 or 4, got {tuple(leaves.shape)}")
     filters = tap_weights("leaves", leaves, call, count)
     openings = tap_weights("gates", gates, call, count - 1)
-    return call.finish(ops.tree_pool(call.input, call.mask, call.numbered, filters, openings))
+    return call.finish(tree_pool(call.input, call.mask, call.numbered, filters, openings))
 
 
 mixed_pool1d, mixed_pool2d, mixed_pool3d = by_dimension(_mixed_pool)

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from poolnb import ops
 from poolnb._arguments import check, flag, noise_seed, number, position_parameter, strip_sizes
 from poolnb.functional._dimensions import by_dimension
 from poolnb.geometry import IntOrSizes
+from poolnb.ops.s3 import s3_pool
+from poolnb.ops.stochastic import stochastic_pool
+from poolnb.ops.tdgs import tdgs_pool
+
+__all__ = [
+    "s3_pool1d",
+    "s3_pool2d",
+    "s3_pool3d",
+    "stochastic_pool1d",
+    "stochastic_pool2d",
+    "stochastic_pool3d",
+    "tdgs_pool1d",
+    "tdgs_pool2d",
+    "tdgs_pool3d",
+]
 
 
 def _stochastic_pool(
@@ -41,7 +55,7 @@ def _stochastic_pool(
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     key = noise_seed(seed, training, call)
-    return call.finish(ops.stochastic_pool(call.input, call.mask, call.trimmed, key))
+    return call.finish(stochastic_pool(call.input, call.mask, call.trimmed, key))
 
 
 def _s3_pool(
@@ -84,7 +98,7 @@ def _s3_pool(
     if eval_mode not in ("average", "expectation"):
         raise ValueError(f'eval_mode must be "average" or "expectation", got {eval_mode!r}')
     key = noise_seed(seed, training, call)
-    return call.finish(ops.s3_pool(call.input, call.mask, call.numbered, key, grid, eval_mode == "expectation"))
+    return call.finish(s3_pool(call.input, call.mask, call.numbered, key, grid, eval_mode == "expectation"))
 
 
 def _tdgs_pool(
@@ -134,7 +148,7 @@ def _tdgs_pool(
     tau, eps = number("tau", tau, low=0, strict=True), number("eps", eps, low=0, strict=True)
     hard, normalize = flag("hard", hard), flag("normalize", normalize)
     key = noise_seed(seed, training, call)
-    pooled = ops.tdgs_pool(call.input, call.mask, call.numbered, temperature, key, tau, hard, normalize, eps)
+    pooled = tdgs_pool(call.input, call.mask, call.numbered, temperature, key, tau, hard, normalize, eps)
     return call.finish(pooled)
 
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from poolnb import ops
 from poolnb._arguments import channel_parameter, check, flag
 from poolnb.functional._dimensions import by_dimension
 from poolnb.geometry import IntOrSizes
+from poolnb.ops.soft import soft_pool
+
+__all__ = [
+    "soft_pool1d",
+    "soft_pool2d",
+    "soft_pool3d",
+]
 
 
 def _soft_pool(
@@ -36,7 +42,7 @@ def _soft_pool(
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     scale = channel_parameter("beta", beta, call)
-    return call.finish(ops.soft_pool(call.input, call.mask, call.trimmed, scale, flag("semi_grad", semi_grad)))
+    return call.finish(soft_pool(call.input, call.mask, call.trimmed, scale, flag("semi_grad", semi_grad)))
 
 
 soft_pool1d, soft_pool2d, soft_pool3d = by_dimension(_soft_pool)

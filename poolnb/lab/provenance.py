@@ -20,7 +20,7 @@ RESULTS = BOOK / "results"
 
 # The tools around runs and chapters. No record can depend on them; what chapters depend on, `poolnb.book.reach` finds.
 _TOOLS = {"poolnb/bench.py", "poolnb/book", "poolnb/cli.py", "poolnb/doctor.py"}
-_SOURCES = {".py", ".h", ".hpp", ".cpp", ".cu", ".cuh"}
+_SOURCES = {".py", ".h", ".hpp", ".def", ".cpp", ".cu", ".cuh"}
 
 
 def text_hash(text: str) -> str:

@@ -1,101 +1,25 @@
 """The poolers as ``torch.nn`` modules. Each holds its geometry and calls the function of the same name."""
 
+from poolnb.modules import attention, foundations, means, mixtures, sampling, softmax
 from poolnb.modules._base import Pool
-from poolnb.modules.attention import AttentionPool1d, AttentionPool2d, AttentionPool3d, LIPPool1d, LIPPool2d, LIPPool3d
-from poolnb.modules.foundations import (
-    AvgPool1d,
-    AvgPool2d,
-    AvgPool3d,
-    LpPool1d,
-    LpPool2d,
-    LpPool3d,
-    MaxPool1d,
-    MaxPool2d,
-    MaxPool3d,
-)
-from poolnb.modules.means import GeMPool1d, GeMPool2d, GeMPool3d, LSEPool1d, LSEPool2d, LSEPool3d
-from poolnb.modules.mixtures import (
-    GatedPool1d,
-    GatedPool2d,
-    GatedPool3d,
-    MixedPool1d,
-    MixedPool2d,
-    MixedPool3d,
-    TreePool1d,
-    TreePool2d,
-    TreePool3d,
-)
-from poolnb.modules.sampling import (
-    S3Pool1d,
-    S3Pool2d,
-    S3Pool3d,
-    StochasticPool1d,
-    StochasticPool2d,
-    StochasticPool3d,
-    TDGSPool1d,
-    TDGSPool2d,
-    TDGSPool3d,
-)
-from poolnb.modules.softmax import (
-    AutoPool1d,
-    AutoPool2d,
-    AutoPool3d,
-    SoftPool1d,
-    SoftPool2d,
-    SoftPool3d,
-    SWAP1d,
-    SWAP2d,
-    SWAP3d,
-)
+from poolnb.modules.attention import *  # noqa: F403
+from poolnb.modules.foundations import *  # noqa: F403
+from poolnb.modules.means import *  # noqa: F403
+from poolnb.modules.mixtures import *  # noqa: F403
+from poolnb.modules.sampling import *  # noqa: F403
+from poolnb.modules.softmax import *  # noqa: F403
 
-__all__ = [
-    "AttentionPool1d",
-    "AttentionPool2d",
-    "AttentionPool3d",
-    "AutoPool1d",
-    "AutoPool2d",
-    "AutoPool3d",
-    "AvgPool1d",
-    "AvgPool2d",
-    "AvgPool3d",
-    "GatedPool1d",
-    "GatedPool2d",
-    "GatedPool3d",
-    "GeMPool1d",
-    "GeMPool2d",
-    "GeMPool3d",
-    "LIPPool1d",
-    "LIPPool2d",
-    "LIPPool3d",
-    "LSEPool1d",
-    "LSEPool2d",
-    "LSEPool3d",
-    "LpPool1d",
-    "LpPool2d",
-    "LpPool3d",
-    "MaxPool1d",
-    "MaxPool2d",
-    "MaxPool3d",
-    "MixedPool1d",
-    "MixedPool2d",
-    "MixedPool3d",
-    "Pool",
-    "S3Pool1d",
-    "S3Pool2d",
-    "S3Pool3d",
-    "SWAP1d",
-    "SWAP2d",
-    "SWAP3d",
-    "SoftPool1d",
-    "SoftPool2d",
-    "SoftPool3d",
-    "StochasticPool1d",
-    "StochasticPool2d",
-    "StochasticPool3d",
-    "TDGSPool1d",
-    "TDGSPool2d",
-    "TDGSPool3d",
-    "TreePool1d",
-    "TreePool2d",
-    "TreePool3d",
-]
+__all__: list[str] = ["Pool"]
+__all__ += attention.__all__
+__all__ += foundations.__all__
+__all__ += means.__all__
+__all__ += mixtures.__all__
+__all__ += sampling.__all__
+__all__ += softmax.__all__
+
+# A name, that of the class in lower case -> the classes by their number of dimensions.
+POOLS: dict[str, dict[int, type[Pool]]] = {
+    name.removesuffix("1d").removesuffix("Pool").lower(): {d: globals()[f"{name[:-2]}{d}d"] for d in (1, 2, 3)}
+    for name in __all__
+    if name.endswith("1d")
+}

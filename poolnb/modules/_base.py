@@ -23,10 +23,12 @@ class Pool(torch.nn.Module):
     """Base of the poolers: geometry, ``extra_repr``, and the call of the operator's function.
 
     A subclass names its operator in ``op``, its number of spatial dimensions in ``dims``, and gives the operator's own
-    arguments in ``own()``.
+    arguments in ``own()``. One of another package gives the operator's functions too, in ``functions``.
     """
 
     op: ClassVar[str]
+    #: The operator's functions for 1, 2 and 3 dimensions; empty: those of ``poolnb.functional``.
+    functions: ClassVar[tuple[Callable[..., Tensor], ...]] = ()
     dims: ClassVar[int]
     #: What the parameters are made for: (), (channels,) or (channels, *output_size).
     made_for: tuple[int, ...] = ()
@@ -66,7 +68,8 @@ class Pool(torch.nn.Module):
     def pool(self, input: Tensor, mask: Tensor | None, **more: Any) -> Tensor:
         """Call the operator's function with this module's geometry and options, and ``more`` of its arguments."""
         self.check_fit(input)
-        function: Callable[..., Tensor] = getattr(functional, f"{self.op}_pool{self.dims}d")
+        name = f"{self.op}_pool{self.dims}d"
+        function: Callable[..., Tensor] = self.functions[self.dims - 1] if self.functions else getattr(functional, name)
         return function(input, *self.geometry(), **self.own(), **more, mask=mask)
 
     def geometry(self) -> tuple[Any, Any, Any, Any, Any]:

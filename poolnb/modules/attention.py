@@ -12,6 +12,15 @@ from poolnb.functional._dimensions import overridable
 from poolnb.geometry import IntOrSizes, per_dim
 from poolnb.modules._base import Device, Pool, check_factory, is_traced, record
 
+__all__ = [
+    "AttentionPool1d",
+    "AttentionPool2d",
+    "AttentionPool3d",
+    "LIPPool1d",
+    "LIPPool2d",
+    "LIPPool3d",
+]
+
 
 class _Weighted(Pool):
     """Weighted pooling whose logits are a function of the input. Masked positions do not reach that function."""

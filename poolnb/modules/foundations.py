@@ -12,6 +12,18 @@ from poolnb._arguments import check_range, number
 from poolnb.geometry import IntOrSizes
 from poolnb.modules._base import Pool
 
+__all__ = [
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "LpPool1d",
+    "LpPool2d",
+    "LpPool3d",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+]
+
 
 class _MaxPool(Pool):
     r"""Max pooling, :math:`y = \max_i x_i`, with a mask and global pooling; see :func:`poolnb.functional.max_pool2d`.

@@ -10,6 +10,15 @@ from poolnb._arguments import number
 from poolnb.geometry import IntOrSizes
 from poolnb.modules._base import Device, Pool, check_factory, parameter_shape
 
+__all__ = [
+    "GeMPool1d",
+    "GeMPool2d",
+    "GeMPool3d",
+    "LSEPool1d",
+    "LSEPool2d",
+    "LSEPool3d",
+]
+
 
 class _LearnedMean(Pool):
     """A mean with one learned parameter, for the layer or per channel."""

@@ -11,6 +11,18 @@ from poolnb._arguments import flag, number
 from poolnb.geometry import IntOrSizes, check_sizes
 from poolnb.modules._base import Device, Pool, check_factory, needed_for, parameter_shape
 
+__all__ = [
+    "GatedPool1d",
+    "GatedPool2d",
+    "GatedPool3d",
+    "MixedPool1d",
+    "MixedPool2d",
+    "MixedPool3d",
+    "TreePool1d",
+    "TreePool2d",
+    "TreePool3d",
+]
+
 
 def _taps(dims: int, kernel_size: IntOrSizes | None) -> int:
     """Number of taps of a window, which has to be known when weights per tap are made."""

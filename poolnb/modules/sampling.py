@@ -11,6 +11,18 @@ from poolnb._arguments import flag, number, strip_sizes
 from poolnb.geometry import IntOrSizes, check_sizes
 from poolnb.modules._base import Device, Pool, check_factory, is_traced, needed_for, parameter_shape, record
 
+__all__ = [
+    "S3Pool1d",
+    "S3Pool2d",
+    "S3Pool3d",
+    "StochasticPool1d",
+    "StochasticPool2d",
+    "StochasticPool3d",
+    "TDGSPool1d",
+    "TDGSPool2d",
+    "TDGSPool3d",
+]
+
 
 class _Sampled(Pool):
     """A pooler that draws in training mode, each call with a new seed from torch's default CPU generator.

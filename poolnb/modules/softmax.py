@@ -10,6 +10,18 @@ from poolnb._arguments import flag, number
 from poolnb.geometry import IntOrSizes
 from poolnb.modules._base import Device, Pool, check_factory, parameter_shape
 
+__all__ = [
+    "AutoPool1d",
+    "AutoPool2d",
+    "AutoPool3d",
+    "SWAP1d",
+    "SWAP2d",
+    "SWAP3d",
+    "SoftPool1d",
+    "SoftPool2d",
+    "SoftPool3d",
+]
+
 
 class _SoftPool(Pool):
     r"""SoftPool, or SWAP: :math:`y = \sum_i w_i x_i`, :math:`w = \mathrm{softmax}(\beta x)` in the window.

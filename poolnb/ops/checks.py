@@ -39,10 +39,20 @@ class Sizes(NamedTuple):
 
 
 class Form(NamedTuple):
-    """The shape of an operator's own tensor; its dtype is that of sums, or with ``as_input`` the input's as well."""
+    """The shape of an operator's own tensor; its dtype is that of sums, or with ``as_input`` the input's as well.
+
+    ``usual``, ``low`` and ``high`` are a value and a range for examples: see :mod:`poolnb.ops.examples`.
+    """
 
     shape: Callable[[Sizes, Sequence[Tensor]], Accepted]  # of the call, and the own tensors before this one
     as_input: bool = False
+    usual: float = 0.0
+    low: float = -1.0
+    high: float = 1.0
+
+    def around(self, usual: float, low: float, high: float) -> Form:
+        """The same form, of a parameter with these examples."""
+        return self._replace(usual=usual, low=low, high=high)
 
 
 def _each(sizes: Sequence[int]) -> Accepted:

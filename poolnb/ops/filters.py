@@ -13,7 +13,7 @@ from poolnb.geometry import Geometry, crop, pad, scatter, tap_views
 from poolnb.ops.taps import accumulate, channelwise, finite, open_windows, per_channel_sum, tame
 
 
-def respond(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:
+def filter_response(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:
     """The filters' responses (N, C, *output), in the dtype of sums. ``weight`` is (C, taps)."""
     if windows.long or not tame(x, weight):
         taps, _ = open_windows(x, mask, windows)
@@ -27,10 +27,10 @@ def respond(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor) -
     return response
 
 
-def respond_backward(
+def filter_response_backward(
     windows: Geometry, grad: Tensor, x: Tensor, mask: Tensor | None, weight: Tensor, grad_x: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """``grad_x`` with what :func:`respond` passes back to ``x`` added, perhaps in place, and the weight's gradient.
+    """``grad_x`` with what :func:`filter_response` passes back to ``x`` added, maybe in place; the weight's gradient.
 
     ``grad`` and ``grad_x``, which holds what comes to ``x`` by another way, are in the dtype of sums.
     """

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from poolnb.geometry import Geometry
 from poolnb.ops.checks import PER_CHANNEL, PER_TAP
-from poolnb.ops.filters import respond, respond_backward
+from poolnb.ops.filters import filter_response, filter_response_backward
 from poolnb.ops.mixed import mixed_pool
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import accumulate, channelwise, per_channel_sum
 
 
 def _share(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
-    return torch.sigmoid(respond(windows, x, mask, weight) + channelwise(bias, windows))
+    return torch.sigmoid(filter_response(windows, x, mask, weight) + channelwise(bias, windows))
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def _backward(
     alpha = _share(windows, x, mask, weight, bias)
     grad_x, grad_alpha = mixed_pool.gradient(accumulate(grad), x, mask, windows, alpha)
     grad_gate = grad_alpha * alpha * (1 - alpha)
-    grad_x, grad_weight = respond_backward(windows, grad_gate, x, mask, weight, grad_x)
+    grad_x, grad_weight = filter_response_backward(windows, grad_gate, x, mask, weight, grad_x)
     return grad_x, grad_weight, per_channel_sum(grad_gate)
 
 

@@ -40,4 +40,6 @@ def _backward(
     return grad_x, per_channel_sum(grad * exponent_slope(mean, exponent))
 
 
-gem_pool = PoolOp("gem_pool", _forward, _backward, tensors={"p": PER_CHANNEL}, attributes=["float eps"])
+gem_pool = PoolOp(
+    "gem_pool", _forward, _backward, tensors={"p": PER_CHANNEL.around(3, 0.5, 4)}, attributes={"float eps": 1e-6}
+)

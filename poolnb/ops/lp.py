@@ -44,4 +44,4 @@ def _smooth_slope(taps: Tensor, mean: PowerMean, p: Tensor) -> Tensor:
     return torch.where(p.isinf(), taps.sign() * mean.powers / mean.total, slope)  # largest taps share it
 
 
-lp_pool = PoolOp("lp_pool", _forward, _backward, tensors={"norm_type": PER_CHANNEL})
+lp_pool = PoolOp("lp_pool", _forward, _backward, tensors={"norm_type": PER_CHANNEL.around(2, 1.2, 4)})

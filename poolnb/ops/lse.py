@@ -38,8 +38,8 @@ _LEAST = 1e-18
 
 
 class _State(NamedTuple):
-    ahead: Tensor  # x - m, m the tap that r favours; 0 at taps that are not valid
-    lift: Tensor  # y - m
+    x_minus_peak: Tensor  # x - m, m the tap that r favours; 0 at taps that are not valid
+    y_minus_peak: Tensor  # y - m
     hot: Tensor | None  # taps of +inf; None: there are none
     share: Tensor | float  # 1/n at valid taps, 0 at others
     r: Tensor
@@ -64,29 +64,29 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
     if valid is not None:
         facing = without_invalid(facing, valid)
     peak = facing.detach().amax(0).clamp(min=-largest) * sign
-    ahead = taps - peak
+    x_minus_peak = taps - peak
     if valid is not None:
-        ahead = ahead * valid.to(taps.dtype)
+        x_minus_peak = x_minus_peak * valid.to(taps.dtype)
     if careful:
-        ahead = _bounded(ahead, r)
+        x_minus_peak = _bounded(x_minus_peak, r)
     # log(mean exp(r d)) / r by quotients that are 1 at 0: nothing is divided by r.
-    rise = (ahead * _expm1_quotient(r * ahead) * share).sum(0)
-    lift = rise * _log1p_quotient(r * rise)
+    rise = (x_minus_peak * _expm1_quotient(r * x_minus_peak) * share).sum(0)
+    y_minus_peak = rise * _log1p_quotient(r * rise)
     if windows.long:  # the differences of many small exponentials from 1 cancel
-        mean = ((r * ahead).exp() * share).sum(0)
+        mean = ((r * x_minus_peak).exp() * share).sum(0)
         small = (mean < 0.5) & (mean > 0)
-        lift = torch.where(small, torch.where(small, mean, 1).log() / torch.where(small, r, 1), lift)
-    y = peak + lift
-    if windows.long and not careful:  # what y lacks: peak and lift may cancel
+        y_minus_peak = torch.where(small, torch.where(small, mean, 1).log() / torch.where(small, r, 1), y_minus_peak)
+    y = peak + y_minus_peak
+    if windows.long and not careful:  # what y lacks: peak and y_minus_peak may cancel
         left = taps - y if valid is None else (taps - y) * valid.to(taps.dtype)
         y = y + (left * _phi(r * left) * share).sum(0)
     if may_be_empty(mask, windows):
         assert valid is not None
         y = y * valid.any(0).to(y.dtype)
     if not careful:
-        return _State(ahead, lift, None, share, r, y)
+        return _State(x_minus_peak, y_minus_peak, None, share, r, y)
     y = _with_infinities(y, original, valid, sharpness, windows)
-    return _State(ahead, lift, original == torch.inf, share, r, y)
+    return _State(x_minus_peak, y_minus_peak, original == torch.inf, share, r, y)
 
 
 def _expm1_quotient(v: Tensor) -> Tensor:
@@ -123,10 +123,10 @@ def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, r: Tensor) -> Te
 def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, sharpness: Tensor
 ) -> tuple[Tensor, Tensor]:
-    ahead, lift, hot, share, r, y = _evaluate(windows, x, mask, sharpness)
+    x_minus_peak, y_minus_peak, hot, share, r, y = _evaluate(windows, x, mask, sharpness)
     grad = accumulate(grad)
     # x - y in two differences: next to large taps y itself is too coarse. Taps that are not valid have no share.
-    excess = ahead - lift if hot is None else _differentiable(ahead, lift, share, r)
+    excess = x_minus_peak - y_minus_peak if hot is None else _differentiable(x_minus_peak, y_minus_peak, share, r)
     v = r * excess
     weights = v.exp() * share
     slope = weights
@@ -141,15 +141,15 @@ def _backward(
     return grad_x, per_channel_sum(grad * curve)
 
 
-def _differentiable(ahead: Tensor, lift: Tensor, share: Tensor | float, r: Tensor) -> Tensor:
-    """ahead - lift, with derivatives that are as accurate as the value.
+def _differentiable(x_minus_peak: Tensor, y_minus_peak: Tensor, share: Tensor | float, r: Tensor) -> Tensor:
+    """x_minus_peak - y_minus_peak, with derivatives that are as accurate as the value.
 
     A Newton step for mean(exp(r (x - y))) = 1 leaves the value, and brings the derivatives without dividing by r.
     """
-    lift = lift.detach()
-    excess = _bounded(ahead - lift, r)
+    y_minus_peak = y_minus_peak.detach()
+    excess = _bounded(x_minus_peak - y_minus_peak, r)
     step = (excess * _phi(r * excess) * share).sum(0)
-    return _bounded(ahead - lift - (step - step.detach()), r)
+    return _bounded(x_minus_peak - y_minus_peak - (step - step.detach()), r)
 
 
 def _bounded(excess: Tensor, r: Tensor) -> Tensor:
@@ -184,4 +184,4 @@ def _series(v: Tensor, coefficients: list[float]) -> Tensor:
     return total
 
 
-lse_pool = PoolOp("lse_pool", _forward, _backward, tensors={"r": PER_CHANNEL})
+lse_pool = PoolOp("lse_pool", _forward, _backward, tensors={"r": PER_CHANNEL.around(1, -2, 3)})

@@ -109,4 +109,6 @@ def _backward(
     return grad_x, (grad * difference(e.largest, e.mean, e.careful)).sum_to_size(alpha.shape)
 
 
-mixed_pool = PoolOp("mixed_pool", _forward, _backward, tensors={"alpha": LIKE_OUTPUT}, batched=["alpha"])
+mixed_pool = PoolOp(
+    "mixed_pool", _forward, _backward, tensors={"alpha": LIKE_OUTPUT.around(0.5, 0, 1)}, batched=["alpha"]
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -17,13 +17,19 @@ from torch.autograd import forward_ad
 
 from poolnb.geometry import Geometry, empty_output, memory_format, windows_of
 from poolnb.ops.checks import Checks, Form
-from poolnb.ops.parts import batch_parts, part_of
+from poolnb.ops.chunking import batch_parts, part_of
 from poolnb.ops.philox import Seed
 from poolnb.ops.taps import accumulate
 
+OPS: dict[str, PoolOp] = {}  # poolnb's own by name, as their files are imported
 LIBRARY = torch.library.Library("poolnb", "DEF")
 _GEOMETRY = "SymInt[] kernel_size, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt[] output_size"
 _N_GEOMETRY = 5
+
+
+@cache
+def _library(namespace: str) -> torch.library.Library:
+    return LIBRARY if namespace == "poolnb" else torch.library.Library(namespace, "FRAGMENT")
 
 
 class PoolOp:
@@ -37,10 +43,12 @@ class PoolOp:
             own vector-Jacobian product. With ``param_grads`` false only ``grad_input`` is wanted, and the other
             entries may be anything.
         tensors: the operator's own differentiable tensors by name, and what :mod:`poolnb.ops.checks` accepts of them.
-        attributes: its other arguments in schema syntax, such as ``"bool semi_grad"``; floats are positive.
+        attributes: its other arguments in schema syntax, such as ``"bool semi_grad"``, with a usual value of each;
+            floats are positive.
         sampled: whether the operator draws: it then takes ``seed``, an int64 0-d tensor on the CPU or the input's
             device, or ``None`` for evaluation. :mod:`poolnb.ops.philox` makes the noise.
         batched: names of those ``tensors`` whose first dimension is the input's batch dimension, or 1.
+        namespace: where the ops are defined; an operator of another package gives its own.
 
     The ops take ``(input, mask, *tensors, [seed,] kernel_size, stride, padding, dilation, output_size, *attributes)``,
     all geometry resolved, so that no kernel has to know a rule for sizes.
@@ -52,12 +60,15 @@ class PoolOp:
         forward: Callable[..., Tensor],
         backward: Callable[..., Tensor | tuple[Tensor, ...]],
         tensors: Mapping[str, Form] | None = None,
-        attributes: Sequence[str] = (),
+        attributes: Mapping[str, Any] | None = None,
         sampled: bool = False,
         batched: Sequence[str] = (),
+        namespace: str = "poolnb",
     ) -> None:
         self.tensors = tensors = dict(tensors or {})
-        self.check = Checks(tuple(tensors), tuple(tensors.values()), sampled, attributes)
+        attributes = dict(attributes or {})
+        self.attributes = {declared.split()[1]: usual for declared, usual in attributes.items()}
+        self.check = Checks(tuple(tensors), tuple(tensors.values()), sampled, tuple(attributes))
         self.batched = ("input", "mask", *batched)
         self.may_be_cut = [name in (*self.batched, "seed") for name in ("input", "mask", *tensors, *["seed"] * sampled)]
         self.name, self.forward, self.backward = name, forward, backward
@@ -67,12 +78,15 @@ class PoolOp:
         args = f"Tensor input, Tensor? mask{own}, {_GEOMETRY}" + "".join(f", {a}" for a in attributes)
         grads = ", ".join(["Tensor"] * (1 + self.n_tensors))
         returns = grads if self.n_tensors == 0 else f"({grads})"
+        self.library = _library(namespace)
         self.op = self._define(name, f"({args}) -> Tensor")
         self.backward_op = self._define(f"{name}_backward", f"(bool param_grads, Tensor grad, {args}) -> {returns}")
         self._functions: dict[Any, type[torch.autograd.Function]] = {}
         self._direct: dict[Any, type[torch.autograd.Function]] = {}
         self._register_forward()
         self._register_backward()
+        if namespace == "poolnb":
+            OPS[name] = self
 
     def __call__(self, input: Tensor, mask: Tensor | None, windows: Geometry, *own: Any) -> Tensor:
         """Run the op; ``own`` holds the operator's tensors, with the seed of a sampled one, then its attributes."""
@@ -119,8 +133,8 @@ class PoolOp:
         return windows, (*args[: first - len(seed)], *seed, *args[first + _N_GEOMETRY :])
 
     def _define(self, name: str, schema: str) -> Any:
-        LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-        return getattr(torch.ops.poolnb, name).default
+        self.library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        return getattr(getattr(torch.ops, self.library.ns), name).default
 
     def _as_tuple(self, result: Any) -> tuple[Any, ...]:
         return result if isinstance(result, tuple) else (result,)
@@ -271,14 +285,19 @@ class PoolOp:
     def _register(
         self, op: Any, kernel: Any, fake: Any, gradient: Any, tangent: Any, save: Any, batched: Sequence[str]
     ) -> None:
-        name = op._schema.name.removeprefix("poolnb::")
-        LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
-        torch.library.register_fake(op, fake, lib=LIBRARY)
-        torch.library.register_autograd(op, gradient, setup_context=save, lib=LIBRARY)
+        lib = self.library
+        lib.impl(_name(op), kernel, "CompositeExplicitAutograd")
+        torch.library.register_fake(op, fake, lib=lib)
+        torch.library.register_autograd(op, gradient, setup_context=save, lib=lib)
         rule = _batching_rule(op, partial(self._call, op), batched)
-        torch.library.register_vmap(op, rule, lib=LIBRARY)
+        torch.library.register_vmap(op, rule, lib=lib)
         self._functions[op] = _function(op, gradient, tangent, save, rule)
         self._direct[op] = _direct(op, gradient, tangent, save)
+
+
+def _name(op: Any) -> str:
+    name: str = op._schema.name.partition("::")[2]
+    return name
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -333,7 +352,7 @@ def _direct(op: Any, gradient: Any, tangent: Any, save: Any) -> type[torch.autog
     # Made by its name, which `grad_fn` then shows and profilers print.
     members = {"forward": forward, "backward": gradient, "jvp": _forward_mode(tangent)}
     methods = {name: staticmethod(function) for name, function in members.items()}
-    return type(op._schema.name.removeprefix("poolnb::"), (torch.autograd.Function,), methods)
+    return type(_name(op), (torch.autograd.Function,), methods)
 
 
 def _without_autograd(op: Any, *args: Any) -> Any:

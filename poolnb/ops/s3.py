@@ -71,7 +71,9 @@ def _backward(
     return _slide_back(grad, windows, maxima)
 
 
-s3_pool = PoolOp("s3_pool", _forward, _backward, attributes=["SymInt[] grid_size", "bool expectation"], sampled=True)
+s3_pool = PoolOp(
+    "s3_pool", _forward, _backward, attributes={"SymInt[] grid_size": (4, 4), "bool expectation": False}, sampled=True
+)
 
 
 # ---- the map of maxima -----------------------------------------------------------------------------------------------

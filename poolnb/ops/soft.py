@@ -54,4 +54,10 @@ def _backward(
     return grad_x, (grad * variance).transpose(0, 1).flatten(1).sum(1)
 
 
-soft_pool = PoolOp("soft_pool", _forward, _backward, tensors={"beta": PER_CHANNEL}, attributes=["bool semi_grad"])
+soft_pool = PoolOp(
+    "soft_pool",
+    _forward,
+    _backward,
+    tensors={"beta": PER_CHANNEL.around(1, -1, 3)},
+    attributes={"bool semi_grad": False},
+)

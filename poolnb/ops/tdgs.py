@@ -141,7 +141,7 @@ tdgs_pool = PoolOp(
     "tdgs_pool",
     _forward,
     _backward,
-    tensors={"temperature": PER_CHANNEL_AND_WINDOW},
-    attributes=["float tau", "bool hard", "bool normalize", "float eps"],
+    tensors={"temperature": PER_CHANNEL_AND_WINDOW.around(1, 0.2, 2)},
+    attributes={"float tau": 1.0, "bool hard": True, "bool normalize": True, "float eps": 0.01},
     sampled=True,
 )

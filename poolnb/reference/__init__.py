@@ -6,59 +6,18 @@ window sizes. Arrays have shape (N, C, *spatial); there is one function per oper
 operator's own parameters.
 """
 
-from poolnb.reference.attention import weighted_pool, weighted_pool_backward
-from poolnb.reference.foundations import (
-    avg_pool,
-    avg_pool_backward,
-    lp_pool,
-    lp_pool_backward,
-    max_pool,
-    max_pool_backward,
-)
-from poolnb.reference.means import gem_pool, gem_pool_backward, lse_pool, lse_pool_backward
-from poolnb.reference.mixtures import (
-    gated_pool,
-    gated_pool_backward,
-    mixed_pool,
-    mixed_pool_backward,
-    tree_pool,
-    tree_pool_backward,
-)
-from poolnb.reference.sampling import (
-    s3_pool,
-    s3_pool_backward,
-    stochastic_pool,
-    stochastic_pool_backward,
-    tdgs_pool,
-    tdgs_pool_backward,
-)
-from poolnb.reference.softmax import soft_pool, soft_pool_backward
+from poolnb.reference import attention, foundations, means, mixtures, sampling, softmax
+from poolnb.reference.attention import *  # noqa: F403
+from poolnb.reference.foundations import *  # noqa: F403
+from poolnb.reference.means import *  # noqa: F403
+from poolnb.reference.mixtures import *  # noqa: F403
+from poolnb.reference.sampling import *  # noqa: F403
+from poolnb.reference.softmax import *  # noqa: F403
 
-__all__ = [
-    "avg_pool",
-    "avg_pool_backward",
-    "gated_pool",
-    "gated_pool_backward",
-    "gem_pool",
-    "gem_pool_backward",
-    "lp_pool",
-    "lp_pool_backward",
-    "lse_pool",
-    "lse_pool_backward",
-    "max_pool",
-    "max_pool_backward",
-    "mixed_pool",
-    "mixed_pool_backward",
-    "s3_pool",
-    "s3_pool_backward",
-    "soft_pool",
-    "soft_pool_backward",
-    "stochastic_pool",
-    "stochastic_pool_backward",
-    "tdgs_pool",
-    "tdgs_pool_backward",
-    "tree_pool",
-    "tree_pool_backward",
-    "weighted_pool",
-    "weighted_pool_backward",
-]
+__all__: list[str] = []
+__all__ += attention.__all__
+__all__ += foundations.__all__
+__all__ += means.__all__
+__all__ += mixtures.__all__
+__all__ += sampling.__all__
+__all__ += softmax.__all__

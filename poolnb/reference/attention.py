@@ -7,8 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from poolnb.reference._windows import Array, each_window, values, windows_of
 from poolnb.reference.softmax import softmax
+from poolnb.reference.windows import Array, each_window, values, windows_of
+
+__all__ = [
+    "weighted_pool",
+    "weighted_pool_backward",
+]
 
 
 def _weights(taps: Array, logits: Array) -> Array:

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from poolnb.reference._windows import Array, per_channel, pool, pool_backward, windows_of
+from poolnb.reference.windows import Array, per_channel, pool, pool_backward, windows_of
+
+__all__ = [
+    "avg_pool",
+    "avg_pool_backward",
+    "lp_pool",
+    "lp_pool_backward",
+    "max_pool",
+    "max_pool_backward",
+]
 
 
 def _one_hot(taps: Array) -> Array:

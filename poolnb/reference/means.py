@@ -7,8 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from poolnb.reference._windows import Array, per_channel, pool, pool_backward, windows_of
 from poolnb.reference.softmax import softmax
+from poolnb.reference.windows import Array, per_channel, pool, pool_backward, windows_of
+
+__all__ = [
+    "gem_pool",
+    "gem_pool_backward",
+    "lse_pool",
+    "lse_pool_backward",
+]
 
 
 def _lse(taps: Array, r: float) -> float:

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from poolnb.reference._windows import Array, each_window, values, windows_of
+from poolnb.reference.windows import Array, each_window, values, windows_of
+
+__all__ = [
+    "gated_pool",
+    "gated_pool_backward",
+    "mixed_pool",
+    "mixed_pool_backward",
+    "tree_pool",
+    "tree_pool_backward",
+]
 
 
 def sigmoid(t: float) -> float:

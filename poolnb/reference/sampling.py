@@ -10,8 +10,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from poolnb.geometry import Geometry
-from poolnb.reference._windows import Array, Index, each_window, values, windows_of
 from poolnb.reference.softmax import softmax
+from poolnb.reference.windows import Array, Index, each_window, values, windows_of
+
+__all__ = [
+    "s3_pool",
+    "s3_pool_backward",
+    "stochastic_pool",
+    "stochastic_pool_backward",
+    "tdgs_pool",
+    "tdgs_pool_backward",
+]
 
 # ---- noise -----------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from poolnb.reference._windows import Array, per_channel, pool, pool_backward, windows_of
+from poolnb.reference.windows import Array, per_channel, pool, pool_backward, windows_of
+
+__all__ = [
+    "soft_pool",
+    "soft_pool_backward",
+]
 
 
 def softmax(logits: Array) -> Array:

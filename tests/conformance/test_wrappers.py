@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from conformance.wrappers import NAMES, NOT_APPLICABLE, WIDE, WRAPPERS, Subject
 from poolers import SAMPLED
+from wrappers import NAMES, NOT_APPLICABLE, WIDE, WRAPPERS, Subject
 
 from poolnb.book.sphinxext.conformance import TABLE
 

@@ -3,52 +3,40 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from poolnb import functional as F
 from poolnb import native
+from poolnb.ops.examples import own_arguments
 
 WINDOWS = [(2, 2, 0), (3, 2, 1), (3, 1, 1, 2), ((1, 3), (2, 1), 0)]  # tiling, overlapping, dilated, with gaps
-OWN: dict[str, Callable[[torch.Tensor, torch.Tensor], dict[str, Any]]] = {
-    "gem": lambda x, c: {"p": 2 + c},
-    "lp": lambda x, c: {"norm_type": 2 + c},
-    "lse": lambda x, c: {"r": c},
-    "mixed": lambda x, c: {"alpha": c},
-    "soft": lambda x, c: {"beta": c},
-    "stochastic": lambda x, c: {"training": True, "seed": 3},
-    "tdgs": lambda x, c: {"temperature": 0.5 + c, "training": True, "seed": 3},
-    "weighted": lambda x, c: {"logits": x.detach().float()[:, :1]},
-}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Every kernel once.")
     parser.add_argument("--device", default="cuda")
     device = parser.parse_args().device
-    missing = set(OWN) - set(native.names(device)) if device != "cpu" else set()
+    operators = tuple(native.operator_types())
+    missing = set(operators) - set(native.names(device)) if device != "cpu" else set()
     assert not missing, f"no compiled kernels of {sorted(missing)}"
     count = 0
-    for name, own_of in OWN.items():
+    for name in operators:
         for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
             for layout in (torch.contiguous_format, torch.channels_last):
                 for windows in WINDOWS:
-                    call(name, own_of, dtype, layout, windows, device)
+                    call(name, dtype, layout, windows, device)
                     count += 1
     if device == "cuda":
         torch.cuda.synchronize()
     print(f"{count} calls")
 
 
-def call(name: str, own_of: Any, dtype: torch.dtype, layout: torch.memory_format, windows: Any, device: str) -> None:
+def call(name: str, dtype: torch.dtype, layout: torch.memory_format, windows: Any, device: str) -> None:
     """What the kernels read is made on the CPU and copied: to compute-sanitizer all of it has been written."""
     x = torch.randn(2, 5, 9, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
-    c = torch.linspace(0.1, 0.9, 5, dtype=torch.promote_types(dtype, torch.float32))
-    own = own_of(x.double() if dtype == torch.float64 else x, c)
-    if name == "weighted" and dtype == torch.float64:
-        own = {"logits": x[:, :1].clone()}
+    own = own_arguments(name, x)
     own = {k: v.to(device).requires_grad_() if isinstance(v, torch.Tensor) else v for k, v in own.items()}
     x = x.contiguous(memory_format=layout).to(device).requires_grad_()
     y = getattr(F, f"{name}_pool2d")(x, *windows, **own)

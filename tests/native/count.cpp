@@ -5,6 +5,8 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 #include <vector>
@@ -72,13 +74,8 @@ inline Counted vfma(Counted a, Counted b, Counted c) { return a * b + c; }
 #include "../../ext/cuda/operators.h"
 // after the declarations
 #include "../../ext/cuda/bodies.h"
-#include "../../ext/windows/lse.h"
-#include "../../ext/windows/mixed.h"
-#include "../../ext/windows/power.h"
-#include "../../ext/windows/soft.h"
-#include "../../ext/windows/stochastic.h"
-#include "../../ext/windows/tdgs.h"
-#include "../../ext/windows/weighted.h"
+#include "all_windows.h"  // of every operator; written by who compiles this
+#include "options.h"
 
 using namespace poolnb;
 
@@ -107,14 +104,14 @@ static View view(std::vector<S>& data, int64_t width) {
 }
 
 template <class Op>
-static void count(const char* name, float parameter, const std::vector<double>& options, const char* windows,
-                  int64_t kernel, int64_t stride, int64_t padding) {
+static void count(const char* name, float parameter, char** options, const char* windows, int64_t kernel,
+                  int64_t stride, int64_t padding) {
   Problem q;
   const int64_t out = (kSize + 2 * padding - kernel) / stride + 1;
   q.windows = {{1, kSize, kSize}, {1, kernel, kernel}, {1, stride, stride}, {0, padding, padding}, {1, 1, 1}, {1, out, out}};
   q.batch = q.channels = 1;
   q.options.draws = Op::noise > 0;
-  for (size_t i = 0; i < options.size(); ++i) q.options.value[i] = options[i];
+  set_options<Op>(q.options, [&] { return std::atof(*options++); });
   q.want_parameters = true;
   std::vector<Stored> x(kSize * kSize), second(x), grad_x(x), grad_second(x), y(out * out), grad(y);
   for (size_t i = 0; i < x.size(); ++i) x[i].value = 0.1f + (i * 37 % 101) / 50.0f, second[i].value = x[i].value - 1;
@@ -142,17 +139,15 @@ static void count(const char* name, float parameter, const std::vector<double>& 
   print(name, windows, "gather", n, left);
 }
 
-int main() {
+// count OPERATOR PARAMETER [OPTION ...]
+int main(int argc, char** argv) {
+  if (argc < 3) return 2;
   struct Geometry { const char* name; int64_t kernel, stride, padding; };
   for (const auto& [windows, kernel, stride, padding] :
        {Geometry{"k2s2", 2, 2, 0}, Geometry{"k3s2p1", 3, 2, 1}, Geometry{"k3s1p1", 3, 1, 1}}) {
-    count<Gem>("gem", 3, {1e-6}, windows, kernel, stride, padding);
-    count<Lp>("lp", 2, {}, windows, kernel, stride, padding);
-    count<Lse>("lse", 1, {}, windows, kernel, stride, padding);
-    count<Mixed>("mixed", 0.5f, {}, windows, kernel, stride, padding);
-    count<Soft>("soft", 1, {}, windows, kernel, stride, padding);
-    count<Stochastic>("stochastic", 0, {}, windows, kernel, stride, padding);
-    count<Tdgs>("tdgs", 1, {1, 1, 1, 0.01}, windows, kernel, stride, padding);
-    count<Weighted>("weighted", 0, {}, windows, kernel, stride, padding);
+#define POOLNB_OPERATOR(Op, name, parts) \
+  if (!std::strcmp(argv[1], #name))      \
+    count<Op>(#name, std::atof(argv[2]), argv + 3, windows, kernel, stride, padding);
+#include "../../ext/operators.def"
   }
 }

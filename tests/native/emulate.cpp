@@ -14,13 +14,8 @@
 #include "../../ext/cuda/operators.h"
 // after the declarations
 #include "../../ext/cuda/bodies.h"
-#include "../../ext/windows/lse.h"
-#include "../../ext/windows/mixed.h"
-#include "../../ext/windows/power.h"
-#include "../../ext/windows/soft.h"
-#include "../../ext/windows/stochastic.h"
-#include "../../ext/windows/tdgs.h"
-#include "../../ext/windows/weighted.h"
+#include "all_windows.h"  // of every operator; written by who compiles this
+#include "options.h"
 
 namespace poolnb {
 
@@ -133,7 +128,7 @@ void run(bool last) {
   const bool masked = read_one<int64_t>();
   q.options.draws = read_one<int64_t>();
   q.options.seed = uint64_t(read_one<int64_t>());
-  for (double& value : q.options.value) value = read_one<double>();
+  set_options<Op>(q.options, [] { return read_one<double>(); });
   q.want_parameters = true;
   const int64_t n = q.batch, c = q.channels, *size = q.windows.size, *output = q.windows.output;
   Held<S> x(n, c, size, last, true), grad_x(n, c, size, last, false);
@@ -208,8 +203,10 @@ int main(int argc, char** argv) {
   if (argc != 3 || !(in = fopen(argv[1], "rb")) || !(out = fopen(argv[2], "wb"))) return 2;
   int64_t op;
   while (fread(&op, sizeof op, 1, in) == 1) {
-    void (*const runs[])() = {run_any<Gem>,  run_any<Lp>,         run_any<Lse>,  run_any<Mixed>,
-                              run_any<Soft>, run_any<Stochastic>, run_any<Tdgs>, run_any<Weighted>};
+#define POOLNB_OPERATOR(Op, name, parts) run_any<Op>,
+    void (*const runs[])() = {
+#include "../../ext/operators.def"
+    };
     runs[op]();
   }
   fclose(out);

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["POOLNB_NATIVE"] = "0"  # the library that is named, no other one
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 import torch  # noqa: E402
 from raw_calls import POOL_OPS, Arguments, call, faults, right_arguments  # noqa: E402

@@ -17,6 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from poolnb import functional as F
 from poolnb import native
+from poolnb.ops.examples import own_arguments
+from poolnb.ops.registration import OPS
 
 pytestmark = [
     pytest.mark.skipif(not native.operators(DEVICE.type), reason="no compiled kernels are active"),
@@ -24,25 +26,8 @@ pytestmark = [
 ]
 
 Own = dict[str, Any]
-_OWN: dict[str, Callable[[Tensor], Own]] = {
-    "gem": lambda x: {"p": torch.linspace(0.5, 4, x.size(1), dtype=_sum_dtype(x))},
-    "lp": lambda x: {"norm_type": torch.linspace(1.2, 4, x.size(1), dtype=_sum_dtype(x))},
-    "lse": lambda x: {"r": torch.linspace(-2, 3, x.size(1), dtype=_sum_dtype(x))},
-    "mixed": lambda x: {"alpha": torch.linspace(0, 1, x.size(1), dtype=_sum_dtype(x))},
-    "soft": lambda x: {"beta": torch.linspace(-1, 3, x.size(1), dtype=_sum_dtype(x))},
-    "stochastic": lambda x: {"training": True, "seed": 5},
-    "tdgs": lambda x: {
-        "temperature": torch.linspace(0.2, 2, x.size(1), dtype=_sum_dtype(x)),
-        "training": True,
-        "seed": 5,
-    },
-    "weighted": lambda x: {"logits": x.detach().flip(-1)},
-}
-every_operator = pytest.mark.parametrize("name", list(_OWN))
-
-
-def _sum_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
+OPERATORS = tuple(native.operator_types())
+every_operator = pytest.mark.parametrize("name", OPERATORS)
 
 
 def _results(name: str, x: Tensor, grad: Callable[[Tensor], Tensor], own: Own, *windows: Any) -> list[Tensor]:
@@ -54,7 +39,7 @@ def _results(name: str, x: Tensor, grad: Callable[[Tensor], Tensor], own: Own, *
 
 
 def _compare(name: str, x: Tensor, *windows: Any, grad: Callable[[Tensor], Tensor] | None = None, **own: Any) -> None:
-    own = own or _OWN[name](x)
+    own = own or own_arguments(name, x)
     grad = grad or (lambda y: torch.linspace(-1, 1, y.numel(), dtype=torch.float64).to(y.dtype).view(y.shape))
     actual = _results(name, x, grad, own, *windows)
     with native.disabled():
@@ -87,7 +72,7 @@ def test_small_images_of_many_channels(name: str, size: tuple[int, int], windows
         _compare(name, images, *windows)
     mask = torch.ones(3, 37, *size, dtype=torch.bool)
     mask[0, 3], mask[1, :, 0], mask[2, 5, :, 0] = False, False, False
-    _compare(name, x, *windows, **_OWN[name](x), mask=mask)
+    _compare(name, x, *windows, **own_arguments(name, x), mask=mask)
 
 
 @every_operator
@@ -175,9 +160,9 @@ def test_a_few_special_values_in_the_fast_paths(name: str, value: float) -> None
     x.view(-1)[::97] = value
     for layout in (torch.contiguous_format, torch.channels_last):
         actual = x.contiguous(memory_format=layout)
-        y = getattr(F, f"{name}_pool2d")(actual, 2, **_OWN[name](actual))
+        y = getattr(F, f"{name}_pool2d")(actual, 2, **own_arguments(name, actual))
         with native.disabled():
-            expected = getattr(F, f"{name}_pool2d")(actual, 2, **_OWN[name](actual))
+            expected = getattr(F, f"{name}_pool2d")(actual, 2, **own_arguments(name, actual))
         torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
@@ -190,7 +175,7 @@ def test_the_number_of_threads_changes_no_bit(name: str) -> None:
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            results.append(_results(name, x, torch.ones_like, _OWN[name](x), 3, 2, 1))
+            results.append(_results(name, x, torch.ones_like, own_arguments(name, x), 3, 2, 1))
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
@@ -198,11 +183,11 @@ def test_the_number_of_threads_changes_no_bit(name: str) -> None:
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", [n for n in _OWN if n not in ("stochastic",)])
+@pytest.mark.parametrize("name", [n for n in OPERATORS if OPS[f"{n}_pool"].tensors])
 def test_a_parameter_alone_can_want_a_gradient(name: str) -> None:
     x = _random(2, 16, 8, 8)
-    key, parameter = next((k, v) for k, v in _OWN[name](x).items() if isinstance(v, Tensor))
-    own = {**_OWN[name](x), key: parameter.clone().requires_grad_()}
+    key, parameter = next((k, v) for k, v in own_arguments(name, x).items() if isinstance(v, Tensor))
+    own = {**own_arguments(name, x), key: parameter.clone().requires_grad_()}
     both = _results(name, x, torch.ones_like, own, 2)[2]
     y = getattr(F, f"{name}_pool2d")(x, 2, **own)
     (alone,) = torch.autograd.grad(y.sum(), own[key])
@@ -242,7 +227,7 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 @every_operator
 def test_nothing_of_the_inputs_size_is_saved_besides_the_inputs(name: str) -> None:
     x = _random(2, 16, 32, 32).requires_grad_()
-    own = _OWN[name](x)
+    own = own_arguments(name, x)
     saved: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         getattr(F, f"{name}_pool2d")(x, 2, **own)
@@ -256,14 +241,15 @@ def test_peak_memory(name: str) -> None:
     """Beyond the input: the output, the input's gradients, a gradient per window, and a fixed small amount."""
     code = f"""
 import resource, sys, torch
-sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers")]!r}
 import poolnb.functional as F
-from test_compiled import _OWN, _results
+from poolnb.ops.examples import own_arguments
+from test_compiled import _results
 torch.set_num_threads(2)
 small = torch.randn(1, 16, 32, 32)
-_results({name!r}, small, torch.ones_like, _OWN[{name!r}](small), 2)
+_results({name!r}, small, torch.ones_like, own_arguments({name!r}, small), 2)
 x = torch.randn(16, 16, 256, 256)  # 64 MiB
-own = _OWN[{name!r}](x)
+own = own_arguments({name!r}, x)
 grad = torch.ones(16, 16, 128, 128)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 start = peak()
@@ -272,7 +258,7 @@ print(peak() - start)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    gradients = 2 if name == "weighted" else 1
+    gradients = 1 + any(form.as_input for form in OPS[f"{name}_pool"].tensors.values())
     assert float(done.stdout) < 64 * gradients + 16 + 16 + 12
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import subprocess
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from units import OPERATORS, compiled
 
-from poolnb import native, ops
+from poolnb import native
 from poolnb.geometry import Geometry, resolve
+from poolnb.ops.checks import Sizes
+from poolnb.ops.registration import OPS
 
 _HERE = Path(__file__).parent
-_OPERATORS = ("gem", "lp", "lse", "mixed", "soft", "stochastic", "tdgs", "weighted")
 _CASES = 24  # per operator
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # as ext/geometry.h numbers them
 _CLOSE = dict(zip(_DTYPES, (2e-3, 1.6e-2, 2e-4, 1e-8), strict=True))
@@ -63,40 +66,29 @@ def _case(operator: str, number: int) -> Case:
     mask = torch.rand(n, c, *size, generator=generator) < 0.7 if rng.random() < 0.4 else None
     output = (n, c, *windows.output)
 
-    def parameter(low: float, high: float) -> Tensor:
-        return (low + (high - low) * torch.rand(c, generator=generator, dtype=torch.float64)).to(sums)
-
-    own: list[Tensor] = {
-        "gem": lambda: [parameter(0.5, 5)],
-        "lp": lambda: [parameter(1.2, 4)],
-        "lse": lambda: [parameter(-2, 3)],
-        "mixed": lambda: [parameter(0, 1).view(1, -1, *(1,) * dims)],
-        "soft": lambda: [parameter(-2, 3)],
-        "stochastic": lambda: [],
-        "tdgs": lambda: [torch.rand(output[1:], generator=generator, dtype=torch.float64).to(sums) + 0.3],
-        "weighted": lambda: [_logits(x.shape, generator, dtype, sums, wide)],
-    }[operator]()
-    attributes: list[Any] = {
-        "gem": [rng.choice([1e-6, 0.1])],
-        "soft": [rng.random() < 0.3],
-        "tdgs": [rng.choice([1.0, 0.5]), rng.random() < 0.5, rng.random() < 0.6, 0.01],
-    }.get(operator, [])
-    drawn = operator in ("stochastic", "tdgs") and rng.random() < 0.6
+    op = OPS[f"{operator}_pool"]
+    sizes = Sizes(n, c, tuple(size), math.prod(kernel), windows.output)
+    own: list[Tensor] = []
+    for form in op.tensors.values():
+        shape = [rng.choice(accepted) for accepted in form.shape(sizes, own)]
+        values = torch.rand(shape, generator=generator, dtype=torch.float64)
+        stored = dtype if form.as_input and wide < 2 else sums
+        own.append((form.low + (form.high - form.low) * values).to(stored))
+    attributes = [
+        rng.random() < 0.5 if isinstance(usual, bool) else usual * rng.choice([1, 0.5])
+        for usual in op.attributes.values()
+    ]
+    drawn = op.sampled and rng.random() < 0.6
     seed = rng.randrange(-(2**63), 2**63) if drawn else None
     grad = torch.randn(output, generator=generator, dtype=torch.float64).to(dtype)
     return Case(operator, windows, x, mask, own, seed, attributes, rng.random() < 0.5, grad, wide)
 
 
-def _logits(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype, sums: Any, wide: int) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=torch.float64).to(sums if wide == 2 else dtype)
-
-
 def _expected(case: Case) -> list[Tensor]:
     """Output and gradients from the PyTorch kernels."""
-    op = getattr(ops, f"{case.operator}_pool")
-    sampled = case.operator in ("stochastic", "tdgs")
+    op = OPS[f"{case.operator}_pool"]
     leaves = [t.clone().requires_grad_() for t in (case.x, *case.own)]
-    seed = [None if case.seed is None else torch.tensor(case.seed)] if sampled else []
+    seed = [None if case.seed is None else torch.tensor(case.seed)] if op.sampled else []
     with native.disabled():
         y = op(leaves[0], case.mask, case.windows, *leaves[1:], *seed, *case.attributes)
         return [y.detach(), *torch.autograd.grad(y, leaves, case.grad)]
@@ -110,15 +102,20 @@ def _encoded(case: Case) -> bytes:
     w = case.windows
     axes = [_three(w.size, 1), _three(w.kernel, 1), _three(w.stride, 1), _three(w.padding, 0)]
     axes += [_three(w.dilation, 1), _three(w.output, 1)]
-    head = [_OPERATORS.index(case.operator), _DTYPES.index(case.x.dtype), case.wide, case.last, *sum(axes, [])]
+    head = [OPERATORS.index(case.operator), _DTYPES.index(case.x.dtype), case.wide, case.last, *sum(axes, [])]
     head += [*case.x.shape[:2], case.mask is not None, case.seed is not None, case.seed or 0]
-    options = [float(a) for a in case.attributes] + [0.0] * (4 - len(case.attributes))
-    weighted = case.operator == "weighted"
-    tensors = [case.x, *(case.own if weighted else []), *([case.mask] if case.mask is not None else [])]
-    tensors += [] if weighted else [_full(p, case) for p in case.own]
+    options = [float(a) for a in case.attributes]
+    second = _has_second_input(case.operator)
+    tensors = [case.x, *([case.own[0].expand_as(case.x)] if second else [])]
+    tensors += [case.mask] if case.mask is not None else []
+    tensors += [] if second else [_full(p, case) for p in case.own]
     parts = [np.array(head, dtype=np.int64), np.array(options)]
     parts += [t.double().contiguous().numpy() for t in (*tensors, case.grad)]
     return b"".join(part.tobytes() for part in parts)
+
+
+def _has_second_input(operator: str) -> bool:
+    return any(form.as_input for form in OPS[f"{operator}_pool"].tensors.values())
 
 
 def _full(parameter: Tensor, case: Case) -> Tensor:
@@ -135,26 +132,24 @@ def _summed(grad: Tensor, like: Tensor) -> Tensor:
 
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    program = tmp_path_factory.mktemp("emulate") / "emulate"
-    flags = ["-std=c++20", "-O0", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    command = ["c++", *flags, "-Wno-unknown-pragmas", str(_HERE / "emulate.cpp"), "-o", str(program)]
-    built = subprocess.run(command, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr[-4000:]
-    return program
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    folder = tmp_path_factory.mktemp("emulate")
+    return compiled(_HERE / "emulate.cpp", folder, "-O0", *sanitizers, "-Wno-unknown-pragmas")
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", _OPERATORS)
+@pytest.mark.parametrize("name", OPERATORS)
 def test_bodies_equal_the_pytorch_kernels(name: str, emulator: Path, tmp_path: Path) -> None:
     cases = [_case(name, number) for number in range(_CASES)]
     (tmp_path / "cases").write_bytes(b"".join(map(_encoded, cases)))
     done = subprocess.run([emulator, tmp_path / "cases", tmp_path / "results"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     results = torch.from_numpy(np.fromfile(tmp_path / "results"))
+    second = _has_second_input(name)
     for number, case in enumerate(cases):
         for what, expected in enumerate(_expected(case)):
             # Gradients of parameters come per window.
-            shape = expected.shape if what < 2 or name == "weighted" else case.grad.shape
+            shape = case.grad.shape if what > 1 and not second else case.x.shape if what else expected.shape
             actual, results = results[: shape.numel()].view(shape), results[shape.numel() :]
             if shape != expected.shape:
                 actual = _summed(actual, expected)

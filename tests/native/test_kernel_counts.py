@@ -14,17 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from units import OPERATORS, compiled
+
+from poolnb.ops.registration import OPS
 
 RECORD = Path(__file__).parents[2] / "book" / "results" / "native" / "kernel-counts.json"
 
 
 def counted(folder: Path) -> list[dict[str, Any]]:
-    program = folder / "count"
-    source = Path(__file__).with_name("count.cpp")
-    flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-w"]
-    subprocess.run(["c++", *flags, str(source), "-o", str(program)], check=True)
-    printed = subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout
-    return [json.loads(line) for line in printed.splitlines()]
+    """All rows, operator by operator for each set of windows, every parameter and option at its usual value."""
+    program = compiled(Path(__file__).with_name("count.cpp"), folder, "-O1", "-w")
+    rows = []
+    for name in OPERATORS:
+        op = OPS[f"{name}_pool"]
+        usual = [form.usual for form in op.tensors.values()] or [0]
+        arguments = map(str, [*usual, *map(float, op.attributes.values())])
+        printed = subprocess.run([program, name, *arguments], check=True, capture_output=True, text=True).stdout
+        rows += map(json.loads, printed.splitlines())
+    windows = list(dict.fromkeys(row["windows"] for row in rows))
+    return sorted(rows, key=lambda row: windows.index(row["windows"]))
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from poolnb import native
+from poolnb import _build, native
 
 _FUZZ = Path(__file__).with_name("fuzz.py")
 _ROOT = Path(__file__).parents[2]
@@ -51,8 +51,8 @@ def library() -> Path:
         return built
     shutil.rmtree(folder.parent, ignore_errors=True)
     folder.mkdir(parents=True)
-    units = [p for p in native.sources() if p.suffix == ".cpp"]
-    includes = [f"-I{path}" for path in include_paths()]
+    units = _build.write_units("cpu", folder)
+    includes = [f"-I{path}" for path in (*include_paths(), native.sources_folder())]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda u: _run("c++", *_FLAGS, *includes, "-c", str(u), "-o", f"{folder / u.stem}.o"), units))
     libraries = [f"-L{path}" for path in library_paths()]

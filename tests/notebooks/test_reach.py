@@ -5,7 +5,8 @@ import pytest
 from poolnb.book.reach import reached_files
 
 FILES = {
-    "poolnb/__init__.py": "from poolnb import functional\nfrom poolnb.api import *\n",
+    "poolnb/__init__.py": "from poolnb import functional\nfrom poolnb.shared import *\nfrom poolnb.api import *\n",
+    "poolnb/user.py": "import poolnb\n\ndef use():\n    return poolnb.start(), poolnb.LIMIT\n",
     "poolnb/api.py": "from .shared import LIMIT\n\ndef start():\n    return LIMIT\n",
     "poolnb/shared.py": "LIMIT = 1\n",
     "poolnb/functional.py": """import poolnb.ops as all_of_them
@@ -34,14 +35,16 @@ class Pool:
     "poolnb/ops/soft.py": "from poolnb.ops.taps import total\n\ndef soft(x):\n    return total(x)\n",
     "poolnb/ops/hard.py": "def hard(x):\n    return x\n",
     "poolnb/ops/taps.py": "def total(x):\n    return x\n",
-    "ext/cpu/soft.cpp": '#include "../windows/soft.h"\n#include <vector>\n',
+    "ext/operators.def": "",
     "ext/cpu/bind.cpp": '#include "../glue.h"\n',
+    "ext/cpu/run.h": "#include <vector>\n",
     "ext/windows/soft.h": '# include "../taps.h"\n',
     "ext/taps.h": "",
     "ext/glue.h": "",
-    "ext/windows/hard.h": "",
+    "ext/windows/other.h": "",
 }
-KERNELS = {"ext/cpu/soft.cpp", "ext/cpu/bind.cpp", "ext/windows/soft.h", "ext/taps.h", "ext/glue.h"}
+SHARED_KERNELS = {"ext/operators.def", "ext/cpu/bind.cpp", "ext/glue.h", "ext/cpu/run.h"}
+KERNELS = {"ext/windows/soft.h", "ext/taps.h", *SHARED_KERNELS}
 SHARED = {"poolnb/functional.py", "poolnb/shared.py"}
 SOFT = {"poolnb/ops/soft.py", "poolnb/ops/taps.py", *KERNELS}
 
@@ -78,6 +81,10 @@ def test_a_method_counts_as_its_class(root):
 
 def test_a_name_is_followed_to_where_it_is_defined(root):
     assert reached(root, "start", "poolnb/api.py") == {"poolnb/api.py", "poolnb/shared.py"}
+
+
+def test_a_name_is_followed_through_a_star(root):
+    assert reached(root, "use", "poolnb/user.py") == {"poolnb/user.py", "poolnb/api.py", "poolnb/shared.py"}
 
 
 def test_what_is_gone_is_passed_over(root):

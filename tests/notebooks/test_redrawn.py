@@ -37,7 +37,7 @@ def check(folder, picture):
     shown = new_output("execute_result", data, execution_count=1)
     cell = new_code_cell(DRAW.format(last=3, number=61.2) + "image", outputs=[shown], execution_count=1)
     nbformat.write(new_notebook(cells=[cell]), folder / "figure.ipynb")
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'helpers'}"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "redrawn", "--nbval"]
     command += ["--nbval-current-env", "figure.ipynb"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import replace
 
 import pytest
+import sweeps
 import torch
 from sweeps import EXPLODING, SMALL, SPEC, alive, children, contents, done, wait_for
 from torch import nn
@@ -20,6 +21,8 @@ from poolnb.lab.records import load_records, read_record, record_path
 from poolnb.lab.sweeps.processes import LocalProcesses
 from poolnb.lab.sweeps.sweep import sweep
 from poolnb.lab.training import run
+
+HELPERS = os.path.dirname(sweeps.__file__)
 
 
 def consistent(folder):
@@ -265,8 +268,7 @@ def test_a_kernel_that_is_killed_leaves_the_run_missing(tmp_path):
         "    print(report.missing, report.failed)\n"
     )
     (tmp_path / "script.py").write_text(script)
-    here = os.path.dirname(__file__)
-    path = os.pathsep.join([here, os.path.dirname(os.path.dirname(here)), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([os.path.dirname(__file__), HELPERS, os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "results")],
         env={**os.environ, "PYTHONPATH": path},
@@ -337,8 +339,7 @@ def test_a_script_without_a_main_guard_costs_a_message_and_no_record(tmp_path):
         "from sweeps import SMALL\nfrom poolnb.lab.sweeps.sweep import sweep\n"
         "GUARD:\n    print(sweep([SMALL], 'results', workers=1, fast=True, progress=False))\n"
     )
-    tests = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-    path = os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([HELPERS, os.environ.get("PYTHONPATH", "")])
 
     def tried(guard):
         (tmp_path / "script.py").write_text(script.replace("GUARD", guard))

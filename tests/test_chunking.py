@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from poolnb import functional as F
 from poolnb import native
-from poolnb.ops import parts
+from poolnb.ops import chunking
 
 BATCH = 5
 pytestmark = pytest.mark.device
@@ -38,7 +38,7 @@ def results(call: Any, x: Tensor, *parameters: Tensor) -> list[Tensor]:
 def compare(monkeypatch: pytest.MonkeyPatch, call: Any, x: Tensor, *parameters: Tensor) -> None:
     whole = results(call, x, *parameters)
     for limit in ("_CPU_BYTES", "_GPU_BYTES"):
-        monkeypatch.setattr(parts, limit, 1)  # one sample at a time
+        monkeypatch.setattr(chunking, limit, 1)  # one sample at a time
     for part, expected in zip(results(call, x, *parameters), whole, strict=True):
         torch.testing.assert_close(part, expected)
         assert part.stride() == expected.stride()
@@ -81,10 +81,10 @@ def test_the_number_of_parts_follows_from_the_taps() -> None:
     from poolnb.geometry import resolve
 
     x = torch.empty(64, 16, 32, 32)
-    assert len(parts.batch_parts(x, resolve(x.shape[2:], 2, 2))) == 1
+    assert len(chunking.batch_parts(x, resolve(x.shape[2:], 2, 2))) == 1
     taps = 49 * 16 * 26 * 26 * 4
-    assert len(parts.batch_parts(x, resolve(x.shape[2:], 7, 1))) == math.ceil(64 / (parts._CPU_BYTES // taps))
-    assert parts.batch_parts(x[:0], resolve(x.shape[2:], 7, 1)) == [slice(None)]
+    assert len(chunking.batch_parts(x, resolve(x.shape[2:], 7, 1))) == math.ceil(64 / (chunking._CPU_BYTES // taps))
+    assert chunking.batch_parts(x[:0], resolve(x.shape[2:], 7, 1)) == [slice(None)]
 
 
 @pytest.mark.cpu

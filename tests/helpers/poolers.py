@@ -9,10 +9,13 @@ from devices import DEVICE, torch
 from torch import Tensor, nn
 
 import poolnb
+from poolnb.ops.registration import OPS
+from poolnb.registry import pool_class
 
 every_pooler = pytest.mark.parametrize("name", poolnb.list_pools())
-SAMPLED = ("s3", "stochastic", "tdgs")
-LEARNED = ("attention", "auto", "gated", "gem", "lip", "lse", "mixed", "tdgs", "tree")
+SAMPLED = tuple(n for n in poolnb.list_pools() if (op := OPS.get(f"{pool_class(n).op}_pool")) and op.sampled)
+# Those that say how to begin again. LpPool has a parameter only if its caller gives it one.
+LEARNED = tuple(n for n in poolnb.list_pools() if hasattr(pool_class(n), "reset_parameters"))
 
 
 def make(name: str, seed: int = 0, **own: Any) -> nn.Module:

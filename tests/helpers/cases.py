@@ -94,7 +94,7 @@ def case(
     setting = Setting(shape, windows, dtype, batched, random.Random(seed))
     if not batched:
         x = x[0]
-    return Case(operator, dims, x, geometry, mask, {**operator.extra, **operator.own(setting), **(own or {})}, batched)
+    return Case(operator, dims, x, geometry, mask, {**operator.own(setting), **(own or {})}, batched)
 
 
 @st.composite

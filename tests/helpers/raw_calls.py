@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poolnb import ops
 from poolnb.geometry import Geometry, resolve
 from poolnb.ops.checks import DTYPES, Sizes
-from poolnb.ops.registration import PoolOp
+from poolnb.ops.registration import OPS
 
-POOL_OPS = {name: op for name in ops.__all__ if isinstance(op := getattr(ops, name), PoolOp)}
+POOL_OPS = dict(OPS)
 GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "output_size")
 Arguments = dict[str, Any]  # by name, in the schema's order
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 import poolnb
 from poolnb import reference
 from poolnb.geometry import Geometry
+from poolnb.ops.registration import OPS, PoolOp
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DIMS = (1, 2, 3)
@@ -78,19 +79,21 @@ class Operator:
     averaging: bool = False  # min <= y <= max in every window
     kinks: bool = False  # derivative jumps where taps tie or are 0; the oracle and the op agree on the side
     registered: bool = True  # has poolnb:: ops of its own
-    extra: Own = field(default_factory=dict)  # further arguments of the op, in every case
     gradient_tolerance: float = 1.0  # multiplies TOLERANCE in comparisons of gradients
+    library: Any = poolnb.functional  # what holds its functions
+    oracle: Any = reference  # and those of the oracle
+    namespace: str = "poolnb"  # of its ops
 
     def function(self, dims: int) -> Callable[..., Tensor]:
-        return getattr(poolnb.functional, f"{self.name}_pool{dims}d")
+        return getattr(self.library, f"{self.name}_pool{dims}d")
 
     @property
     def forward_oracle(self) -> Callable[..., Any]:
-        return getattr(reference, f"{self.name}_pool")
+        return getattr(self.oracle, f"{self.name}_pool")
 
     @property
     def backward_oracle(self) -> Callable[..., Any]:
-        return getattr(reference, f"{self.name}_pool_backward")
+        return getattr(self.oracle, f"{self.name}_pool_backward")
 
 
 @dataclass(frozen=True)
@@ -150,81 +153,7 @@ def _in_shape(grad: Tensor, like: Tensor) -> Tensor:
     return grad.sum_to_size(like.shape)
 
 
-# ---- the table -------------------------------------------------------------------------------------------------------
-
-OPERATORS: dict[str, Operator] = {}
-
-
-def add(operator: Operator) -> None:
-    OPERATORS[operator.name] = operator
-
-
-def bad_number(name: str, setting: Setting, *out_of_range: float) -> list[tuple[Own, str]]:
-    """Wrong values for a parameter that is a float, a 0-d tensor or a (C,) tensor."""
-    c, other = setting.channels, torch.float32 if setting.dtype == torch.float64 else torch.float64
-    values: list[Any] = [
-        *out_of_range,
-        "1",
-        None,
-        True,
-        1j,
-        [1.0],
-        float("nan"),
-        torch.ones(c + 1, dtype=setting.dtype),
-        torch.ones(1, c, dtype=setting.dtype),
-        torch.ones(c, dtype=other),
-        torch.ones(c, dtype=torch.int64),
-        torch.ones(c, dtype=setting.dtype, device="meta"),
-    ]
-    return [({name: v}, name) for v in values]
-
-
-def bad_flag(name: str) -> list[tuple[Own, str]]:
-    return [({name: v}, name) for v in (1, "yes", None)]
-
-
-add(Operator("max", kinks=True, averaging=True, registered=False))
-add(Operator("avg", averaging=True, registered=False))
-add(
-    Operator(
-        "soft",
-        own=lambda s: {"beta": s.number_or_tensor(-2.0, 3.0)},
-        tensors=("beta",),
-        bad=lambda s: [*bad_number("beta", s, float("inf")), *bad_flag("semi_grad")],
-        averaging=True,
-    )
-)
-
-
-def out_of_range(name: str, *values: float) -> list[tuple[Own, str]]:
-    """Tensors on the CPU with an entry out of range, NaN included."""
-    tensors = [torch.tensor(v) for v in (*values, float("nan"))]
-    return [({name: t}, name) for t in tensors]
-
-
-def not_finite(name: str, setting: Setting, *shape: int) -> list[tuple[Own, str]]:
-    """Tensors of a right shape whose last entry is no finite number."""
-    tensors = [torch.ones(shape, dtype=setting.dtype) for _ in range(3)]
-    for tensor, value in zip(tensors, (float("nan"), float("inf"), -float("inf")), strict=True):
-        tensor.view(-1)[-1] = value
-    return [({name: t}, name) for t in tensors]
-
-
-def bad_tensor(name: str, setting: Setting, *shapes: tuple[int, ...]) -> list[tuple[Own, str]]:
-    """Wrong values for an argument that has to be a tensor; ``shapes`` are a right one and then wrong ones."""
-    right, *wrong = shapes
-    other = torch.float32 if setting.dtype == torch.float64 else torch.float64
-    values: list[Any] = [
-        None,
-        1.0,
-        [[1.0]],
-        np.ones(right),
-        torch.ones(right, dtype=other),
-        torch.ones(right, dtype=torch.int64),
-        torch.ones(right, dtype=setting.dtype, device="meta"),
-        *(torch.ones(shape, dtype=setting.dtype) for shape in wrong),
-    ]
-    return [({name: v}, name) for v in values]
+# ---- right arguments -------------------------------------------------------------------------------------------------
 
 
 def norm_type(setting: Setting) -> float | Tensor:
@@ -268,6 +197,121 @@ def tree(setting: Setting) -> Own:
     return {"leaves": setting.uniform(-1.0, 1.0, count, taps), "gates": setting.uniform(-1.0, 1.0, count - 1, taps)}
 
 
+def temperature(setting: Setting) -> float | Tensor:
+    if setting.rng.random() < 0.4:
+        return setting.uniform(0.3, 1.6, setting.channels, *setting.windows.output)
+    return setting.number_or_tensor(0.3, 1.6)
+
+
+def sampling(setting: Setting) -> Own:
+    """Training or evaluation, and a seed whose upper half counts as well."""
+    return {"training": setting.rng.random() < 0.6, "seed": setting.rng.randrange(-(2**63), 2**63)}
+
+
+def tdgs_own(setting: Setting) -> Own:
+    own = sampling(setting)
+    # A hard draw has no true derivative; test_sampling.py compares its straight-through gradient with the oracle.
+    hard = not own["training"]
+    return {"temperature": temperature(setting), "hard": hard, "normalize": setting.rng.random() < 0.6, **own}
+
+
+def s3_own(setting: Setting) -> Own:
+    factor = setting.rng.choice([None, 1, 2, 3])
+    grid = None if factor is None else tuple(factor * s for s in setting.windows.stride)
+    mode = setting.rng.choice(["average", "expectation"])
+    return {"grid_size": grid, "eval_mode": mode, **sampling(setting)}
+
+
+# ---- wrong ones: (arguments, the name to be blamed) ------------------------------------------------------------------
+
+
+def bad_number(name: str, setting: Setting, *out_of_range: float) -> list[tuple[Own, str]]:
+    """Wrong values for a parameter that is a float, a 0-d tensor or a (C,) tensor."""
+    c, other = setting.channels, torch.float32 if setting.dtype == torch.float64 else torch.float64
+    values: list[Any] = [
+        *out_of_range,
+        "1",
+        None,
+        True,
+        1j,
+        [1.0],
+        float("nan"),
+        torch.ones(c + 1, dtype=setting.dtype),
+        torch.ones(1, c, dtype=setting.dtype),
+        torch.ones(c, dtype=other),
+        torch.ones(c, dtype=torch.int64),
+        torch.ones(c, dtype=setting.dtype, device="meta"),
+    ]
+    return [({name: v}, name) for v in values]
+
+
+def bad_flag(name: str) -> list[tuple[Own, str]]:
+    return [({name: v}, name) for v in (1, "yes", None)]
+
+
+def bad_positive(name: str) -> list[tuple[Own, str]]:
+    """Wrong values for a number that is greater than 0."""
+    values: list[Any] = [0, 0.0, -1e-6, float("nan"), float("inf"), "1", None, True, torch.tensor(1e-6)]
+    return [({name: v}, name) for v in values]
+
+
+def out_of_range(name: str, *values: float) -> list[tuple[Own, str]]:
+    """Tensors on the CPU with an entry out of range, NaN included."""
+    tensors = [torch.tensor(v) for v in (*values, float("nan"))]
+    return [({name: t}, name) for t in tensors]
+
+
+def not_finite(name: str, setting: Setting, *shape: int) -> list[tuple[Own, str]]:
+    """Tensors of a right shape whose last entry is no finite number."""
+    tensors = [torch.ones(shape, dtype=setting.dtype) for _ in range(3)]
+    for tensor, value in zip(tensors, (float("nan"), float("inf"), -float("inf")), strict=True):
+        tensor.view(-1)[-1] = value
+    return [({name: t}, name) for t in tensors]
+
+
+def bad_tensor(name: str, setting: Setting, *shapes: tuple[int, ...]) -> list[tuple[Own, str]]:
+    """Wrong values for an argument that has to be a tensor; ``shapes`` are a right one and then wrong ones."""
+    right, *wrong = shapes
+    other = torch.float32 if setting.dtype == torch.float64 else torch.float64
+    values: list[Any] = [
+        None,
+        1.0,
+        [[1.0]],
+        np.ones(right),
+        torch.ones(right, dtype=other),
+        torch.ones(right, dtype=torch.int64),
+        torch.ones(right, dtype=setting.dtype, device="meta"),
+        *(torch.ones(shape, dtype=setting.dtype) for shape in wrong),
+    ]
+    return [({name: v}, name) for v in values]
+
+
+def bad_seed(setting: Setting) -> list[tuple[Own, str]]:
+    values: list[Any] = [1.0, "1", True, 2**63, -(2**63) - 1, torch.tensor(1.0), torch.tensor([1]), torch.tensor(True)]
+    values.append(torch.tensor(1, device="meta"))
+    return [({"seed": v, "training": t}, "seed") for v in values for t in (True, False)]
+
+
+# ---- the table: what an operator's own row does not say --------------------------------------------------------------
+
+OPERATORS: dict[str, Operator] = {}
+
+
+def add(operator: Operator) -> None:
+    OPERATORS[operator.name] = operator
+
+
+add(Operator("max", kinks=True, averaging=True, registered=False))
+add(Operator("avg", averaging=True, registered=False))
+add(
+    Operator(
+        "soft",
+        own=lambda s: {"beta": s.number_or_tensor(-2.0, 3.0)},
+        tensors=("beta",),
+        bad=lambda s: [*bad_number("beta", s, float("inf")), *bad_flag("semi_grad")],
+        averaging=True,
+    )
+)
 add(
     Operator(
         "lp",
@@ -297,8 +341,7 @@ add(
         bad=lambda s: [
             *bad_number("p", s, 0.0, -1.0, float("inf")),
             *out_of_range("p", 0.0, -2.0),
-            *[({"eps": v}, "eps") for v in (0, 0.0, -1e-6, float("nan"), float("inf"), "1", None, True)],
-            ({"eps": torch.tensor(1e-6)}, "eps"),
+            *bad_positive("eps"),
         ],
         kinks=True,
     )
@@ -360,39 +403,6 @@ add(
         ],
     )
 )
-
-
-def bad_seed(setting: Setting) -> list[tuple[Own, str]]:
-    values: list[Any] = [1.0, "1", True, 2**63, -(2**63) - 1, torch.tensor(1.0), torch.tensor([1]), torch.tensor(True)]
-    values.append(torch.tensor(1, device="meta"))
-    return [({"seed": v, "training": t}, "seed") for v in values for t in (True, False)]
-
-
-def sampling(setting: Setting) -> Own:
-    """Training or evaluation, and a seed whose upper half counts as well."""
-    return {"training": setting.rng.random() < 0.6, "seed": setting.rng.randrange(-(2**63), 2**63)}
-
-
-def temperature(setting: Setting) -> float | Tensor:
-    if setting.rng.random() < 0.4:
-        return setting.uniform(0.3, 1.6, setting.channels, *setting.windows.output)
-    return setting.number_or_tensor(0.3, 1.6)
-
-
-def tdgs_own(setting: Setting) -> Own:
-    own = sampling(setting)
-    # A hard draw has no true derivative; test_sampling.py compares its straight-through gradient with the oracle.
-    hard = not own["training"]
-    return {"temperature": temperature(setting), "hard": hard, "normalize": setting.rng.random() < 0.6, **own}
-
-
-def s3_own(setting: Setting) -> Own:
-    factor = setting.rng.choice([None, 1, 2, 3])
-    grid = None if factor is None else tuple(factor * s for s in setting.windows.stride)
-    mode = setting.rng.choice(["average", "expectation"])
-    return {"grid_size": grid, "eval_mode": mode, **sampling(setting)}
-
-
 add(
     Operator(
         "stochastic",
@@ -425,7 +435,7 @@ add(
             *not_finite("temperature", s),
             *not_finite("temperature", s, s.channels),
             *not_finite("temperature", s, s.channels, *s.windows.output),
-            *[({n: v}, n) for n in ("tau", "eps") for v in (0, 0.0, -1.0, float("nan"), "1", None, True)],
+            *[f for n in ("tau", "eps") for f in bad_positive(n)],
             *[f for n in ("hard", "normalize", "training") for f in bad_flag(n)],
             *bad_seed(s),
         ],
@@ -433,6 +443,29 @@ add(
         gradient_tolerance=10.0,
     )
 )
+
+
+def plain(op: PoolOp) -> Operator:
+    """An operator about which there is nothing to say that its own row does not: parameters per channel, options."""
+    floats = [name for name, usual in op.attributes.items() if isinstance(usual, float)]
+    flags = [name for name, usual in op.attributes.items() if isinstance(usual, bool)]
+
+    def own(setting: Setting) -> Own:
+        numbers = {name: setting.number_or_tensor(form.low, form.high) for name, form in op.tensors.items()}
+        positive = {name: op.attributes[name] * setting.rng.choice([1, 0.5, 2]) for name in floats}
+        switches = {name: setting.rng.random() < 0.5 for name in flags}
+        return {**numbers, **positive, **switches, **(sampling(setting) if op.sampled else {})}
+
+    def bad(setting: Setting) -> list[tuple[Own, str]]:
+        faults = [bad_number(name, setting, float("inf")) for name in op.tensors]
+        faults += [*map(bad_positive, floats), *map(bad_flag, flags)]
+        return sum(faults + ([bad_seed(setting), bad_flag("training")] if op.sampled else []), [])
+
+    return Operator(op.name.removesuffix("_pool"), own=own, tensors=tuple(op.tensors), bad=bad)
+
+
+for name, op in OPS.items():
+    OPERATORS.setdefault(name.removesuffix("_pool"), plain(op))
 
 
 def selected(condition: Callable[[Operator], bool] = lambda operator: True) -> Iterator[Any]:

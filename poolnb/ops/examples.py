@@ -1,0 +1,42 @@
+"""Example arguments of any operator, from what its row says: its kernels are compared, counted and timed with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poolnb.ops.checks import Form, Sizes
+from poolnb.ops.registration import OPS
+
+
+def own_arguments(name: str, x: Tensor, output: Sequence[int] | None = None, usual: bool = False) -> dict[str, Any]:
+    """Own arguments of the function ``<name>_pool``: its tensors, and of an operator that draws training and a seed.
+
+    Args:
+        name: of the operator, such as ``"soft"``.
+        x: (N, C, *spatial), the input.
+        output: the output's spatial size, for parameters that may have an entry per position; ``None``: per channel.
+        usual: every parameter at its usual value, instead of values over its range, from the first channel to the last.
+    """
+    op = OPS[f"{name}_pool"]
+    tensors = {name: _tensor(form, x, output, usual) for name, form in op.tensors.items()}
+    return {**tensors, "training": True, "seed": 5} if op.sampled else tensors
+
+
+def _tensor(form: Form, x: Tensor, output: Sequence[int] | None, usual: bool) -> Tensor:
+    if form.as_input:
+        return x.detach().flip(-1)
+    low, high = (form.usual, form.usual) if usual else (form.low, form.high)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    values = torch.linspace(low, high, x.size(1), dtype=dtype, device=x.device)
+    spatial = x.dim() - 2
+    sizes = Sizes(x.size(0), x.size(1), tuple(x.shape[2:]), math.prod(x.shape[2:]), tuple(output or (1,) * spatial))
+    n_dims = len(form.shape(sizes, ()))
+    if n_dims == 1 or (n_dims == 1 + spatial and output is None):
+        return values
+    per_channel = values.view(-1, *(1,) * spatial)
+    return per_channel.unsqueeze(0) if output is None or n_dims > 1 + spatial else per_channel.repeat(1, *output)
