@@ -422,7 +422,8 @@ def power(ax: Axes, scatters: Mapping[str, float], groups: int, *, margin: float
     """
     from poolnb.lab.analysis import half_width
 
-    for (name, sd), dashes in zip(scatters.items(), itertools.cycle(_DASHES)):
+    lines = (*_DASHES, (0, (6, 2, 1.5, 2)), (0, (1, 3)))
+    for (name, sd), dashes in zip(scatters.items(), itertools.cycle(lines)):
         ax.plot(
             seeds, [half_width(n, sd, groups) for n in seeds], color=INK, linestyle=dashes, label=f"{name}: {sd:.2f}"
         )

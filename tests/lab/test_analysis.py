@@ -126,6 +126,25 @@ def test_one_group_beside_the_baseline_is_the_paired_t_test():
     assert whole.p_values()["pool1"] == pytest.approx(expected.pvalue, abs=1e-7)
 
 
+def test_a_difference_stated_alone_has_its_own_factor_and_the_scatter_of_all_groups():
+    frame = study((0, 0.3, 0.5, -1), 5, sd=1)
+    alone, together = compare(frame, of=["pool2"]), compare(frame)
+    assert (alone.sd, alone.df) == (together.sd, together.df) and list(alone.table.index) == ["pool2"]
+    assert alone.critical == pytest.approx(stats.t.ppf(0.975, alone.df)) and alone.critical < together.critical
+    one, other = alone.intervals["pool2"], together.intervals["pool2"]
+    assert one.mean == other.mean and one.half_width / alone.critical == pytest.approx(
+        other.half_width / together.critical
+    )
+    assert alone.seeds_needed["pool2"] < together.seeds_needed["pool2"]
+    back = compare(frame, baseline="pool2", of=["max"]).intervals["max"]
+    assert (-back).mean == pytest.approx(one.mean) and (-back).low == pytest.approx(one.low)
+
+
+def test_the_half_width_of_one_stated_difference_is_what_a_study_has():
+    found = compare(study((0, 0.3, 0.5, -1), 5), of=["pool1"])
+    assert found.intervals["pool1"].half_width == pytest.approx(half_width(5, found.sd, 4, stated=1))
+
+
 def test_groups_that_no_seed_connects_are_refused():
     frame = study((0, 1), 4)
     apart = frame[(frame.pooler == "max") == (frame.seed < 2)]
