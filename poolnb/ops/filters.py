@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, crop, pad, scatter, tap_views
-from poolnb.ops.taps import accumulate, channelwise, finite, open_windows, per_channel_sum, tame
+from poolnb.ops.taps import channelwise, finite, open_windows, per_channel_sum, tame, to_acc_dtype
 
 
 def filter_response(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def filter_response_backward(
 
 
 def _padded(windows: Geometry, x: Tensor, mask: Tensor | None) -> Tensor:
-    return pad(accumulate(x if mask is None else x.masked_fill(~mask, 0)), windows)
+    return pad(to_acc_dtype(x if mask is None else x.masked_fill(~mask, 0)), windows)
 
 
 def _per_channel(windows: Geometry, weight: Tensor) -> list[Tensor]:

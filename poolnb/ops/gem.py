@@ -8,7 +8,7 @@ from poolnb.geometry import Geometry, scatter
 from poolnb.ops._power import PowerMean, exponent_slope, needs_care, power_mean, size_slope
 from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, channelwise, counts, open_windows, per_channel_sum, spoilt, tame
+from poolnb.ops.taps import channelwise, counts, open_windows, per_channel_sum, spoilt, tame, to_acc_dtype
 
 
 def _evaluate(
@@ -30,7 +30,7 @@ def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, p: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     taps, share, mean = _evaluate(windows, x, mask, p, eps)
-    grad, exponent = accumulate(grad), channelwise(p, windows)
+    grad, exponent = to_acc_dtype(grad), channelwise(p, windows)
     # 1 where x >= eps, else 0, without a mask; a NaN stays one. A tap that is not valid holds 0 and is below.
     above = 1 + (taps - eps).clamp(max=0).sign()
     slope = size_slope(mean, exponent) * share * above

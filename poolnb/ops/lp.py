@@ -9,7 +9,7 @@ from poolnb.geometry import Geometry, scatter
 from poolnb.ops._power import PowerMean, exponent_slope, needs_care, power, power_mean, size_slope
 from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, channelwise, open_windows, per_channel_sum, spoilt, tame
+from poolnb.ops.taps import channelwise, open_windows, per_channel_sum, spoilt, tame, to_acc_dtype
 
 
 def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, p: Tensor) -> tuple[Tensor, PowerMean]:
@@ -26,7 +26,7 @@ def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, norm_type: Tensor
 ) -> tuple[Tensor, Tensor]:
     taps, mean = _evaluate(windows, x, mask, norm_type)
-    grad, p = accumulate(grad), channelwise(norm_type, windows)
+    grad, p = to_acc_dtype(grad), channelwise(norm_type, windows)
     slope = _smooth_slope(taps, mean, p) if mean.careful else taps.sign() * size_slope(mean, p)
     grad_x = scatter(grad * spoilt(slope, mean.output, mean.careful), windows)
     if not param_grads:

@@ -19,7 +19,16 @@ from torch import Tensor
 from poolnb.geometry import Geometry, scatter
 from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, channelwise, counts, may_be_empty, open_windows, per_channel_sum, tame, visible
+from poolnb.ops.taps import (
+    channelwise,
+    counts,
+    may_be_empty,
+    open_windows,
+    per_channel_sum,
+    tame,
+    to_acc_dtype,
+    visible,
+)
 
 # exp(-_LIMIT) is 0 in every dtype.
 _LIMIT = 1e4
@@ -114,7 +123,7 @@ def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, sharpness: Tensor
 ) -> tuple[Tensor, Tensor]:
     x_minus_peak, y_minus_peak, hot, share, r, y = _evaluate(windows, x, mask, sharpness)
-    grad = accumulate(grad)
+    grad = to_acc_dtype(grad)
     # x - y in two differences: next to large taps y itself is too coarse. Taps that are not valid have no share.
     excess = x_minus_peak - y_minus_peak if hot is None else _differentiable(x_minus_peak, y_minus_peak, share, r)
     v = r * excess

@@ -10,7 +10,7 @@ from torch import Tensor
 from poolnb.geometry import Geometry, is_long, scatter
 from poolnb.ops.checks import LIKE_OUTPUT
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, counts, may_be_empty, one_hot, open_windows, tame
+from poolnb.ops.taps import counts, may_be_empty, one_hot, open_windows, tame, to_acc_dtype
 
 
 class Extremes(NamedTuple):
@@ -95,15 +95,15 @@ def taps_slope(alpha: Tensor, e: Extremes) -> Tensor:
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, alpha: Tensor) -> Tensor:
     e = extremes(windows, x, mask, alpha)
-    return blend(accumulate(alpha), e.largest, e.mean, e.careful)
+    return blend(to_acc_dtype(alpha), e.largest, e.mean, e.careful)
 
 
 def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, alpha: Tensor
 ) -> tuple[Tensor, Tensor]:
     e = extremes(windows, x, mask, alpha)
-    grad = accumulate(grad)
-    grad_x = scatter(grad * taps_slope(accumulate(alpha), e), windows)
+    grad = to_acc_dtype(grad)
+    grad_x = scatter(grad * taps_slope(to_acc_dtype(alpha), e), windows)
     if not param_grads:
         return grad_x, alpha
     return grad_x, (grad * difference(e.largest, e.mean, e.careful)).sum_to_size(alpha.shape)

@@ -23,7 +23,7 @@ from torch import Tensor
 from poolnb.geometry import Geometry, smaller
 from poolnb.ops import philox
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, tame
+from poolnb.ops.taps import tame, to_acc_dtype
 
 Combine = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,7 +45,7 @@ def _forward(
     maxima = _maxima(windows, x, mask, seed, grid)
     if seed is not None:
         return maxima.values
-    y, strips = accumulate(maxima.values), grid if expectation else windows.stride
+    y, strips = to_acc_dtype(maxima.values), grid if expectation else windows.stride
     mean = _weigh(y, windows, strips) if tame(x) else _careful_weigh(y, windows, strips)
     return mean if expectation else mean / _weight_of(maxima.some, windows, mean)
 
@@ -61,7 +61,7 @@ def _backward(
     expectation: bool,
 ) -> Tensor:
     windows, grid = _bounded(windows, grid)
-    maxima, grad = _maxima(windows, x, mask, seed, grid), accumulate(grad)
+    maxima, grad = _maxima(windows, x, mask, seed, grid), to_acc_dtype(grad)
     if seed is None:
         if not expectation:
             grad = grad / _weight_of(maxima.some, windows, grad)

@@ -9,7 +9,7 @@ from torch import Tensor
 from poolnb.geometry import Geometry, scatter
 from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, channelwise, open_windows, softmax, spoilt, tame, weighted_mean
+from poolnb.ops.taps import channelwise, open_windows, softmax, spoilt, tame, to_acc_dtype, weighted_mean
 
 
 class _State(NamedTuple):
@@ -40,7 +40,7 @@ def _backward(
     semi_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     taps, weights, y, careful = _evaluate(windows, x, mask, beta)
-    grad, scale = accumulate(grad), channelwise(beta, windows)
+    grad, scale = to_acc_dtype(grad), channelwise(beta, windows)
     centred = taps - y
     if careful:  # no 0 * inf: a tap of weight 0 and a window with an infinite result take no part
         centred = centred.masked_fill((weights == 0) | y.isinf(), 0)

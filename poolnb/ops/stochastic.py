@@ -14,7 +14,7 @@ from torch import Tensor
 from poolnb.geometry import Geometry, scatter
 from poolnb.ops import philox
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, one_hot, open_windows, pick, tame, weighted_mean
+from poolnb.ops.taps import one_hot, open_windows, pick, tame, to_acc_dtype, weighted_mean
 
 
 class _State(NamedTuple):
@@ -76,8 +76,8 @@ def _backward(
 ) -> Tensor:
     taps, _, shares, careful = _open(windows, x, mask, seed is not None)
     if seed is None:
-        return scatter(accumulate(grad) * _slopes(taps, _probabilities(shares), careful), windows)
-    return scatter(accumulate(grad) * one_hot(taps, _draw(shares, seed, careful)), windows)
+        return scatter(to_acc_dtype(grad) * _slopes(taps, _probabilities(shares), careful), windows)
+    return scatter(to_acc_dtype(grad) * one_hot(taps, _draw(shares, seed, careful)), windows)
 
 
 def _slopes(taps: Tensor, p: Tensor, careful: bool) -> Tensor:

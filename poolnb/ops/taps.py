@@ -19,14 +19,14 @@ from poolnb.geometry import Geometry, gather, is_long, valid_taps
 _TAME = 1e15
 
 
-def accumulate(x: Tensor) -> Tensor:
+def to_acc_dtype(x: Tensor) -> Tensor:
     """``x`` in the dtype that sums are kept in: float32 for half types."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def open_windows(x: Tensor, mask: Tensor | None, windows: Geometry) -> tuple[Tensor, Tensor | None]:
     """The taps, in the dtype of sums, and which are valid (``None``: all). Invalid taps hold 0, whatever was there."""
-    x = accumulate(x)
+    x = to_acc_dtype(x)
     if mask is not None:
         x = x.masked_fill(~mask, 0)
     return gather(x, windows), valid_taps(mask, windows, x.device)

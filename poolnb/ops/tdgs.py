@@ -19,7 +19,7 @@ from poolnb.geometry import Geometry, scatter
 from poolnb.ops import philox
 from poolnb.ops.checks import PER_CHANNEL_AND_WINDOW
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, normalise, one_hot, open_windows, pick, tame, weighted_mean
+from poolnb.ops.taps import normalise, one_hot, open_windows, pick, tame, to_acc_dtype, weighted_mean
 
 
 class _State(NamedTuple):
@@ -120,7 +120,7 @@ def _backward(
     *options: Any,
 ) -> tuple[Tensor, Tensor]:
     s = _evaluate(windows, x, mask, temperature, seed, tau, *options)
-    grad, width = accumulate(grad), s.t if seed is None else s.t * tau
+    grad, width = to_acc_dtype(grad), s.t if seed is None else s.t * tau
     centred = s.q * (s.z - (s.q * s.z).sum(0))
     spread = (centred * s.z).sum(0)  # the variance of z under q
     turned = centred if s.norm is None else centred - s.z * spread

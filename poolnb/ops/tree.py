@@ -15,7 +15,7 @@ from poolnb.geometry import Geometry, is_long, scatter
 from poolnb.ops.checks import GATES, LEAVES
 from poolnb.ops.mixed import blend, difference
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, finite, open_windows, tame
+from poolnb.ops.taps import finite, open_windows, tame, to_acc_dtype
 
 
 class _State(NamedTuple):
@@ -70,7 +70,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     taps, valid, nodes, opened, careful = _evaluate(windows, x, mask, leaves, gates)
     inner = gates.size(0)
-    arriving, linear_grads = [accumulate(grad)], []
+    arriving, linear_grads = [to_acc_dtype(grad)], []
     for i in range(inner):
         left, right, s = nodes[2 * i + 1], nodes[2 * i + 2], opened[i]
         linear_grads.append(arriving[i] * difference(left, right, careful) * s * (1 - s))

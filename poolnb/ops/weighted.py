@@ -9,7 +9,7 @@ from torch import Tensor
 from poolnb.geometry import Geometry, gather, scatter
 from poolnb.ops.checks import LIKE_INPUT
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, open_windows, softmax_of, tame, weighted_mean
+from poolnb.ops.taps import open_windows, softmax_of, tame, to_acc_dtype, weighted_mean
 
 
 class _State(NamedTuple):
@@ -23,7 +23,7 @@ class _State(NamedTuple):
 def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, logits: Tensor) -> _State:
     careful = not tame(x, logits)
     taps, valid = open_windows(x, mask, windows)
-    weights = softmax_of(gather(accumulate(logits), windows), taps, valid, careful)
+    weights = softmax_of(gather(to_acc_dtype(logits), windows), taps, valid, careful)
     return _State(taps, valid, weights, weighted_mean(weights, taps, valid, careful), careful)
 
 
@@ -35,7 +35,7 @@ def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, logits: Tensor
 ) -> tuple[Tensor, Tensor]:
     taps, valid, weights, y, careful = _evaluate(windows, x, mask, logits)
-    grad = accumulate(grad)
+    grad = to_acc_dtype(grad)
     weighted_grad = grad * weights
     grad_x = scatter(weighted_grad, windows)
     if not param_grads:
