@@ -65,7 +65,7 @@ class Pairs : public Held<Op, T, Pairs<Op, T, narrow>> {
     find_taps(q_.input[i], at, rows);
     V part[4];
     for (int r = 0; r < 2; ++r)
-      unweave(load<V>(rows[r]), load<V>(rows[r] + lanes), part[2 * r], part[2 * r + 1], Numbers());
+      deinterleave(load<V>(rows[r]), load<V>(rows[r] + lanes), part[2 * r], part[2 * r + 1], Numbers());
     for (int k = 0; k < 4; ++k)
       taps[k] = narrow ? __builtin_shuffle(part[k % 2], part[k % 2 + 2], split_[k / 2]) : part[k];
   }
@@ -77,7 +77,7 @@ class Pairs : public Held<Op, T, Pairs<Op, T, narrow>> {
       part[k] = narrow ? __builtin_shuffle(taps[k % 2], taps[k % 2 + 2], join_[k / 2]) : taps[k];
     for (int r = 0; r < 2; ++r) {
       V a, b;
-      weave(part[2 * r], part[2 * r + 1], a, b, Numbers());
+      interleave(part[2 * r], part[2 * r + 1], a, b, Numbers());
       store<V>(rows[r], a);
       store<V>(rows[r] + lanes, b);
     }
