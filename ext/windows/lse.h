@@ -13,7 +13,7 @@ struct Lse {
   template <class V>
   struct Window {
     V parameter[1];  // r
-    V r, n, over_n, over_total, over_hot, peak, y;
+    V r, n, over_n, inv_sum, over_hot, peak, y;
     V rise;  // y - m
     bool many;  // taps: sums are carried
   };
@@ -72,7 +72,7 @@ struct Lse {
       all = total.value();
     }
     w.rise = select(flat, drop.value(), w.rise);
-    w.over_total = splat<V>(1) / vmax(all, splat<V>(1));
+    w.inv_sum = splat<V>(1) / vmax(all, splat<V>(1));
     w.y = peak + w.rise;
     if (!careful && are_long(taps)) {  // what y lacks: m and y - m may cancel
       Sum<V> left;
@@ -139,7 +139,7 @@ struct Lse {
   static POOLNB_HD V slope(const Window<V>& w, V x, V, V kept, int64_t, const Options&, Sum<V>* own, V&) {
     using T = typename Traits<V>::Number;
     const V tap = bounded<careful>(x);
-    V d = vmax(kept, splat<V>(0)) * w.over_total;
+    V d = vmax(kept, splat<V>(0)) * w.inv_sum;
     // x - y in two steps: y itself may be rounded to m.
     V excess = (tap - w.peak) - w.rise;
     // exp of this times r is 0 in every type, and its square finite.

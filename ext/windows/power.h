@@ -17,10 +17,10 @@ struct PowerMean {
   struct Window {
     V parameter[1];  // p
     V peak;          // log2 m; careful: m
-    V share, over_p, over_total, entropy, y;
+    V share, over_p, inv_sum, entropy, y;
     V log_root;                      // careful: ln S / p
     typename Traits<V>::Mask hot;    // careful: the window holds an infinite size
-    bool squares = false;            // without care: p = 2, and `over_total` is 1 / y
+    bool squares = false;            // without care: p = 2, and `inv_sum` is 1 / y
 
     // r^p without care; `exponent` becomes its log2.
     POOLNB_HD V power(V a, auto valid, V& exponent) const {
@@ -99,8 +99,8 @@ struct PowerMean {
     const auto l = vlog2(total);
     const V log_total = l.whole + l.part;
     w.over_p = quick_reciprocal(p);
-    w.over_total = quick_reciprocal(total);
-    w.entropy = (entropy.value() * w.share * w.over_total - log_total) * w.over_p * splat<V>(T(0.69314718055994531));
+    w.inv_sum = quick_reciprocal(total);
+    w.entropy = (entropy.value() * w.share * w.inv_sum - log_total) * w.over_p * splat<V>(T(0.69314718055994531));
     const V root = log_total * w.over_p;
     w.y = vexp2(w.peak, root);
     w.y = select(vabs(w.peak + root) < splat<V>(-1 - kLowest<T>), w.y, splat<V>(std::numeric_limits<T>::quiet_NaN()));
@@ -110,7 +110,7 @@ struct PowerMean {
     if constexpr (!gem) {
       w.y = select(nothing, splat<V>(0), w.y);
       w.y = select(subnormal > splat<V>(0), splat<V>(std::numeric_limits<T>::quiet_NaN()), w.y);
-      w.over_total = select(nothing, splat<V>(0), w.over_total);
+      w.inv_sum = select(nothing, splat<V>(0), w.inv_sum);
       w.entropy = select(nothing, splat<V>(0), w.entropy);
     }
   }
@@ -131,7 +131,7 @@ struct PowerMean {
     const V total = squares.value();
     const auto nothing = sum == splat<V>(0);
     const V over = quick_rsqrt(select(nothing, splat<V>(1), total));
-    w.over_total = select(nothing, splat<V>(0), over);
+    w.inv_sum = select(nothing, splat<V>(0), over);
     // What is not finite has to show, and what a square lost.
     const V show = select((total < splat<V>(least)) & !nothing, splat<V>(kInf<T>), sum * splat<V>(0));
     w.y = total * over + show;
@@ -166,8 +166,8 @@ struct PowerMean {
     total = select(nothing, splat<V>(1), total);
     w.over_p = splat<V>(1) / p;
     w.log_root = vlog(total) / p;
-    w.over_total = splat<V>(1) / total;
-    w.entropy = entropy.value() * w.share * w.over_total - w.log_root;
+    w.inv_sum = splat<V>(1) / total;
+    w.entropy = entropy.value() * w.share * w.inv_sum - w.log_root;
     w.y = select(nothing, splat<V>(0), unit * vexp(w.log_root));
     w.y = select(w.hot & (w.y == w.y), inf, w.y);
   }
@@ -186,12 +186,12 @@ struct PowerMean {
   static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* own, V&) {
     using T = typename Traits<V>::Number;
     if (!gem && !careful && w.squares) {
-      const V d = x * w.over_total;
+      const V d = x * w.inv_sum;
       const auto l = vlog2(vmax(vabs(d), splat<V>(std::numeric_limits<T>::min())));
       own[0] += d * d * (l.whole + l.part);
       return d;
     }
-    const V a = size(x, options), part = e * (w.share * w.over_total);
+    const V a = size(x, options), part = e * (w.share * w.inv_sum);
     V d;
     if constexpr (careful) {
       // (r / rho)^(p - 1); r = 1 for the infinite taps, which share an infinite result.

@@ -12,7 +12,7 @@ struct Soft {
   template <class V>
   struct Window {
     V parameter[1];  // beta
-    V scale, peak, over_total, y;
+    V scale, peak, inv_sum, y;
     typename Traits<V>::Mask hot;  // careful: the window holds +inf
 
     // Without care, to the base 2.
@@ -67,12 +67,12 @@ struct Soft {
     }, all, sum);
     const V total = all.value();
     if constexpr (careful) {
-      w.over_total = splat<V>(1) / select(total == splat<V>(0), splat<V>(1), total);
+      w.inv_sum = splat<V>(1) / select(total == splat<V>(0), splat<V>(1), total);
       w.y = weighted_with_care(w, taps, options);
       w.y = select((total == splat<V>(0)) & frozen, splat<V>(-kInf<T>), w.y);
     } else {
-      w.over_total = quick_reciprocal(total);
-      w.y = sum.value() * w.over_total;
+      w.inv_sum = quick_reciprocal(total);
+      w.y = sum.value() * w.inv_sum;
     }
   }
 
@@ -86,7 +86,7 @@ struct Soft {
   static POOLNB_HD V weighted_with_care(const Window<V>& w, const Taps& taps, const Options& options) {
     Sum<V> mean;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.over_total;
+      const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.inv_sum;
       mean += weight * select(x == splat<V>(-kInf<typename Traits<V>::Number>), splat<V>(0), x);
     }, mean);
     return mean.value();
@@ -97,7 +97,7 @@ struct Soft {
 
   template <bool careful, class V>
   static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* own, V&) {
-    const V weight = e * w.over_total;
+    const V weight = e * w.inv_sum;
     V centred = x - w.y;
     if constexpr (careful) {
       centred = select(weight == splat<V>(0), splat<V>(0), select(infinite(w.y), splat<V>(0), centred));

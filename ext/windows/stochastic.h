@@ -15,7 +15,7 @@ struct Stochastic {
   template <class V>
   struct Window {
     V parameter[1];
-    V peak, over_total, squares, number, y;  // number: the drawn tap; the count of taps if none could be drawn
+    V peak, inv_sum, squares, number, y;  // number: the drawn tap; the count of taps if none could be drawn
 
     // In proportion to the probability of the tap. The largest tap divides all, so that no sum overflows.
     template <bool careful>
@@ -69,18 +69,18 @@ struct Stochastic {
     }, all, moment, squares);
     const V total = all.value();
     const auto nothing = total == splat<V>(0);
-    w.over_total = splat<V>(1) / (careful ? select(nothing, splat<V>(1), total) : total);
-    w.squares = squares.value() * w.over_total * w.over_total;
+    w.inv_sum = splat<V>(1) / (careful ? select(nothing, splat<V>(1), total) : total);
+    w.squares = squares.value() * w.inv_sum * w.inv_sum;
     if constexpr (careful) {
       // With weights of sum 1: a sum of s x could overflow where the mean does not.
       Sum<V> mean;
       each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-        const V x = taps.x(i), weight = w.template share<true>(x, taps.valid(i)) * w.over_total;
+        const V x = taps.x(i), weight = w.template share<true>(x, taps.valid(i)) * w.inv_sum;
         mean += weight * select(x == splat<V>(-kInf<T>), splat<V>(0), x);
       }, mean);
       w.y = select(nothing & frozen, splat<V>(-kInf<T>), mean.value());
     } else {
-      w.y = moment.value() * w.over_total + sum * splat<V>(0);
+      w.y = moment.value() * w.inv_sum + sum * splat<V>(0);
     }
   }
 
@@ -134,7 +134,7 @@ struct Stochastic {
   static POOLNB_HD V slope(const Window<V>& w, V x, V, V s, int64_t i, const Options& options, Sum<V>*, V&) {
     using T = typename Traits<V>::Number;
     if (options.draws) return one_where<V>(w.number == splat<V>(T(i)));
-    const V p = s * w.over_total;
+    const V p = s * w.inv_sum;
     V d = select(x > splat<V>(0), p + p - w.squares, splat<V>(0));
     d = select(w.peak == splat<V>(0), p, d);
     if constexpr (careful) {

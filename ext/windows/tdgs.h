@@ -26,15 +26,15 @@ struct Tdgs {
   template <class V>
   struct Window {
     V parameter[1];  // T
-    V over_t, over_norm, norm, peak, over_total, mean, spread, number, y;
+    V over_t, inv_norm, norm, peak, inv_sum, mean, spread, number, y;
     V scale;                       // of a tap's logit, base 2
     V t, over_size;                // careful
     typename Traits<V>::Mask hot;  // careful: the window holds +inf
 
     template <bool careful>
     POOLNB_HD V z(V x) const {
-      if constexpr (careful) return select(infinite(x), splat<V>(0), x) * over_size * over_norm;
-      else return x * over_norm;
+      if constexpr (careful) return select(infinite(x), splat<V>(0), x) * over_size * inv_norm;
+      else return x * inv_norm;
     }
     // Base 2, without care; with noise only if it has to be tempered.
     POOLNB_HD V score(V x, V factor, const Options& options) const {
@@ -89,17 +89,17 @@ struct Tdgs {
     }, squares);
     // What is not finite has to show, and what a square lost.
     V show = (size + t) * splat<V>(0);
-    w.over_norm = w.norm = splat<V>(1);
+    w.inv_norm = w.norm = splat<V>(1);
     if (options.tdgs.normalize) {
       constexpr T step = std::numeric_limits<T>::epsilon(), small = std::numeric_limits<T>::min() / (step * step);
       const auto nothing = size == splat<V>(0);
       V square = squares.value();
       show = select((square < splat<V>(small)) & !nothing, splat<V>(kInf<T>), show);
       square = select(nothing, splat<V>(1), square);
-      w.over_norm = quick_rsqrt(square);
-      w.norm = square * w.over_norm;
+      w.inv_norm = quick_rsqrt(square);
+      w.norm = square * w.inv_norm;
     }
-    w.scale = w.over_norm * w.over_t * splat<V>(T(1.4426950408889634) * over_tau<T>(options));
+    w.scale = w.inv_norm * w.over_t * splat<V>(T(1.4426950408889634) * over_tau<T>(options));
     w.peak = splat<V>(-kInf<T>);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V s = w.score(taps.x(i), factor<V>(taps, i, options), options);
@@ -118,10 +118,10 @@ struct Tdgs {
       total += e;
       mean += e * x;
     }, total, mean);
-    w.over_total = quick_reciprocal(total.value());
-    const V soft = mean.value() * w.over_total;
-    w.y = (is_hard(options) ? chosen : soft) + (show + w.over_total * splat<V>(0));
-    w.mean = soft * w.over_norm;
+    w.inv_sum = quick_reciprocal(total.value());
+    const V soft = mean.value() * w.inv_sum;
+    w.y = (is_hard(options) ? chosen : soft) + (show + w.inv_sum * splat<V>(0));
+    w.mean = soft * w.inv_norm;
     if constexpr (Memo::backward) find_spread<false>(w, taps, options, memo);
   }
 
@@ -143,7 +143,7 @@ struct Tdgs {
       least = select((x < least) | (x != x), x, least);
       size = select((a > size) | (a != a), a, size);
     }
-    w.over_size = w.over_norm = w.norm = splat<V>(1);
+    w.over_size = w.inv_norm = w.norm = splat<V>(1);
     if (options.tdgs.normalize) {
       // A window of zeros stays as it is; sizes below the normal numbers have no reciprocal.
       const V tiny = splat<V>(std::numeric_limits<T>::min());
@@ -156,7 +156,7 @@ struct Tdgs {
       }, squares);
       const V square = squares.value();
       const V norm = vsqrt(select(square == splat<V>(0), splat<V>(1), square));
-      w.over_norm = splat<V>(1) / norm;
+      w.inv_norm = splat<V>(1) / norm;
       w.norm = size * norm;
     }
     V peak = cold_score, number = splat<V>(T(count)), chosen = splat<V>(0);
@@ -181,12 +181,12 @@ struct Tdgs {
     }, all, mean);
     const V total = all.value();
     const auto nothing = total == splat<V>(0);
-    w.over_total = splat<V>(1) / select(nothing, splat<V>(1), total);
-    w.mean = mean.value() * w.over_total;
+    w.inv_sum = splat<V>(1) / select(nothing, splat<V>(1), total);
+    w.mean = mean.value() * w.inv_sum;
     // With weights of sum 1: a sum of e x could overflow where the mean does not.
     Sum<V> soft;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.over_total;
+      const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.inv_sum;
       soft += weight * select(x == cold_score, splat<V>(0), x);
     }, soft);
     w.y = select(nothing & frozen, cold_score, soft.value());
@@ -204,7 +204,7 @@ struct Tdgs {
       else e = remember<careful>(w, taps, i, options);
       spread += e * centred * centred;
     }, spread);
-    w.spread = spread.value() * w.over_total;
+    w.spread = spread.value() * w.inv_sum;
   }
 
   template <bool careful, class V, class Taps>
@@ -220,7 +220,7 @@ struct Tdgs {
   template <bool careful, class V>
   static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t i, const Options& options, Sum<V>* own, V&) {
     using T = typename Traits<V>::Number;
-    const V q = e * w.over_total, z = w.template z<careful>(x);
+    const V q = e * w.inv_sum, z = w.template z<careful>(x);
     const V over_width = w.over_t * splat<V>(over_tau<T>(options));
     V turned = q * (z - w.mean);
     if (options.tdgs.normalize) turned = turned - z * w.spread;

@@ -13,7 +13,7 @@ struct Weighted {
   template <class V>
   struct Window {
     V parameter[1];
-    V peak, over_total, y;
+    V peak, inv_sum, y;
     typename Traits<V>::Mask hot_tap, hot_logit;  // careful: the window holds one that counts
 
     template <bool careful>
@@ -70,8 +70,8 @@ struct Weighted {
     }, all, sum);
     const V total = all.value();
     const auto nothing = total == splat<V>(0);
-    w.over_total = splat<V>(1) / (careful ? select(nothing, splat<V>(1), total) : total);
-    w.y = careful ? weighted_with_care(w, taps, options) : sum.value() * w.over_total;
+    w.inv_sum = splat<V>(1) / (careful ? select(nothing, splat<V>(1), total) : total);
+    w.y = careful ? weighted_with_care(w, taps, options) : sum.value() * w.inv_sum;
     if constexpr (careful) w.y = select(nothing & frozen & (w.y == w.y), cold_score, w.y);
   }
 
@@ -80,7 +80,7 @@ struct Weighted {
   static POOLNB_HD V weighted_with_care(const Window<V>& w, const Taps& taps, const Options& options) {
     Sum<V> mean;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.over_total;
+      const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.inv_sum;
       mean += weight * select(infinite(x) & (weight == splat<V>(0)), splat<V>(0), x);
     }, mean);
     return mean.value();
@@ -91,7 +91,7 @@ struct Weighted {
 
   template <bool careful, class V>
   static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options&, Sum<V>*, V& d_second) {
-    const V weight = e * w.over_total;
+    const V weight = e * w.inv_sum;
     V centred = x - w.y;
     if constexpr (careful)
       centred = select(weight == splat<V>(0), splat<V>(0), select(infinite(w.y), splat<V>(0), centred));
