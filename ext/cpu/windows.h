@@ -11,7 +11,7 @@
 namespace poolnb {
 
 template <class Op, class T>
-class AnyWindows : Unit<Op, T> {
+class Generic : Unit<Op, T> {
   using Base = Unit<Op, T>;
   using typename Base::V, typename Base::Window, typename Base::Place;
   using Base::lanes, Base::p_, Base::q_, Base::w_, Base::masked_, Base::read_, Base::valid_, Base::sum_,
@@ -21,7 +21,7 @@ class AnyWindows : Unit<Op, T> {
       Base::read_parameters, Base::noise, Base::is_active, Base::out_place, Base::write_parameters;
 
  public:
-  explicit AnyWindows(const Plan<T>& plan) : Base(plan) {}
+  explicit Generic(const Plan<T>& plan) : Base(plan) {}
 
   void forward(int64_t unit) {
     each_image(unit, [&] {

@@ -4,20 +4,20 @@
 // numbers in a row, as they are without `narrow` in two rows.
 #pragma once
 
-#include "held.h"
+#include "register4.h"
 
 namespace poolnb {
 
 template <class Op, class T, bool narrow>
-class Pairs : public Held<Op, T, Pairs<Op, T, narrow>> {
-  using Base = Held<Op, T, Pairs<Op, T, narrow>>;
+class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, narrow>> {
+  using Base = Register4<Op, T, Rows2x2<Op, T, narrow>>;
   friend Base;
   using typename Base::V;
   using Base::lanes, Base::p_, Base::q_, Base::w_;
   using Mask = typename Traits<V>::Mask;
 
  public:
-  explicit Pairs(const Plan<T>& plan) : Base(plan) {
+  explicit Rows2x2(const Plan<T>& plan) : Base(plan) {
     const int64_t width = narrow ? w_.output[2] : lanes;  // windows of a row in a pack
     for (int64_t k = 0; k < 2 * lanes; ++k) {
       const int64_t window = k % lanes, row = k / (2 * width), in_row = k % (2 * width);

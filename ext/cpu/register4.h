@@ -1,6 +1,6 @@
 // Windows of four taps that are read into registers, nothing else: no block is filled, no mask is looked at. This is
 // what most networks pool with. Which tensors allow it, plan.h decides; how their taps come and go is for a class of
-// its own, `Self`, in pairs.h (lanes along windows) and across.h (lanes along channels). It gives
+// its own, `Self`, in rows2x2.h (lanes along windows) and channels_last4.h (lanes along channels). It gives
 //   each_pack(each)          each(at) for every pack of windows of one image of the unit, `at` as it likes
 //   read_taps(at, i, taps)   the taps of input i
 //   write_taps(at, i, taps)  the taps of its gradient
@@ -14,13 +14,13 @@
 namespace poolnb {
 
 template <class Op, class T, class Self>
-class Held : protected Unit<Op, T> {
+class Register4 : protected Unit<Op, T> {
  protected:
   using Base = Unit<Op, T>;
   using typename Base::V, typename Base::Window;
   using Base::lanes, Base::p_, Base::q_;
 
-  explicit Held(const Plan<T>& plan) : Base(plan) {}
+  explicit Register4(const Plan<T>& plan) : Base(plan) {}
 
  public:
   void forward(int64_t unit) {
