@@ -34,56 +34,56 @@ class Register4 : protected Unit<Op, T> {
 
  private:
   // A pack is looked at quickly; a result that is not finite has seen an infinity, a NaN or an overflow, and the pack
-  // is looked at again with care, out of line: what the quick look holds in registers must not have an address.
+  // is looked at again on the safe path, out of line: what the quick look holds in registers must not have an address.
   __attribute__((noinline)) void forward_image() {
     self().each_pack([&](const auto& at) __attribute__((always_inline)) {
-      if (!forward_pack<false>(at)) forward_with_care(at);
+      if (!forward_pack<false>(at)) forward_safe(at);
     });
   }
   // `wanted`: the gradients of parameters. Where they are not, the compiler leaves out what leads to them.
   template <bool wanted>
   __attribute__((noinline)) void backward_image() {
     self().each_pack([&](const auto& at) __attribute__((always_inline)) {
-      if (!backward_pack<false, wanted>(at)) backward_with_care(at);
+      if (!backward_pack<false, wanted>(at)) backward_safe(at);
     });
   }
   template <class At>
-  __attribute__((noinline, cold)) void forward_with_care(const At at) { forward_pack<true>(at); }
+  __attribute__((noinline, cold)) void forward_safe(const At at) { forward_pack<true>(at); }
   template <class At>
-  __attribute__((noinline, cold)) void backward_with_care(const At at) { backward_pack<true, Op::parameters != 0>(at); }
+  __attribute__((noinline, cold)) void backward_safe(const At at) { backward_pack<true, Op::parameters != 0>(at); }
 
-  // False, and nothing written, if it needs care.
-  template <bool careful, class At>
+  // False, and nothing written, if it needs the safe path.
+  template <bool safe, class At>
   POOLNB_HD bool forward_pack(const At& at) {
     NoMemo none;
     Window w;
     const HeldTaps<V> taps = read(at, w);
-    Op::template look<careful>(w, taps, q_.options, none);
+    Op::template look<safe>(w, taps, q_.options, none);
     const V y = Op::value(w);
-    if (!careful && any(infinite_or_nan(y))) return false;
+    if (!safe && any(infinite_or_nan(y))) return false;
     store<V>(self().output(at), y);
     return true;
   }
 
-  template <bool careful, bool wanted, class At>
+  template <bool safe, bool wanted, class At>
   POOLNB_HD bool backward_pack(const At& at) {
     Memo<V, 4> memo;
     Window w;
     const HeldTaps<V> taps = read(at, w);
-    Op::template look<careful>(w, taps, q_.options, memo);
-    if (!careful && any(infinite_or_nan(Op::value(w)))) return false;
+    Op::template look<safe>(w, taps, q_.options, memo);
+    if (!safe && any(infinite_or_nan(Op::value(w)))) return false;
     const V g = load<V>(self().output(at));
     Sum<V> own[Op::parameters + 1];
     V part[4], part_second[4];
     POOLNB_UNROLL for (int i = 0; i < 4; ++i) {
       const V second = Op::inputs > 1 ? taps.second(i) : splat<V>(0);
       V d_second = splat<V>(0);
-      part[i] = g * Op::template slope<careful>(w, taps.x(i), second, memo.get(i), i, q_.options, own, d_second);
+      part[i] = g * Op::template slope<safe>(w, taps.x(i), second, memo.get(i), i, q_.options, own, d_second);
       part_second[i] = g * d_second;
     }
     self().write_taps(at, 0, part);
     if (Op::inputs > 1 && q_.grad_input[Op::inputs - 1].data) self().write_taps(at, Op::inputs - 1, part_second);
-    if (wanted && q_.want_parameters) add_to_parameters<careful>(at, w, g, own);
+    if (wanted && q_.want_parameters) add_to_parameters<safe>(at, w, g, own);
     return true;
   }
 
@@ -102,11 +102,11 @@ class Register4 : protected Unit<Op, T> {
     return taps;
   }
 
-  template <bool careful, class At>
+  template <bool safe, class At>
   POOLNB_HD void add_to_parameters(const At& at, const Window& w, V g, const Sum<V>* sums) {
     V own[Op::parameters + 1];
     for (int i = 0; i < Op::parameters; ++i) own[i] = sums[i].value();
-    Op::template finish<careful>(w, own);
+    Op::template finish<safe>(w, own);
     for (int i = 0; i < Op::parameters; ++i) {
       T* sum = this->parameter_sum_[i].data();
       sum += this->by_window(i) ? self().out(at) : p_.channels ? self().lane(at) : 0;

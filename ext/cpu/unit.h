@@ -86,7 +86,7 @@ class Unit {
     T* to = parameter_[i].data();
     if (!q_.channelwise[i]) return read_block(to, p_.out, window_box(0), v, n_, c_, count_);
     with_type(v.dtype, v.data, [&](auto* from) {
-      if (!p_.folded) {  // lanes behind the last channel hold what it holds, not a number that needs care
+      if (!p_.folded) {  // lanes behind the last channel hold what it holds, not a number that needs the safe path
         read_line(to, 1, from + v.offset(n_, c_, 0, 0, 0), v.stride[1], count_);
         return std::fill(to + count_, to + round_up(count_, lanes), to[count_ - 1]);
       }

@@ -72,7 +72,7 @@ class Generic : Unit<Op, T> {
   }
 
   // Look at a pack of windows in the cheapest way that is right, then `then(taps, active)`. A result that is not finite
-  // has seen an infinity, a NaN, an overflow or an empty window: false, to look again with care.
+  // has seen an infinity, a NaN, an overflow or an empty window: false, to look again on the safe path.
   template <int K, class M, class Then>
   POOLNB_HD bool look(Window& w, const T* const* x, const Place& at, M& memo, const Then& then) {
     const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
@@ -109,13 +109,13 @@ class Generic : Unit<Op, T> {
     each_pack([&](const Place& at) {
       Window w;
       read_parameters(w, at);
-      if (!look<K>(w, x.data(), at, none, [](const auto&, auto) {})) look_with_care(w, x.data(), at, none);
+      if (!look<K>(w, x.data(), at, none, [](const auto&, auto) {})) look_safe(w, x.data(), at, none);
       store<V>(y + at.y, Op::value(w));
     });
   }
 
   template <class M>
-  __attribute__((noinline)) void look_with_care(Window& w, const T* const* x, const Place& at, M& memo) const {
+  __attribute__((noinline)) void look_safe(Window& w, const T* const* x, const Place& at, M& memo) const {
     Op::template look<true>(w, masked_taps<0>(x, at), q_.options, memo);
   }
 
@@ -189,21 +189,21 @@ class Generic : Unit<Op, T> {
       const bool done = look<K>(w, x.data(), at, memo, [&](const auto& taps, auto active) {
         add_slopes<false, covered>(w, taps, memo, at, active, gy, gp, to);
       });
-      if (!done && p_.forgets) backward_with_care(w, x.data(), at, gy, gp, to, Recompute());
-      else if (!done) backward_with_care(w, x.data(), at, gy, gp, to, kept());
+      if (!done && p_.forgets) backward_safe(w, x.data(), at, gy, gp, to, Recompute());
+      else if (!done) backward_safe(w, x.data(), at, gy, gp, to, kept());
       if (K == 0 && p_.shares && ++packs % (kTerms / 4) == 0) carry(false);  // a pack adds to a position more than once
     });
   }
 
   template <class M>
-  __attribute__((noinline)) void backward_with_care(Window& w, const T* const* x, const Place& at, V gy, V gp,
+  __attribute__((noinline)) void backward_safe(Window& w, const T* const* x, const Place& at, V gy, V gp,
                                                     T* const* to, M memo) {
-    look_with_care(w, x, at, memo);
+    look_safe(w, x, at, memo);
     if (p_.covered) add_slopes<true, true>(w, masked_taps<0>(x, at), memo, at, is_active(at.number), gy, gp, to);
     else add_slopes<true, false>(w, masked_taps<0>(x, at), memo, at, is_active(at.number), gy, gp, to);
   }
 
-  template <bool careful, bool covered, class Taps, class M, class Active>
+  template <bool safe, bool covered, class Taps, class M, class Active>
   POOLNB_HD void add_slopes(const Window& w, const Taps& taps, const M& memo, const Place& at, Active active, V gy,
                             V gp, T* const* to) {
     Sum<V> sums[Op::parameters + 1];
@@ -212,8 +212,8 @@ class Generic : Unit<Op, T> {
       V d_second = splat<V>(0);
       V kept;
       if constexpr (M::keeps) kept = memo.get(i);
-      else kept = Op::template remember<careful>(w, taps, i, q_.options);
-      const V dx = Op::template slope<careful>(w, taps.x(i), second, kept, i, q_.options, sums, d_second);
+      else kept = Op::template remember<safe>(w, taps, i, q_.options);
+      const V dx = Op::template slope<safe>(w, taps.x(i), second, kept, i, q_.options, sums, d_second);
       add_to<covered>(to[0] + at.sum + sum_[i], select(taps.valid(i) & active, gy * dx, splat<V>(0)));
       if (Op::inputs > 1)
         add_to<covered>(to[1] + at.sum + sum_[i], select(taps.valid(i) & active, gy * d_second, splat<V>(0)));
@@ -221,7 +221,7 @@ class Generic : Unit<Op, T> {
     if (!q_.want_parameters) return;
     V own[Op::parameters + 1];
     for (int i = 0; i < Op::parameters; ++i) own[i] = sums[i].value();
-    Op::template finish<careful>(w, own);
+    Op::template finish<safe>(w, own);
     for (int i = 0; i < Op::parameters; ++i) {
       T* sum = parameter_sum(i, at);
       store<V>(sum, load<V>(sum) + select(active, gp * own[i], splat<V>(0)));

@@ -148,7 +148,7 @@ POOLNB_BODY Site window_site(const Problem& q, bool last, int64_t thread) {
   return s;
 }
 
-// A GPU takes every window with care where the cheap look does not give a finite number, as a CPU does.
+// A GPU takes every window on the safe path where the fast look does not give a finite number, as a CPU does.
 template <class Op, class Window, class Taps, class Memo>
 POOLNB_BODY bool look_twice(Window& w, const Taps& taps, const Options& options, Memo& memo) {
   Op::template look<false>(w, taps, options, memo);
@@ -172,7 +172,7 @@ POOLNB_BODY void forward_body(const Problem& q, bool last, int64_t thread) {
 template <class Op, class Left, class Taps, class T>
 POOLNB_BODY T one_slope(const Left& l, const Taps& taps, int64_t i, const Options& options, Sum<T>* own, T& second) {
   const T x = taps.x(i), other = Op::inputs > 1 ? taps.second(i) : T(0);
-  if (l.careful) {
+  if (l.safe) {
     const T kept = Op::template remember<true>(l.window, taps, i, options);
     return Op::template slope<true>(l.window, x, other, kept, i, options, own, second);
   }
@@ -186,7 +186,7 @@ POOLNB_BODY T one_slope(const Left& l, const Taps& taps, int64_t i, const Option
 template <class Op, class T>
 struct Left {
   typename Op::template Window<T> window;
-  bool careful;
+  bool safe;
 };
 
 template <class S, class T>
@@ -198,7 +198,7 @@ template <class Op, class T>
 POOLNB_BODY void write_parameters(const Problem& q, const Site& s, const Left<Op, T>& l, T g, const Sum<T>* sums) {
   T own[Op::parameters + 1];
   for (int i = 0; i < Op::parameters; ++i) own[i] = sums[i].value();
-  if (l.careful) Op::template finish<true>(l.window, own);
+  if (l.safe) Op::template finish<true>(l.window, own);
   else Op::template finish<false>(l.window, own);
   for (int i = 0; i < Op::parameters; ++i) {
     const View& v = q.grad_parameter[i];
@@ -213,7 +213,7 @@ POOLNB_BODY Left<Op, T> look_back(const Problem& q, const Site& s, const GlobalT
   Left<Op, T> l;
   Recompute memo;
   read_parameters<Op, T>(q, s, l.window);
-  l.careful = look_twice<Op>(l.window, taps, q.options, memo);
+  l.safe = look_twice<Op>(l.window, taps, q.options, memo);
   return l;
 }
 

@@ -23,7 +23,7 @@ struct Mixed {
     return finite + select(endless, select(alpha == splat<V>(0), splat<V>(0), value), splat<V>(0));
   }
 
-  template <bool careful, class V, class Taps, class Memo>
+  template <bool safe, class V, class Taps, class Memo>
   static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options&, Memo& memo) {
     using T = typename Traits<V>::Number;
     V largest = splat<V>(-kInf<T>), number = splat<V>(-1);
@@ -31,7 +31,7 @@ struct Mixed {
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i);
       auto hit = x > largest;
-      if constexpr (careful) hit = (hit | (x != x) | (number < splat<V>(0))) & (largest == largest);
+      if constexpr (safe) hit = (hit | (x != x) | (number < splat<V>(0))) & (largest == largest);
       hit = hit & taps.valid(i);
       largest = select(hit, x, largest);
       number = select(hit, splat<V>(T(i)), number);
@@ -41,7 +41,7 @@ struct Mixed {
     }, sum, valid);
     w.number = number;
     const V n = valid.value();
-    if constexpr (careful) {
+    if constexpr (safe) {
       w.over_n = splat<V>(1) / select(n == splat<V>(0), splat<V>(1), n);
       w.largest = select(number < splat<V>(0), splat<V>(0), largest);
       // Where the sum overflows, shares of it do not.
@@ -57,7 +57,7 @@ struct Mixed {
     }
   }
 
-  template <bool careful, class V, class Taps>
+  template <bool safe, class V, class Taps>
   static POOLNB_HD V remember(const Window<V>&, const Taps& taps, int64_t i, const Options&) {
     return taps.x(i);
   }
@@ -65,17 +65,17 @@ struct Mixed {
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
-  template <bool careful, class V>
+  template <bool safe, class V>
   static POOLNB_HD V slope(const Window<V>& w, V, V, V, int64_t i, const Options&, Sum<V>*, V&) {
     using T = typename Traits<V>::Number;
     const V alpha = w.parameter[0], rest = (splat<V>(1) - alpha) * w.over_n;
     return rest + select(w.number == splat<V>(T(i)), alpha, splat<V>(0));
   }
 
-  template <bool careful, class V>
+  template <bool safe, class V>
   static POOLNB_HD void finish(const Window<V>& w, V* own) {
     own[0] = w.largest - w.mean;
-    if constexpr (careful)
+    if constexpr (safe)
       own[0] = select(infinite(w.largest), splat<V>(0), select(infinite(w.mean), splat<V>(0), own[0]));
   }
 };

@@ -1,7 +1,7 @@
 // Power means: y = (sum c a_i^p)^(1/p) of sizes a_i >= 0. GeM: a = max(x, eps), c = 1/n; Lp: a = |x|, c = 1.
 // With m the largest size, r = a / m, S = sum c r^p: y = m S^(1/p), dy/da_i = c r_i^p y / (S a_i), and
 // dy/dp = y/p (sum c r^p ln r / S - ln(S) / p). Nothing over- or underflows, because r <= 1.
-// Without care, r^p is 2^(p (log2 a - log2 m)): logs do not wait for the largest size, and m need not be exact; and Lp
+// On the fast path, r^p is 2^(p (log2 a - log2 m)): logs do not wait for the largest size, and m need not be exact; and Lp
 // with p = 2, as most use it, is a root of squares, dy/dx_i = x_i / y.
 #pragma once
 
@@ -16,13 +16,13 @@ struct PowerMean {
   template <class V>
   struct Window {
     V parameter[1];  // p
-    V peak;          // log2 m; careful: m
+    V peak;          // log2 m; safe path: m
     V share, over_p, inv_sum, entropy, y;
-    V log_root;                      // careful: ln S / p
-    typename Traits<V>::Mask hot;    // careful: the window holds an infinite size
-    bool squares = false;            // without care: p = 2, and `inv_sum` is 1 / y
+    V log_root;                      // safe path: ln S / p
+    typename Traits<V>::Mask hot;    // safe path: the window holds an infinite size
+    bool squares = false;            // on the fast path: p = 2, and `inv_sum` is 1 / y
 
-    // r^p without care; `exponent` becomes its log2.
+    // r^p on the fast path; `exponent` becomes its log2.
     POOLNB_HD V power(V a, auto valid, V& exponent) const {
       using T = typename Traits<V>::Number;
       const auto l = vlog2(a);
@@ -36,8 +36,8 @@ struct PowerMean {
     static POOLNB_HD V scaled(V p, V log_ratio) {
       return select(log_ratio == splat<V>(0), splat<V>(0), p * log_ratio);
     }
-    // r^p and ln r, with care.
-    POOLNB_HD V careful_power(V a, auto valid, V& log_ratio) const {
+    // r^p and ln r, on the safe path.
+    POOLNB_HD V safe_power(V a, auto valid, V& log_ratio) const {
       using T = typename Traits<V>::Number;
       const V tiny = splat<V>(std::numeric_limits<T>::min());
       const V r = select(hot, one_where<V>(a == splat<V>(kInf<T>)), a / peak);
@@ -60,14 +60,14 @@ struct PowerMean {
   template <class V>
   static POOLNB_HD V share_of(V n) { return gem ? splat<V>(1) / vmax(n, splat<V>(1)) : splat<V>(1); }
 
-  template <bool careful, class V, class Taps, class Memo>
+  template <bool safe, class V, class Taps, class Memo>
   static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
-    if constexpr (careful) look_with_care(w, taps, options, memo);
-    else look_quickly(w, taps, options, memo);
+    if constexpr (safe) look_safe(w, taps, options, memo);
+    else look_fast(w, taps, options, memo);
   }
 
   template <class V, class Taps, class Memo>
-  static POOLNB_HD void look_quickly(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  static POOLNB_HD void look_fast(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
     using T = typename Traits<V>::Number;
     const V lowest = splat<V>(kLowest<T>), p = w.parameter[0];
     if (!gem && !any(p != splat<V>(2))) return add_squares(w, taps, memo);
@@ -138,7 +138,7 @@ struct PowerMean {
   }
 
   template <class V, class Taps, class Memo>
-  static POOLNB_HD void look_with_care(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  static POOLNB_HD void look_safe(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
     using T = typename Traits<V>::Number;
     const V inf = splat<V>(kInf<T>), p = w.parameter[0];
     V unit = splat<V>(0);
@@ -156,7 +156,7 @@ struct PowerMean {
     Sum<V> powers, entropy;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       V l;
-      const V e = w.careful_power(size(taps.x(i), options), taps.valid(i), l);
+      const V e = w.safe_power(size(taps.x(i), options), taps.valid(i), l);
       memo.put(i, e);
       powers += e;
       entropy += e * l;
@@ -172,20 +172,20 @@ struct PowerMean {
     w.y = select(w.hot & (w.y == w.y), inf, w.y);
   }
 
-  template <bool careful, class V, class Taps>
+  template <bool safe, class V, class Taps>
   static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
     V log_ratio;
     const V a = size(taps.x(i), options);
-    return careful ? w.careful_power(a, taps.valid(i), log_ratio) : w.power(a, taps.valid(i), log_ratio);
+    return safe ? w.safe_power(a, taps.valid(i), log_ratio) : w.power(a, taps.valid(i), log_ratio);
   }
 
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
-  template <bool careful, class V>
+  template <bool safe, class V>
   static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* own, V&) {
     using T = typename Traits<V>::Number;
-    if (!gem && !careful && w.squares) {
+    if (!gem && !safe && w.squares) {
       const V d = x * w.inv_sum;
       const auto l = vlog2(vmax(vabs(d), splat<V>(std::numeric_limits<T>::min())));
       own[0] += d * d * (l.whole + l.part);
@@ -193,7 +193,7 @@ struct PowerMean {
     }
     const V a = size(x, options), part = e * (w.share * w.inv_sum);
     V d;
-    if constexpr (careful) {
+    if constexpr (safe) {
       // (r / rho)^(p - 1); r = 1 for the infinite taps, which share an infinite result.
       const V tiny = splat<V>(std::numeric_limits<T>::min()), p = w.parameter[0];
       const V r = select(w.hot, one_where<V>(a == splat<V>(kInf<T>)), a / w.peak);
@@ -203,18 +203,18 @@ struct PowerMean {
       d = part * w.y * quick_reciprocal(gem ? a : vmax(a, splat<V>(std::numeric_limits<T>::min())));
     }
     d = gem ? select(x < splat<V>(T(options.gem.eps)), splat<V>(0), d) : select(x < splat<V>(0), -d, d);
-    if constexpr (careful) d = select(w.y == w.y, d, w.y);
+    if constexpr (safe) d = select(w.y == w.y, d, w.y);
     return d;
   }
 
-  template <bool careful, class V>
+  template <bool safe, class V>
   static POOLNB_HD void finish(const Window<V>& w, V* own) {
     using T = typename Traits<V>::Number;
-    if (!gem && !careful && w.squares) {
+    if (!gem && !safe && w.squares) {
       own[0] = own[0] * w.y * splat<V>(T(0.5 * 0.69314718055994531));
       return;
     }
-    const V y = careful ? select(infinite(w.y), splat<V>(0), w.y) : w.y;
+    const V y = safe ? select(infinite(w.y), splat<V>(0), w.y) : w.y;
     own[0] = y * w.over_p * w.entropy;
   }
 };

@@ -28,15 +28,15 @@ struct Tdgs {
     V parameter[1];  // T
     V over_t, inv_norm, norm, peak, inv_sum, mean, spread, number, y;
     V scale;                       // of a tap's logit, base 2
-    V t, over_size;                // careful
-    typename Traits<V>::Mask hot;  // careful: the window holds +inf
+    V t, over_size;                // safe path
+    typename Traits<V>::Mask hot;  // safe path: the window holds +inf
 
-    template <bool careful>
+    template <bool safe>
     POOLNB_HD V z(V x) const {
-      if constexpr (careful) return select(infinite(x), splat<V>(0), x) * over_size * inv_norm;
+      if constexpr (safe) return select(infinite(x), splat<V>(0), x) * over_size * inv_norm;
       else return x * inv_norm;
     }
-    // Base 2, without care; with noise only if it has to be tempered.
+    // Base 2, on the fast path; with noise only if it has to be tempered.
     POOLNB_HD V score(V x, V factor, const Options& options) const {
       using T = typename Traits<V>::Number;
       V s = x * scale;
@@ -51,7 +51,7 @@ struct Tdgs {
       if (options.draws && !is_tempered(options)) e = e * factor;
       return select(valid, e, splat<V>(0));
     }
-    POOLNB_HD V careful_score(V x, V factor, auto valid, const Options& options) const {
+    POOLNB_HD V safe_score(V x, V factor, auto valid, const Options& options) const {
       using T = typename Traits<V>::Number;
       V s = z<true>(x) * over_t;
       if (options.draws) s = (s + vlog(factor)) * splat<V>(over_tau<T>(options));
@@ -68,14 +68,14 @@ struct Tdgs {
     return options.draws ? taps.noise(i) : splat<V>(1);
   }
 
-  template <bool careful, class V, class Taps, class Memo>
+  template <bool safe, class V, class Taps, class Memo>
   static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
-    if constexpr (careful) look_with_care(w, taps, options, memo);
-    else look_quickly(w, taps, options, memo);
+    if constexpr (safe) look_safe(w, taps, options, memo);
+    else look_fast(w, taps, options, memo);
   }
 
   template <class V, class Taps, class Memo>
-  static POOLNB_HD void look_quickly(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  static POOLNB_HD void look_fast(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
     const V t = vmax(w.parameter[0], splat<V>(0)) + splat<V>(T(options.tdgs.eps));
@@ -126,7 +126,7 @@ struct Tdgs {
   }
 
   template <class V, class Taps, class Memo>
-  static POOLNB_HD void look_with_care(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  static POOLNB_HD void look_safe(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
     const V cold_score = splat<V>(-kInf<T>);
@@ -161,7 +161,7 @@ struct Tdgs {
     }
     V peak = cold_score, number = splat<V>(T(count)), chosen = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
-      const V x = taps.x(i), s = w.careful_score(x, factor<V>(taps, i, options), taps.valid(i), options);
+      const V x = taps.x(i), s = w.safe_score(x, factor<V>(taps, i, options), taps.valid(i), options);
       const auto larger = (s > peak) | (s != s);
       peak = select(larger, s, peak);
       number = select(larger, splat<V>(T(i)), number);
@@ -194,33 +194,33 @@ struct Tdgs {
     if constexpr (Memo::backward) find_spread<true>(w, taps, options, memo);
   }
 
-  template <bool careful, class V, class Taps, class Memo>
+  template <bool safe, class V, class Taps, class Memo>
   static POOLNB_HD void find_spread(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
     Sum<V> spread;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V centred = w.template z<careful>(taps.x(i)) - w.mean;
+      const V centred = w.template z<safe>(taps.x(i)) - w.mean;
       V e;
       if constexpr (Memo::keeps) e = memo.get(i);
-      else e = remember<careful>(w, taps, i, options);
+      else e = remember<safe>(w, taps, i, options);
       spread += e * centred * centred;
     }, spread);
     w.spread = spread.value() * w.inv_sum;
   }
 
-  template <bool careful, class V, class Taps>
+  template <bool safe, class V, class Taps>
   static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
     const V x = taps.x(i), noise = factor<V>(taps, i, options);
-    if constexpr (careful) return vexp(w.careful_score(x, noise, taps.valid(i), options) - w.peak);
+    if constexpr (safe) return vexp(w.safe_score(x, noise, taps.valid(i), options) - w.peak);
     else return w.weight(x, noise, taps.valid(i), options);
   }
 
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
-  template <bool careful, class V>
+  template <bool safe, class V>
   static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t i, const Options& options, Sum<V>* own, V&) {
     using T = typename Traits<V>::Number;
-    const V q = e * w.inv_sum, z = w.template z<careful>(x);
+    const V q = e * w.inv_sum, z = w.template z<safe>(x);
     const V over_width = w.over_t * splat<V>(over_tau<T>(options));
     V turned = q * (z - w.mean);
     if (options.tdgs.normalize) turned = turned - z * w.spread;
@@ -233,7 +233,7 @@ struct Tdgs {
     return direct + turned * over_width;
   }
 
-  template <bool careful, class V>
+  template <bool safe, class V>
   static POOLNB_HD void finish(const Window<V>&, V*) {}
 };
 

@@ -20,12 +20,12 @@ from poolnb.geometry import Geometry, scatter
 from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import (
+    all_finite,
     channelwise,
     counts,
     may_be_empty,
     open_windows,
     per_channel_sum,
-    tame,
     to_acc_dtype,
     visible,
 )
@@ -46,7 +46,7 @@ class _State(NamedTuple):
 
 
 def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tensor) -> _State:
-    careful = not tame(x, sharpness)
+    safe = not all_finite(x, sharpness)
     taps, valid = open_windows(x, mask, windows)
     r = channelwise(sharpness, windows)
     share: Tensor | float = 1 / windows.taps
@@ -54,7 +54,7 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
         share = valid.to(taps.dtype) / counts(valid, windows, taps.dtype)
     largest = torch.finfo(taps.dtype).max
     original = taps
-    if careful:
+    if safe:
         taps = taps.clamp(-largest, largest)  # no inf - inf; NaN passes
     # The tap that r favours: the largest for r >= 0, the smallest for r < 0.
     facing, sign = taps, 1 - 2 * (r < 0).to(taps.dtype)
@@ -66,7 +66,7 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
     x_minus_peak = taps - peak
     if valid is not None:
         x_minus_peak = x_minus_peak * valid.to(taps.dtype)
-    if careful:
+    if safe:
         x_minus_peak = _bounded(x_minus_peak, r)
     # log(mean exp(r d)) / r by quotients that are 1 at 0: nothing is divided by r.
     rise = (x_minus_peak * _expm1_quotient(r * x_minus_peak) * share).sum(0)
@@ -76,13 +76,13 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
         small = (mean < 0.5) & (mean > 0)
         y_minus_peak = torch.where(small, torch.where(small, mean, 1).log() / torch.where(small, r, 1), y_minus_peak)
     y = peak + y_minus_peak
-    if windows.long and not careful:  # what y lacks: peak and y_minus_peak may cancel
+    if windows.long and not safe:  # what y lacks: peak and y_minus_peak may cancel
         left = taps - y
         y = y + (left * _phi(r * left) * share).sum(0)
     if may_be_empty(mask, windows):
         assert valid is not None
         y = y * valid.any(0).to(y.dtype)
-    if not careful:
+    if not safe:
         return _State(x_minus_peak, y_minus_peak, None, share, r, y)
     y = _with_infinities(y, original, valid, sharpness, windows)
     return _State(x_minus_peak, y_minus_peak, original == torch.inf, share, r, y)
