@@ -33,8 +33,8 @@ class Register4 : protected Unit<Op, T> {
   }
 
  private:
-  // A pack is looked at quickly; a result that is not finite has seen an infinity, a NaN or an overflow, and the pack
-  // is looked at again on the safe path, out of line: what the quick look holds in registers must not have an address.
+  // A pack takes the fast path; a result that is not finite has seen an infinity, a NaN or an overflow, and the pack
+  // takes the safe path then, out of line: what the fast one holds in registers must not have an address.
   __attribute__((noinline)) void forward_image() {
     self().each_pack([&](const auto& at) __attribute__((always_inline)) {
       if (!forward_pack<false>(at)) forward_safe(at);
@@ -55,10 +55,10 @@ class Register4 : protected Unit<Op, T> {
   // False, and nothing written, if it needs the safe path.
   template <bool safe, class At>
   POOLNB_HD bool forward_pack(const At& at) {
-    NoMemo none;
+    NothingSaved none;
     Window w;
     const HeldTaps<V> taps = read(at, w);
-    Op::template look<safe>(w, taps, q_.options, none);
+    Op::template forward<safe>(w, taps, q_.options, none);
     const V y = Op::value(w);
     if (!safe && any(infinite_or_nan(y))) return false;
     store<V>(self().output(at), y);
@@ -67,10 +67,10 @@ class Register4 : protected Unit<Op, T> {
 
   template <bool safe, bool wanted, class At>
   POOLNB_HD bool backward_pack(const At& at) {
-    Memo<V, 4> memo;
+    Saved<V, 4> saved;
     Window w;
     const HeldTaps<V> taps = read(at, w);
-    Op::template look<safe>(w, taps, q_.options, memo);
+    Op::template forward<safe>(w, taps, q_.options, saved);
     if (!safe && any(infinite_or_nan(Op::value(w)))) return false;
     const V g = load<V>(self().output(at));
     Sum<V> own[Op::parameters + 1];
@@ -78,7 +78,7 @@ class Register4 : protected Unit<Op, T> {
     POOLNB_UNROLL for (int i = 0; i < 4; ++i) {
       const V second = Op::inputs > 1 ? taps.second(i) : splat<V>(0);
       V d_second = splat<V>(0);
-      part[i] = g * Op::template slope<safe>(w, taps.x(i), second, memo.get(i), i, q_.options, own, d_second);
+      part[i] = g * Op::template tap_grad<safe>(w, taps.x(i), second, saved.get(i), i, q_.options, own, d_second);
       part_second[i] = g * d_second;
     }
     self().write_taps(at, 0, part);
@@ -106,7 +106,7 @@ class Register4 : protected Unit<Op, T> {
   POOLNB_HD void add_to_parameters(const At& at, const Window& w, V g, const Sum<V>* sums) {
     V own[Op::parameters + 1];
     for (int i = 0; i < Op::parameters; ++i) own[i] = sums[i].value();
-    Op::template finish<safe>(w, own);
+    Op::template finalize_param_grad<safe>(w, own);
     for (int i = 0; i < Op::parameters; ++i) {
       T* sum = this->parameter_sum_[i].data();
       sum += this->by_window(i) ? self().out(at) : p_.channels ? self().lane(at) : 0;

@@ -39,7 +39,7 @@ class Unit {
       parameter_sum_[i] = Buffer<T>(!p_.backward ? 0 : by_window(i) ? p_.out.size : round_up(p_.chunk, lanes));
     }
     counted_ = Buffer<T>(p_.backward && p_.halo && q_.want_parameters ? p_.out.size : 0);
-    memo_ = Buffer<T>(p_.backward && !p_.forgets ? taps * lanes : 0);
+    saved_ = Buffer<T>(p_.backward && !p_.forgets ? taps * lanes : 0);
     noise_block_ = Buffer<T>(Op::noise == 2 ? taps * p_.noise_step + lanes : Op::noise * p_.out.size);
   }
 
@@ -289,7 +289,7 @@ class Unit {
   const Windows& w_;
   const bool masked_;                        // some tap may not be valid
   std::vector<int64_t> read_, valid_, sum_;  // taps, from a window's place in the input, in `valid_block_`, in sums
-  Buffer<T> x_block_[kMaxInputs], sum_block_[kMaxInputs], y_block_, valid_block_, active_, counted_, memo_;
+  Buffer<T> x_block_[kMaxInputs], sum_block_[kMaxInputs], y_block_, valid_block_, active_, counted_, saved_;
   Buffer<double> carried_[kMaxInputs];  // what many windows have added to a position, so far
   Buffer<T> noise_block_, drawn_;
   Buffer<T> parameter_[kMaxParameters], parameter_sum_[kMaxParameters];

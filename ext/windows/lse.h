@@ -27,8 +27,8 @@ struct Lse {
     return select(x < splat<V>(-kLargest<T>), splat<V>(-kLargest<T>), x);
   }
 
-  template <bool safe, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options&, Memo& memo) {
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options&, Saved& saved) {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
     const V raw = w.parameter[0];
@@ -61,7 +61,7 @@ struct Lse {
       total += select(taps.valid(i), e, splat<V>(0));
       drop += select(taps.valid(i), (x - peak) * w.over_n, splat<V>(0));
       show = show + x;
-      memo.put(i, select(taps.valid(i), up + splat<V>(1), splat<V>(-1)));
+      saved.put(i, select(taps.valid(i), up + splat<V>(1), splat<V>(-1)));
     }, growth, total, drop);
     w.peak = peak;
     w.rise = vlog1p(growth.value() * w.over_n) / w.r;
@@ -113,7 +113,7 @@ struct Lse {
 
   // exp(r (x - m)), -1 where the tap is not valid.
   template <bool safe, class V, class Taps>
-  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
+  static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
     const V e = vexpm1(w.r * (bounded<safe>(taps.x(i)) - w.peak)) + splat<V>(1);
     return select(taps.valid(i), e, splat<V>(-1));
   }
@@ -136,7 +136,7 @@ struct Lse {
   static constexpr double factorial(int n) { return n < 2 ? 1 : n * factorial(n - 1); }
 
   template <bool safe, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V kept, int64_t, const Options&, Sum<V>* own, V&) {
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V kept, int64_t, const Options&, Sum<V>* own, V&) {
     using T = typename Traits<V>::Number;
     const V tap = bounded<safe>(x);
     V d = vmax(kept, splat<V>(0)) * w.inv_sum;
@@ -159,7 +159,7 @@ struct Lse {
   }
 
   template <bool safe, class V>
-  static POOLNB_HD void finish(const Window<V>&, V*) {}
+  static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
 };
 
 }  // namespace poolnb

@@ -23,8 +23,8 @@ struct Mixed {
     return finite + select(endless, select(alpha == splat<V>(0), splat<V>(0), value), splat<V>(0));
   }
 
-  template <bool safe, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options&, Memo& memo) {
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options&, Saved& saved) {
     using T = typename Traits<V>::Number;
     V largest = splat<V>(-kInf<T>), number = splat<V>(-1);
     Sum<V> sum, valid;
@@ -37,7 +37,7 @@ struct Mixed {
       number = select(hit, splat<V>(T(i)), number);
       sum += x;
       valid += one_where<V>(taps.valid(i));
-      memo.put(i, x);
+      saved.put(i, x);
     }, sum, valid);
     w.number = number;
     const V n = valid.value();
@@ -58,7 +58,7 @@ struct Mixed {
   }
 
   template <bool safe, class V, class Taps>
-  static POOLNB_HD V remember(const Window<V>&, const Taps& taps, int64_t i, const Options&) {
+  static POOLNB_HD V recompute(const Window<V>&, const Taps& taps, int64_t i, const Options&) {
     return taps.x(i);
   }
 
@@ -66,14 +66,14 @@ struct Mixed {
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool safe, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V, V, V, int64_t i, const Options&, Sum<V>*, V&) {
+  static POOLNB_HD V tap_grad(const Window<V>& w, V, V, V, int64_t i, const Options&, Sum<V>*, V&) {
     using T = typename Traits<V>::Number;
     const V alpha = w.parameter[0], rest = (splat<V>(1) - alpha) * w.over_n;
     return rest + select(w.number == splat<V>(T(i)), alpha, splat<V>(0));
   }
 
   template <bool safe, class V>
-  static POOLNB_HD void finish(const Window<V>& w, V* own) {
+  static POOLNB_HD void finalize_param_grad(const Window<V>& w, V* own) {
     own[0] = w.largest - w.mean;
     if constexpr (safe)
       own[0] = select(infinite(w.largest), splat<V>(0), select(infinite(w.mean), splat<V>(0), own[0]));

@@ -1,8 +1,8 @@
 // Power means: y = (sum c a_i^p)^(1/p) of sizes a_i >= 0. GeM: a = max(x, eps), c = 1/n; Lp: a = |x|, c = 1.
 // With m the largest size, r = a / m, S = sum c r^p: y = m S^(1/p), dy/da_i = c r_i^p y / (S a_i), and
 // dy/dp = y/p (sum c r^p ln r / S - ln(S) / p). Nothing over- or underflows, because r <= 1.
-// On the fast path, r^p is 2^(p (log2 a - log2 m)): logs do not wait for the largest size, and m need not be exact; and Lp
-// with p = 2, as most use it, is a root of squares, dy/dx_i = x_i / y.
+// On the fast path, r^p is 2^(p (log2 a - log2 m)): logs do not wait for the largest size, and m need not be exact; and
+// Lp with p = 2, as most use it, is a root of squares, dy/dx_i = x_i / y.
 #pragma once
 
 #include "../taps.h"
@@ -60,17 +60,17 @@ struct PowerMean {
   template <class V>
   static POOLNB_HD V share_of(V n) { return gem ? splat<V>(1) / vmax(n, splat<V>(1)) : splat<V>(1); }
 
-  template <bool safe, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
-    if constexpr (safe) look_safe(w, taps, options, memo);
-    else look_fast(w, taps, options, memo);
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
+    if constexpr (safe) forward_safe(w, taps, options, saved);
+    else forward_fast(w, taps, options, saved);
   }
 
-  template <class V, class Taps, class Memo>
-  static POOLNB_HD void look_fast(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <class V, class Taps, class Saved>
+  static POOLNB_HD void forward_fast(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
     const V lowest = splat<V>(kLowest<T>), p = w.parameter[0];
-    if (!gem && !any(p != splat<V>(2))) return add_squares(w, taps, memo);
+    if (!gem && !any(p != splat<V>(2))) return add_squares(w, taps, saved);
     V sum = splat<V>(0), subnormal = splat<V>(0);
     Sum<V> n;
     w.peak = lowest;
@@ -88,9 +88,9 @@ struct PowerMean {
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       V exponent;
       const V e = w.power(size(taps.x(i), options), taps.valid(i), exponent);
-      memo.put(i, e);
+      saved.put(i, e);
       powers += e;
-      if constexpr (Memo::backward) entropy += e * exponent;
+      if constexpr (Saved::backward) entropy += e * exponent;
     }, powers, entropy);
     V total = powers.value();
     // Sizes are 0 all.
@@ -115,8 +115,8 @@ struct PowerMean {
     }
   }
 
-  template <class V, class Taps, class Memo>
-  static POOLNB_HD void add_squares(Window<V>& w, const Taps& taps, Memo& memo) {
+  template <class V, class Taps, class Saved>
+  static POOLNB_HD void add_squares(Window<V>& w, const Taps& taps, Saved& saved) {
     using T = typename Traits<V>::Number;
     constexpr T step = std::numeric_limits<T>::epsilon(), least = std::numeric_limits<T>::min() / (step * step);
     w.squares = true;
@@ -124,7 +124,7 @@ struct PowerMean {
     Sum<V> squares;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i);
-      memo.put(i, splat<V>(0));
+      saved.put(i, splat<V>(0));
       sum = sum + vabs(x);
       squares += x * x;
     }, squares);
@@ -137,8 +137,8 @@ struct PowerMean {
     w.y = total * over + show;
   }
 
-  template <class V, class Taps, class Memo>
-  static POOLNB_HD void look_safe(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <class V, class Taps, class Saved>
+  static POOLNB_HD void forward_safe(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
     const V inf = splat<V>(kInf<T>), p = w.parameter[0];
     V unit = splat<V>(0);
@@ -157,7 +157,7 @@ struct PowerMean {
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       V l;
       const V e = w.safe_power(size(taps.x(i), options), taps.valid(i), l);
-      memo.put(i, e);
+      saved.put(i, e);
       powers += e;
       entropy += e * l;
     }, powers, entropy);
@@ -173,7 +173,7 @@ struct PowerMean {
   }
 
   template <bool safe, class V, class Taps>
-  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
+  static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
     V log_ratio;
     const V a = size(taps.x(i), options);
     return safe ? w.safe_power(a, taps.valid(i), log_ratio) : w.power(a, taps.valid(i), log_ratio);
@@ -183,7 +183,7 @@ struct PowerMean {
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool safe, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* own, V&) {
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* own, V&) {
     using T = typename Traits<V>::Number;
     if (!gem && !safe && w.squares) {
       const V d = x * w.inv_sum;
@@ -208,7 +208,7 @@ struct PowerMean {
   }
 
   template <bool safe, class V>
-  static POOLNB_HD void finish(const Window<V>& w, V* own) {
+  static POOLNB_HD void finalize_param_grad(const Window<V>& w, V* own) {
     using T = typename Traits<V>::Number;
     if (!gem && !safe && w.squares) {
       own[0] = own[0] * w.y * splat<V>(T(0.5 * 0.69314718055994531));

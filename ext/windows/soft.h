@@ -41,8 +41,8 @@ struct Soft {
     }
   };
 
-  template <bool safe, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
     const int64_t n = taps.count();
     w.scale = w.parameter[0] * splat<V>(T(1.4426950408889634));
@@ -61,7 +61,7 @@ struct Soft {
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), e = w.template weight<safe>(x, taps.valid(i));
       if constexpr (safe) frozen = frozen | ((x == splat<V>(-kInf<T>)) & taps.valid(i));
-      memo.put(i, e);
+      saved.put(i, e);
       all += e;
       sum += e * x;
     }, all, sum);
@@ -77,7 +77,7 @@ struct Soft {
   }
 
   template <bool safe, class V, class Taps>
-  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
+  static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
     return w.template weight<safe>(taps.x(i), taps.valid(i));
   }
 
@@ -86,7 +86,7 @@ struct Soft {
   static POOLNB_HD V weighted_safe(const Window<V>& w, const Taps& taps, const Options& options) {
     Sum<V> mean;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.inv_sum;
+      const V x = taps.x(i), weight = recompute<true>(w, taps, i, options) * w.inv_sum;
       mean += weight * select(x == splat<V>(-kInf<typename Traits<V>::Number>), splat<V>(0), x);
     }, mean);
     return mean.value();
@@ -96,7 +96,7 @@ struct Soft {
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool safe, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* own, V&) {
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* own, V&) {
     const V weight = e * w.inv_sum;
     V centred = x - w.y;
     if constexpr (safe) {
@@ -109,7 +109,7 @@ struct Soft {
   }
 
   template <bool safe, class V>
-  static POOLNB_HD void finish(const Window<V>&, V*) {}
+  static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
 };
 
 }  // namespace poolnb

@@ -35,8 +35,8 @@ struct Stochastic {
     }
   };
 
-  template <bool safe, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
     V peak = splat<V>(0), sum = splat<V>(0), least = splat<V>(kInf<T>);
@@ -62,7 +62,7 @@ struct Stochastic {
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), s = w.template share<safe>(x, taps.valid(i));
       if constexpr (safe) frozen = frozen | ((x == splat<V>(-kInf<T>)) & taps.valid(i));
-      memo.put(i, s);
+      saved.put(i, s);
       all += s;
       moment += s * x;
       squares += s * s;
@@ -123,7 +123,7 @@ struct Stochastic {
   }
 
   template <bool safe, class V, class Taps>
-  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
+  static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
     return w.template share<safe>(taps.x(i), taps.valid(i));
   }
 
@@ -131,7 +131,7 @@ struct Stochastic {
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool safe, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V s, int64_t i, const Options& options, Sum<V>*, V&) {
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V s, int64_t i, const Options& options, Sum<V>*, V&) {
     using T = typename Traits<V>::Number;
     if (options.draws) return one_where<V>(w.number == splat<V>(T(i)));
     const V p = s * w.inv_sum;
@@ -145,7 +145,7 @@ struct Stochastic {
   }
 
   template <bool safe, class V>
-  static POOLNB_HD void finish(const Window<V>&, V*) {}
+  static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
 };
 
 }  // namespace poolnb

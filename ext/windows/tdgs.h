@@ -68,14 +68,14 @@ struct Tdgs {
     return options.draws ? taps.noise(i) : splat<V>(1);
   }
 
-  template <bool safe, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
-    if constexpr (safe) look_safe(w, taps, options, memo);
-    else look_fast(w, taps, options, memo);
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
+    if constexpr (safe) forward_safe(w, taps, options, saved);
+    else forward_fast(w, taps, options, saved);
   }
 
-  template <class V, class Taps, class Memo>
-  static POOLNB_HD void look_fast(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <class V, class Taps, class Saved>
+  static POOLNB_HD void forward_fast(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
     const V t = vmax(w.parameter[0], splat<V>(0)) + splat<V>(T(options.tdgs.eps));
@@ -114,7 +114,7 @@ struct Tdgs {
       largest = select(larger, e, largest);
       w.number = select(larger, splat<V>(T(i)), w.number);
       chosen = select(larger, x, chosen);
-      memo.put(i, e);
+      saved.put(i, e);
       total += e;
       mean += e * x;
     }, total, mean);
@@ -122,11 +122,11 @@ struct Tdgs {
     const V soft = mean.value() * w.inv_sum;
     w.y = (is_hard(options) ? chosen : soft) + (show + w.inv_sum * splat<V>(0));
     w.mean = soft * w.inv_norm;
-    if constexpr (Memo::backward) find_spread<false>(w, taps, options, memo);
+    if constexpr (Saved::backward) find_spread<false>(w, taps, options, saved);
   }
 
-  template <class V, class Taps, class Memo>
-  static POOLNB_HD void look_safe(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <class V, class Taps, class Saved>
+  static POOLNB_HD void forward_safe(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
     const V cold_score = splat<V>(-kInf<T>);
@@ -174,8 +174,8 @@ struct Tdgs {
     w.peak = select(peak == cold_score, splat<V>(0), peak);
     Sum<V> all, mean;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), e = remember<true>(w, taps, i, options);
-      memo.put(i, e);
+      const V x = taps.x(i), e = recompute<true>(w, taps, i, options);
+      saved.put(i, e);
       all += e;
       mean += e * w.template z<true>(x);
     }, all, mean);
@@ -186,29 +186,29 @@ struct Tdgs {
     // With weights of sum 1: a sum of e x could overflow where the mean does not.
     Sum<V> soft;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.inv_sum;
+      const V x = taps.x(i), weight = recompute<true>(w, taps, i, options) * w.inv_sum;
       soft += weight * select(x == cold_score, splat<V>(0), x);
     }, soft);
     w.y = select(nothing & frozen, cold_score, soft.value());
     if (is_hard(options)) w.y = select(w.t == w.t, chosen, w.t);
-    if constexpr (Memo::backward) find_spread<true>(w, taps, options, memo);
+    if constexpr (Saved::backward) find_spread<true>(w, taps, options, saved);
   }
 
-  template <bool safe, class V, class Taps, class Memo>
-  static POOLNB_HD void find_spread(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void find_spread(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     Sum<V> spread;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V centred = w.template z<safe>(taps.x(i)) - w.mean;
       V e;
-      if constexpr (Memo::keeps) e = memo.get(i);
-      else e = remember<safe>(w, taps, i, options);
+      if constexpr (Saved::keeps) e = saved.get(i);
+      else e = recompute<safe>(w, taps, i, options);
       spread += e * centred * centred;
     }, spread);
     w.spread = spread.value() * w.inv_sum;
   }
 
   template <bool safe, class V, class Taps>
-  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
+  static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
     const V x = taps.x(i), noise = factor<V>(taps, i, options);
     if constexpr (safe) return vexp(w.safe_score(x, noise, taps.valid(i), options) - w.peak);
     else return w.weight(x, noise, taps.valid(i), options);
@@ -218,7 +218,7 @@ struct Tdgs {
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool safe, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t i, const Options& options, Sum<V>* own, V&) {
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t i, const Options& options, Sum<V>* own, V&) {
     using T = typename Traits<V>::Number;
     const V q = e * w.inv_sum, z = w.template z<safe>(x);
     const V over_width = w.over_t * splat<V>(over_tau<T>(options));
@@ -234,7 +234,7 @@ struct Tdgs {
   }
 
   template <bool safe, class V>
-  static POOLNB_HD void finish(const Window<V>&, V*) {}
+  static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
 };
 
 }  // namespace poolnb

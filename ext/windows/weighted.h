@@ -33,13 +33,13 @@ struct Weighted {
 
   // The weight, not yet normalised.
   template <bool safe, class V, class Taps>
-  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
+  static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
     const V s = w.template score<safe>(taps.x(i), taps.second(i), taps.valid(i)) - w.peak;
     return safe ? vexp(s) : vexp_down(s);
   }
 
-  template <bool safe, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
     const V cold_score = splat<V>(-kInf<T>);
     const int64_t count = taps.count();
@@ -63,8 +63,8 @@ struct Weighted {
     w.peak = peak;
     Sum<V> all, sum;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V e = remember<safe>(w, taps, i, options);
-      memo.put(i, e);
+      const V e = recompute<safe>(w, taps, i, options);
+      saved.put(i, e);
       all += e;
       sum += e * taps.x(i);
     }, all, sum);
@@ -80,7 +80,7 @@ struct Weighted {
   static POOLNB_HD V weighted_safe(const Window<V>& w, const Taps& taps, const Options& options) {
     Sum<V> mean;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.inv_sum;
+      const V x = taps.x(i), weight = recompute<true>(w, taps, i, options) * w.inv_sum;
       mean += weight * select(infinite(x) & (weight == splat<V>(0)), splat<V>(0), x);
     }, mean);
     return mean.value();
@@ -90,7 +90,7 @@ struct Weighted {
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool safe, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options&, Sum<V>*, V& d_second) {
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t, const Options&, Sum<V>*, V& d_second) {
     const V weight = e * w.inv_sum;
     V centred = x - w.y;
     if constexpr (safe)
@@ -100,7 +100,7 @@ struct Weighted {
   }
 
   template <bool safe, class V>
-  static POOLNB_HD void finish(const Window<V>&, V*) {}
+  static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
 };
 
 }  // namespace poolnb
