@@ -151,16 +151,16 @@ def channel_parameter(
     low: float = -math.inf,
     high: float = math.inf,
     strict: bool = False,
-    endless: bool = False,
+    allow_inf: bool = False,
 ) -> Tensor:
-    """A float, 0-d tensor or (C,) tensor as a (C,) tensor in the dtype of sums; with ``endless`` +inf may be in it."""
+    """A float, 0-d tensor or (C,) tensor as a (C,) tensor in the dtype of sums; ``allow_inf``: +inf may be in it."""
     if not isinstance(value, Tensor):
         value = number(name, value, low, high, strict, "real number or a torch.Tensor")
         return torch.full((call.channels,), value, dtype=call.acc_dtype, device=call.input.device)
     check_parameter_tensor(name, value, call.input)
     if tuple(value.shape) not in ((), (call.channels,)):
         raise ValueError(f"{name} must be 0-d or have shape ({call.channels},), got shape {tuple(value.shape)}")
-    check_range(name, value, low, high, strict, endless)
+    check_range(name, value, low, high, strict, allow_inf)
     return _spread(value.to(call.acc_dtype), (call.channels,))
 
 
@@ -176,13 +176,13 @@ def check_range(
     low: float = -math.inf,
     high: float = math.inf,
     strict: bool = False,
-    endless: bool = False,
+    allow_inf: bool = False,
 ) -> None:
     """Check the entries of a tensor that can be looked at: one on a CPU, outside traces and torch.func transforms."""
     if value.numel() == 0 or type(value) not in (Tensor, torch.nn.Parameter) or not visible(value):
         return
     least, most = (float(v) for v in torch.aminmax(value.detach()))
-    finite = -math.inf < least and (most < math.inf or endless)  # false for a NaN
+    finite = -math.inf < least and (most < math.inf or allow_inf)  # false for a NaN
     if not (finite and low <= least and most <= high) or (strict and least == low):
         got = f"{least:g}" if value.numel() == 1 else f"entries from {least:g} to {most:g}"
         raise ValueError(f"{name} must be a finite number{_range(low, high, strict)} in every entry, got {got}")

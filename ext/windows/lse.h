@@ -13,7 +13,7 @@ struct Lse {
   template <class V>
   struct Window {
     V parameter[1];  // r
-    V r, n, over_n, inv_sum, over_hot, peak, y;
+    V r, n, over_n, inv_sum, inv_n_pos_inf, peak, y;
     V rise;  // y - m
     bool many;  // taps: sums are carried
   };
@@ -84,7 +84,7 @@ struct Lse {
       w.rise = (w.y - peak) + more;
       w.y = w.y + more;
     }
-    w.over_hot = splat<V>(0);
+    w.inv_n_pos_inf = splat<V>(0);
     // On the fast path, an infinity that r suppresses has to show all the same.
     if constexpr (safe) limits(w, taps, empty);
     else w.y = w.y + show * splat<V>(0);
@@ -94,21 +94,21 @@ struct Lse {
   template <class V, class Taps, class M>
   static POOLNB_HD void limits(Window<V>& w, const Taps& taps, M empty) {
     using T = typename Traits<V>::Number;
-    V hot = splat<V>(0), cold = splat<V>(0), other = splat<V>(0);
+    V n_pos_inf = splat<V>(0), n_neg_inf = splat<V>(0), other = splat<V>(0);
     auto nan = empty & !empty;
     for (int64_t i = 0; i < taps.count(); ++i) {
       const V x = taps.x(i), one = one_where<V>(taps.valid(i));
-      hot = hot + select(x == splat<V>(kInf<T>), one, splat<V>(0));
-      cold = cold + select(x == splat<V>(-kInf<T>), one, splat<V>(0));
+      n_pos_inf = n_pos_inf + select(x == splat<V>(kInf<T>), one, splat<V>(0));
+      n_neg_inf = n_neg_inf + select(x == splat<V>(-kInf<T>), one, splat<V>(0));
       other = other + select(x == splat<V>(-kInf<T>), splat<V>(0), one);
       nan = nan | ((x != x) & taps.valid(i));
     }
     V y = select(empty, splat<V>(0), w.y);
-    const auto sunk = (cold > splat<V>(0)) & ((other == splat<V>(0)) | (w.parameter[0] <= splat<V>(0)));
+    const auto sunk = (n_neg_inf > splat<V>(0)) & ((other == splat<V>(0)) | (w.parameter[0] <= splat<V>(0)));
     y = select(sunk, splat<V>(-kInf<T>), y);
-    y = select(hot > splat<V>(0), splat<V>(kInf<T>), y);
+    y = select(n_pos_inf > splat<V>(0), splat<V>(kInf<T>), y);
     w.y = select(nan, splat<V>(std::numeric_limits<T>::quiet_NaN()), y);
-    w.over_hot = splat<V>(1) / vmax(hot, splat<V>(1));
+    w.inv_n_pos_inf = splat<V>(1) / vmax(n_pos_inf, splat<V>(1));
   }
 
   // exp(r (x - m)), -1 where the tap is not valid.
@@ -149,7 +149,7 @@ struct Lse {
     const V e = w.many ? vexpm1(w.r * excess) + splat<V>(1) : d * w.n;
     V curve = excess * excess * phi_slope(w.r * excess, e) * w.over_n;
     if constexpr (safe) {
-      const V shared = select(x == splat<V>(kInf<T>), w.over_hot, splat<V>(0));
+      const V shared = select(x == splat<V>(kInf<T>), w.inv_n_pos_inf, splat<V>(0));
       const V limit = select(w.y == splat<V>(kInf<T>), shared, splat<V>(0));
       d = select(infinite(w.y), limit, d);
       curve = select(infinite(w.y), splat<V>(0), curve);

@@ -18,9 +18,9 @@ struct Mixed {
   // A share of 0 is nothing, even of an infinite value or of a mean that is inf - inf.
   template <class V>
   static POOLNB_HD V share(V alpha, V value) {
-    const auto endless = infinite(value) | (value != value);
-    const V finite = alpha * select(endless, splat<V>(0), value);
-    return finite + select(endless, select(alpha == splat<V>(0), splat<V>(0), value), splat<V>(0));
+    const auto not_finite = infinite(value) | (value != value);
+    const V finite = alpha * select(not_finite, splat<V>(0), value);
+    return finite + select(not_finite, select(alpha == splat<V>(0), splat<V>(0), value), splat<V>(0));
   }
 
   template <bool safe, class V, class Taps, class Saved>

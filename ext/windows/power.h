@@ -19,7 +19,7 @@ struct PowerMean {
     V peak;          // log2 m; safe path: m
     V share, over_p, inv_sum, entropy, y;
     V log_root;                      // safe path: ln S / p
-    typename Traits<V>::Mask hot;    // safe path: the window holds an infinite size
+    typename Traits<V>::Mask has_pos_inf;    // safe path: the window holds an infinite size
     bool squares = false;            // on the fast path: p = 2, and `inv_sum` is 1 / y
 
     // r^p on the fast path; `exponent` becomes its log2.
@@ -40,7 +40,7 @@ struct PowerMean {
     POOLNB_HD V safe_power(V a, auto valid, V& log_ratio) const {
       using T = typename Traits<V>::Number;
       const V tiny = splat<V>(std::numeric_limits<T>::min());
-      const V r = select(hot, one_where<V>(a == splat<V>(kInf<T>)), a / peak);
+      const V r = select(has_pos_inf, one_where<V>(a == splat<V>(kInf<T>)), a / peak);
       log_ratio = vlog(vmax(r, tiny));
       return select(valid, select(r < tiny, splat<V>(0), vexp(scaled(parameter[0], log_ratio))), splat<V>(0));
     }
@@ -143,10 +143,10 @@ struct PowerMean {
     const V inf = splat<V>(kInf<T>), p = w.parameter[0];
     V unit = splat<V>(0);
     Sum<V> n;
-    w.hot = splat<V>(0) != splat<V>(0);
+    w.has_pos_inf = splat<V>(0) != splat<V>(0);
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V a = size(taps.x(i), options);
-      w.hot = w.hot | ((a == inf) & taps.valid(i));
+      w.has_pos_inf = w.has_pos_inf | ((a == inf) & taps.valid(i));
       unit = select(((a > unit) | (a != a)) & (a != inf) & taps.valid(i), a, unit);
       n += one_where<V>(taps.valid(i));
     }, n);
@@ -169,7 +169,7 @@ struct PowerMean {
     w.inv_sum = splat<V>(1) / total;
     w.entropy = entropy.value() * w.share * w.inv_sum - w.log_root;
     w.y = select(nothing, splat<V>(0), unit * vexp(w.log_root));
-    w.y = select(w.hot & (w.y == w.y), inf, w.y);
+    w.y = select(w.has_pos_inf & (w.y == w.y), inf, w.y);
   }
 
   template <bool safe, class V, class Taps>
@@ -196,7 +196,7 @@ struct PowerMean {
     if constexpr (safe) {
       // (r / rho)^(p - 1); r = 1 for the infinite taps, which share an infinite result.
       const V tiny = splat<V>(std::numeric_limits<T>::min()), p = w.parameter[0];
-      const V r = select(w.hot, one_where<V>(a == splat<V>(kInf<T>)), a / w.peak);
+      const V r = select(w.has_pos_inf, one_where<V>(a == splat<V>(kInf<T>)), a / w.peak);
       d = vexp(w.scaled(p - splat<V>(1), vlog(vmax(r, tiny)) - w.log_root)) * w.share;
       d = select(infinite(p), part, select(r == splat<V>(0), splat<V>(0), d));
     } else {

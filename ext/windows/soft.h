@@ -13,7 +13,7 @@ struct Soft {
   struct Window {
     V parameter[1];  // beta
     V scale, peak, inv_sum, y;
-    typename Traits<V>::Mask hot;  // safe path: the window holds +inf
+    typename Traits<V>::Mask has_pos_inf;  // safe path: the window holds +inf
 
     // On the fast path, to the base 2.
     template <bool safe>
@@ -22,14 +22,14 @@ struct Soft {
       if constexpr (!safe) {
         return select(valid, scale * x, splat<V>(-kInf<T>));
       } else {
-        const auto is_hot = x == splat<V>(kInf<T>);
-        const auto cold = x == splat<V>(-kInf<T>);
+        const auto is_pos_inf = x == splat<V>(kInf<T>);
+        const auto neg_inf = x == splat<V>(-kInf<T>);
         // The clamp keeps an overflow of beta * x from becoming inf - inf; NaN passes through it.
-        V l = parameter[0] * select(is_hot, splat<V>(0), select(cold, splat<V>(0), x));
+        V l = parameter[0] * select(is_pos_inf, splat<V>(0), select(neg_inf, splat<V>(0), x));
         l = select(l > splat<V>(kLargest<T>), splat<V>(kLargest<T>), l);
         l = select(l < splat<V>(-kLargest<T>), splat<V>(-kLargest<T>), l);
-        l = select(cold, splat<V>(-kInf<T>), l);
-        l = select(hot, select(is_hot, splat<V>(0), splat<V>(-kInf<T>)), l);
+        l = select(neg_inf, splat<V>(-kInf<T>), l);
+        l = select(has_pos_inf, select(is_pos_inf, splat<V>(0), splat<V>(-kInf<T>)), l);
         return select(valid, l, splat<V>(-kInf<T>));
       }
     }
@@ -47,8 +47,9 @@ struct Soft {
     const int64_t n = taps.count();
     w.scale = w.parameter[0] * splat<V>(T(1.4426950408889634));
     if constexpr (safe) {
-      w.hot = splat<V>(0) != splat<V>(0);
-      POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) w.hot = w.hot | ((taps.x(i) == splat<V>(kInf<T>)) & taps.valid(i));
+      w.has_pos_inf = splat<V>(0) != splat<V>(0);
+      POOLNB_UNROLL for (int64_t i = 0; i < n; ++i)
+        w.has_pos_inf = w.has_pos_inf | ((taps.x(i) == splat<V>(kInf<T>)) & taps.valid(i));
     }
     V peak = splat<V>(-kInf<T>);
     POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) {
@@ -57,10 +58,10 @@ struct Soft {
     }
     w.peak = safe ? select(peak == splat<V>(-kInf<T>), splat<V>(0), peak) : peak;
     Sum<V> all, sum;
-    auto frozen = splat<V>(0) != splat<V>(0);
+    auto any_neg_inf = splat<V>(0) != splat<V>(0);
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), e = w.template weight<safe>(x, taps.valid(i));
-      if constexpr (safe) frozen = frozen | ((x == splat<V>(-kInf<T>)) & taps.valid(i));
+      if constexpr (safe) any_neg_inf = any_neg_inf | ((x == splat<V>(-kInf<T>)) & taps.valid(i));
       saved.put(i, e);
       all += e;
       sum += e * x;
@@ -69,7 +70,7 @@ struct Soft {
     if constexpr (safe) {
       w.inv_sum = splat<V>(1) / select(total == splat<V>(0), splat<V>(1), total);
       w.y = weighted_safe(w, taps, options);
-      w.y = select((total == splat<V>(0)) & frozen, splat<V>(-kInf<T>), w.y);
+      w.y = select((total == splat<V>(0)) & any_neg_inf, splat<V>(-kInf<T>), w.y);
     } else {
       w.inv_sum = quick_reciprocal(total);
       w.y = sum.value() * w.inv_sum;

@@ -58,10 +58,10 @@ struct Stochastic {
       return;
     }
     Sum<V> all, moment, squares;
-    auto frozen = splat<V>(0) != splat<V>(0);
+    auto any_neg_inf = splat<V>(0) != splat<V>(0);
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), s = w.template share<safe>(x, taps.valid(i));
-      if constexpr (safe) frozen = frozen | ((x == splat<V>(-kInf<T>)) & taps.valid(i));
+      if constexpr (safe) any_neg_inf = any_neg_inf | ((x == splat<V>(-kInf<T>)) & taps.valid(i));
       saved.put(i, s);
       all += s;
       moment += s * x;
@@ -78,7 +78,7 @@ struct Stochastic {
         const V x = taps.x(i), weight = w.template share<true>(x, taps.valid(i)) * w.inv_sum;
         mean += weight * select(x == splat<V>(-kInf<T>), splat<V>(0), x);
       }, mean);
-      w.y = select(nothing & frozen, splat<V>(-kInf<T>), mean.value());
+      w.y = select(nothing & any_neg_inf, splat<V>(-kInf<T>), mean.value());
     } else {
       w.y = moment.value() * w.inv_sum + sum * splat<V>(0);
     }
@@ -93,8 +93,8 @@ struct Stochastic {
     V s = select(x > splat<V>(0), x, splat<V>(0));
     if constexpr (safe) {
       s = select(x == x, s, x);
-      const V cold = splat<V>(-kInf<typename Traits<V>::Number>);
-      s = select(w.peak == splat<V>(0), one_where<V>(x != cold), s);
+      const V neg_inf = splat<V>(-kInf<typename Traits<V>::Number>);
+      s = select(w.peak == splat<V>(0), one_where<V>(x != neg_inf), s);
       s = select(infinite(w.peak), one_where<V>(infinite(s)), s);
     } else {
       s = select(w.peak == splat<V>(0), splat<V>(1), s);

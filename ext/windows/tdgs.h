@@ -29,7 +29,7 @@ struct Tdgs {
     V over_t, inv_norm, norm, peak, inv_sum, mean, spread, number, y;
     V scale;                       // of a tap's logit, base 2
     V t, over_size;                // safe path
-    typename Traits<V>::Mask hot;  // safe path: the window holds +inf
+    typename Traits<V>::Mask has_pos_inf;  // safe path: the window holds +inf
 
     template <bool safe>
     POOLNB_HD V z(V x) const {
@@ -58,7 +58,7 @@ struct Tdgs {
       s = select(s > splat<V>(kLargest<T>), splat<V>(kLargest<T>), s);
       s = select(s < splat<V>(-kLargest<T>), splat<V>(-kLargest<T>), s);
       s = select(x == splat<V>(-kInf<T>), x, s);
-      s = select(hot & (x < splat<V>(kInf<T>)), splat<V>(-kInf<T>), s);
+      s = select(has_pos_inf & (x < splat<V>(kInf<T>)), splat<V>(-kInf<T>), s);
       return select(valid, s, splat<V>(-kInf<T>));
     }
   };
@@ -129,17 +129,17 @@ struct Tdgs {
   static POOLNB_HD void forward_safe(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
-    const V cold_score = splat<V>(-kInf<T>);
+    const V neg_inf = splat<V>(-kInf<T>);
     const V raw = w.parameter[0];
     w.t = select(raw < splat<V>(0), splat<V>(0), raw) + splat<V>(T(options.tdgs.eps));
     w.over_t = splat<V>(1) / w.t;
     V size = splat<V>(0), least = splat<V>(kInf<T>);
-    w.hot = splat<V>(0) != splat<V>(0);
-    auto frozen = w.hot;
+    w.has_pos_inf = splat<V>(0) != splat<V>(0);
+    auto any_neg_inf = w.has_pos_inf;
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V x = taps.x(i), a = select(infinite(x), splat<V>(0), vabs(x));
-      w.hot = w.hot | (x == splat<V>(kInf<T>));
-      frozen = frozen | (x == cold_score);
+      w.has_pos_inf = w.has_pos_inf | (x == splat<V>(kInf<T>));
+      any_neg_inf = any_neg_inf | (x == neg_inf);
       least = select((x < least) | (x != x), x, least);
       size = select((a > size) | (a != a), a, size);
     }
@@ -159,7 +159,7 @@ struct Tdgs {
       w.inv_norm = splat<V>(1) / norm;
       w.norm = size * norm;
     }
-    V peak = cold_score, number = splat<V>(T(count)), chosen = splat<V>(0);
+    V peak = neg_inf, number = splat<V>(T(count)), chosen = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V x = taps.x(i), s = w.safe_score(x, factor<V>(taps, i, options), taps.valid(i), options);
       const auto larger = (s > peak) | (s != s);
@@ -171,7 +171,7 @@ struct Tdgs {
     number = select(peak == peak, number, splat<V>(T(count)));
     chosen = select(number == splat<V>(T(count)), least, chosen);
     w.number = number;
-    w.peak = select(peak == cold_score, splat<V>(0), peak);
+    w.peak = select(peak == neg_inf, splat<V>(0), peak);
     Sum<V> all, mean;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), e = recompute<true>(w, taps, i, options);
@@ -187,9 +187,9 @@ struct Tdgs {
     Sum<V> soft;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), weight = recompute<true>(w, taps, i, options) * w.inv_sum;
-      soft += weight * select(x == cold_score, splat<V>(0), x);
+      soft += weight * select(x == neg_inf, splat<V>(0), x);
     }, soft);
-    w.y = select(nothing & frozen, cold_score, soft.value());
+    w.y = select(nothing & any_neg_inf, neg_inf, soft.value());
     if (is_hard(options)) w.y = select(w.t == w.t, chosen, w.t);
     if constexpr (Saved::backward) find_spread<true>(w, taps, options, saved);
   }

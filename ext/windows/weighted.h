@@ -14,7 +14,7 @@ struct Weighted {
   struct Window {
     V parameter[1];
     V peak, inv_sum, y;
-    typename Traits<V>::Mask hot_tap, hot_logit;  // safe path: the window holds one that counts
+    typename Traits<V>::Mask has_pos_inf_tap, has_pos_inf_logit;  // safe path: the window holds one that counts
 
     template <bool safe>
     POOLNB_HD V score(V x, V l, auto valid) const {
@@ -24,7 +24,7 @@ struct Weighted {
         const V tap_alone = select(x == splat<V>(kInf<T>), splat<V>(0), none);
         const V logit_alone = select(l == splat<V>(kInf<T>), splat<V>(0), none);
         const auto out = (x == none) | (l == none);
-        l = select(hot_tap, tap_alone, select(hot_logit, logit_alone, l));
+        l = select(has_pos_inf_tap, tap_alone, select(has_pos_inf_logit, logit_alone, l));
         l = select(out, none, l);
       }
       return select(valid, l, none);
@@ -41,25 +41,25 @@ struct Weighted {
   template <bool safe, class V, class Taps, class Saved>
   static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
-    const V cold_score = splat<V>(-kInf<T>);
+    const V neg_inf = splat<V>(-kInf<T>);
     const int64_t count = taps.count();
-    w.hot_tap = w.hot_logit = splat<V>(0) != splat<V>(0);
-    auto frozen = w.hot_tap;
+    w.has_pos_inf_tap = w.has_pos_inf_logit = splat<V>(0) != splat<V>(0);
+    auto any_neg_inf = w.has_pos_inf_tap;
     if constexpr (safe) {
       for (int64_t i = 0; i < count; ++i) {
         const V x = taps.x(i), l = taps.second(i);
-        const auto counted = (x != cold_score) & (l != cold_score) & taps.valid(i);
-        w.hot_tap = w.hot_tap | (counted & (x == splat<V>(kInf<T>)));
-        w.hot_logit = w.hot_logit | (counted & (l == splat<V>(kInf<T>)));
-        frozen = frozen | ((x == cold_score) & taps.valid(i));
+        const auto counted = (x != neg_inf) & (l != neg_inf) & taps.valid(i);
+        w.has_pos_inf_tap = w.has_pos_inf_tap | (counted & (x == splat<V>(kInf<T>)));
+        w.has_pos_inf_logit = w.has_pos_inf_logit | (counted & (l == splat<V>(kInf<T>)));
+        any_neg_inf = any_neg_inf | ((x == neg_inf) & taps.valid(i));
       }
     }
-    V peak = cold_score;
+    V peak = neg_inf;
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V l = w.template score<safe>(taps.x(i), taps.second(i), taps.valid(i));
       peak = select(l > peak, l, peak);
     }
-    if constexpr (safe) peak = select(peak == cold_score, splat<V>(0), peak);
+    if constexpr (safe) peak = select(peak == neg_inf, splat<V>(0), peak);
     w.peak = peak;
     Sum<V> all, sum;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
@@ -72,7 +72,7 @@ struct Weighted {
     const auto nothing = total == splat<V>(0);
     w.inv_sum = splat<V>(1) / (safe ? select(nothing, splat<V>(1), total) : total);
     w.y = safe ? weighted_safe(w, taps, options) : sum.value() * w.inv_sum;
-    if constexpr (safe) w.y = select(nothing & frozen & (w.y == w.y), cold_score, w.y);
+    if constexpr (safe) w.y = select(nothing & any_neg_inf & (w.y == w.y), neg_inf, w.y);
   }
 
   // With weights of sum 1: a sum of e x could overflow where the mean does not.

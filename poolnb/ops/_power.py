@@ -38,21 +38,21 @@ def power(x: Tensor, p: Tensor) -> Tensor:
 
 
 def power_mean(size: Tensor, coefficient: Tensor | float, p: Tensor, safe: bool) -> PowerMean:
-    hot = size == torch.inf if safe else None
-    if hot is not None:
-        size = size.masked_fill(hot, 0)
+    pos_inf = size == torch.inf if safe else None
+    if pos_inf is not None:
+        size = size.masked_fill(pos_inf, 0)
     unit = size.detach().amax(0)
     unit = unit + (unit == 0)
     ratio = size / unit
-    if hot is None:
+    if pos_inf is None:
         powers = power(ratio, p) * coefficient
         total = powers.sum(0)
         output = unit * power(total, 1 / p)
         # The largest tap alone gives 1, or 1/n: a smaller total is 0, and only has to divide without harm.
         total = total.clamp(min=0.5 / len(size))
         return PowerMean(ratio, powers, total, power(total, 1 / p), unit, output, safe)
-    endless = hot.any(0)
-    ratio = torch.where(endless, hot.to(size.dtype), ratio)
+    has_pos_inf = pos_inf.any(0)
+    ratio = torch.where(has_pos_inf, pos_inf.to(size.dtype), ratio)
     # A base of 0 has no derivative that could be used: it is left out of the power and put back as the 0 it gives.
     nothing = ratio == 0
     powers = power(ratio.masked_fill(nothing, 1), p).masked_fill(nothing, 0) * coefficient
@@ -60,7 +60,7 @@ def power_mean(size: Tensor, coefficient: Tensor | float, p: Tensor, safe: bool)
     empty = total == 0
     total = total.masked_fill(empty, 1)
     root = power(total, 1 / p)
-    infinite = torch.zeros_like(root).masked_fill(endless, torch.inf)
+    infinite = torch.zeros_like(root).masked_fill(has_pos_inf, torch.inf)
     output = (unit * root).masked_fill(empty, 0) + infinite
     return PowerMean(ratio, powers, total, root, unit, output, safe)
 

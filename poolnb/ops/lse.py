@@ -39,7 +39,7 @@ _LEAST = 1e-18
 class _State(NamedTuple):
     x_minus_peak: Tensor  # x - m, m the tap that r favours; 0 at taps that are not valid
     y_minus_peak: Tensor  # y - m
-    hot: Tensor | None  # taps of +inf; None: there are none
+    pos_inf: Tensor | None  # taps of +inf; None: there are none
     share: Tensor | float  # 1/n at valid taps, 0 at others
     r: Tensor
     output: Tensor
@@ -107,10 +107,10 @@ def _log1p_quotient(v: Tensor) -> Tensor:
 
 def _with_infinities(y: Tensor, taps: Tensor, valid: Tensor | None, sharpness: Tensor, windows: Geometry) -> Tensor:
     """+inf where a tap is; -inf where all taps are, or one is and r does not suppress it."""
-    cold = taps == -torch.inf
-    counted = cold if valid is None else cold | ~valid
+    neg_inf = taps == -torch.inf
+    counted = neg_inf if valid is None else neg_inf | ~valid
     sunk = counted.all(0) | (channelwise(sharpness, windows) <= 0)
-    limits = torch.zeros_like(y).masked_fill(sunk & cold.any(0), -torch.inf)
+    limits = torch.zeros_like(y).masked_fill(sunk & neg_inf.any(0), -torch.inf)
     limits = limits.masked_fill((taps == torch.inf).any(0), torch.inf)
     return torch.where(y.isnan() & taps.isnan().any(0), y, torch.where(limits.isinf(), limits, y))
 
@@ -122,20 +122,20 @@ def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, r: Tensor) -> Te
 def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, sharpness: Tensor
 ) -> tuple[Tensor, Tensor]:
-    x_minus_peak, y_minus_peak, hot, share, r, y = _evaluate(windows, x, mask, sharpness)
+    x_minus_peak, y_minus_peak, pos_inf, share, r, y = _evaluate(windows, x, mask, sharpness)
     grad = to_acc_dtype(grad)
     # x - y in two differences: next to large taps y itself is too coarse. Taps that are not valid have no share.
-    excess = x_minus_peak - y_minus_peak if hot is None else _differentiable(x_minus_peak, y_minus_peak, share, r)
+    excess = x_minus_peak - y_minus_peak if pos_inf is None else _differentiable(x_minus_peak, y_minus_peak, share, r)
     v = r * excess
     weights = v.exp() * share
     slope = weights
-    if hot is not None:
-        slope = torch.where(y.isinf(), hot / hot.sum(0).clamp(min=1).to(v.dtype), weights)
+    if pos_inf is not None:
+        slope = torch.where(y.isinf(), pos_inf / pos_inf.sum(0).clamp(min=1).to(v.dtype), weights)
     grad_x = scatter(grad * slope, windows)
     if not param_grads:
         return grad_x, sharpness
     curve = _curve(excess, v, weights, share, r)
-    if hot is not None:
+    if pos_inf is not None:
         curve = curve.masked_fill(y.isinf(), 0)
     return grad_x, per_channel_sum(grad * curve)
 

@@ -30,16 +30,16 @@ def _open(windows: Geometry, x: Tensor, mask: Tensor | None, draws: bool) -> _St
     positive = taps.relu()
     peak = positive.detach().amax(0)
     flat = (peak == 0).to(taps.dtype)
-    endless = peak == torch.inf if safe else None
+    has_pos_inf = peak == torch.inf if safe else None
     # Dividing by the largest tap keeps the sum from overflowing. It cancels, so it needs no derivative. A draw sums in
     # float64, where narrower types cannot overflow.
     if not draws or taps.dtype == torch.float64:
         unit = peak + flat
-        positive = positive / (unit if endless is None else unit.masked_fill(endless, 1))
-    if endless is None:
+        positive = positive / (unit if has_pos_inf is None else unit.masked_fill(has_pos_inf, 1))
+    if has_pos_inf is None:
         return _State(taps, valid, positive + (flat if valid is None else flat * valid), safe)
     counted = taps != -torch.inf if valid is None else (taps != -torch.inf) & valid
-    shares = torch.where(endless, (taps == torch.inf).to(taps.dtype), positive + flat * counted)
+    shares = torch.where(has_pos_inf, (taps == torch.inf).to(taps.dtype), positive + flat * counted)
     return _State(taps, valid, shares, safe)
 
 

@@ -95,13 +95,13 @@ def softmax_of(logits: Tensor, taps: Tensor, valid: Tensor | None, safe: bool = 
     counted = (taps != -torch.inf) & (logits != -torch.inf)
     if valid is not None:
         counted = counted & valid
-    hot = counted & (taps == torch.inf)
-    hot = hot | (counted & (logits == torch.inf) & ~hot.any(0))
+    pos_inf = counted & (taps == torch.inf)
+    pos_inf = pos_inf | (counted & (logits == torch.inf) & ~pos_inf.any(0))
     largest = torch.finfo(taps.dtype).max
     # The clamp keeps an overflow of scale * tap from becoming inf - inf; NaN passes through it.
     weights = normalise(logits.clamp(-largest, largest).masked_fill(~counted, -torch.inf))
-    n_hot = hot.sum(0)
-    return torch.where(n_hot > 0, hot / n_hot.clamp(min=1).to(taps.dtype), weights)
+    n_pos_inf = pos_inf.sum(0)
+    return torch.where(n_pos_inf > 0, pos_inf / n_pos_inf.clamp(min=1).to(taps.dtype), weights)
 
 
 def normalise(logits: Tensor) -> Tensor:
@@ -116,11 +116,11 @@ def weighted_mean(weights: Tensor, taps: Tensor, valid: Tensor | None, safe: boo
     """sum of weights * taps; -inf for a window whose valid taps are all -inf, 0 for one without a valid tap."""
     if not safe:
         return (weights * taps).sum(0)
-    cold = taps == -torch.inf
-    y = (weights * taps.masked_fill(cold | ((weights == 0) & taps.isinf()), 0)).sum(0)
+    neg_inf = taps == -torch.inf
+    y = (weights * taps.masked_fill(neg_inf | ((weights == 0) & taps.isinf()), 0)).sum(0)
     if valid is not None:
-        cold = cold & valid
-    return y.masked_fill((weights == 0).all(0) & cold.any(0) & ~y.isnan(), -torch.inf)
+        neg_inf = neg_inf & valid
+    return y.masked_fill((weights == 0).all(0) & neg_inf.any(0) & ~y.isnan(), -torch.inf)
 
 
 def spoilt(slope: Tensor, y: Tensor, safe: bool = True) -> Tensor:

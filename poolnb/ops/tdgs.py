@@ -67,9 +67,9 @@ def _finite(taps: Tensor, valid: Tensor | None, safe: bool) -> tuple[Tensor, Ten
     """
     if not safe:
         return taps, None if valid is None else ~valid
-    hot, cold = taps == torch.inf, taps == -torch.inf
-    excluded = cold | (hot.any(0) & (taps < torch.inf))
-    return taps.masked_fill(hot | cold, 0), excluded if valid is None else excluded | ~valid
+    pos_inf, neg_inf = taps == torch.inf, taps == -torch.inf
+    excluded = neg_inf | (pos_inf.any(0) & (taps < torch.inf))
+    return taps.masked_fill(pos_inf | neg_inf, 0), excluded if valid is None else excluded | ~valid
 
 
 def _unit(taps: Tensor) -> tuple[Tensor, Tensor]:
