@@ -84,23 +84,27 @@ POOLNB_HD bool are_long(const Taps& taps) {
 
 // The maths of an operator is a struct with
 //   inputs, parameters, noise   how many it has; noise: 0 none, 1 a number per window, 2 a number per tap
-//   Window<V>                   what one look at the taps leaves: `parameter` is given, the rest is found
-//   look<careful>(w, taps, options, memo)   without care, taps are taken for finite; the result shows if one was not
-//   remember<careful>(w, taps, i, options)  what look put into the memo for tap i, for who keeps no memo
+//   Window<V>                   what one pass over the taps leaves: `parameter` is given, the rest is found
+//   forward<safe>(w, taps, options, saved)
+//                               on the fast path, taps are taken for finite; the result shows if one was not
+//   recompute<safe>(w, taps, i, options)
+//                               what forward saved for tap i, for who saves nothing
 //   value(w)                    the output
-//   slope<careful>(w, x, second, memo, i, options, own, d_second)   dy/dx of tap i; adds the tap's part of the
-//                               derivatives by parameters to `own`; sets the derivative by the second input
-//   finish<careful>(w, own)     the parts of those derivatives that are no sum over taps, once they are summed
+//   tap_grad<safe>(w, x, second, saved, i, options, own, d_second)
+//                               dy/dx of tap i; adds the tap's part of the derivatives by parameters to `own`; sets the
+//                               derivative by the second input
+//   finalize_param_grad<safe>(w, own)
+//                               the parts of those derivatives that are no sum over taps, once they are summed
 // A window whose result is NaN has NaN for every derivative that depends on the taps: see poolnb/ops/taps.py.
 
-// Where backward keeps one number per tap between its two looks at a window; forward keeps nothing.
-struct NoMemo {
+// Where backward keeps one number per tap between its two passes over a window; forward keeps nothing.
+struct NothingSaved {
   static constexpr bool keeps = false, backward = false;
   template <class V>
   POOLNB_HD void put(int64_t, V) {}
 };
-// Backward without a memo: `remember` gives what it would hold.
-struct Recompute : NoMemo {
+// Backward without saved numbers: `recompute` gives them.
+struct Recompute : NothingSaved {
   static constexpr bool backward = true;
 };
 

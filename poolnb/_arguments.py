@@ -34,7 +34,7 @@ class Call(NamedTuple):
         return self.input.size(1)
 
     @property
-    def sum_dtype(self) -> torch.dtype:
+    def acc_dtype(self) -> torch.dtype:
         """The dtype that sums are kept in: float32 for half types."""
         return SUM_DTYPES[self.input.dtype]
 
@@ -151,17 +151,17 @@ def channel_parameter(
     low: float = -math.inf,
     high: float = math.inf,
     strict: bool = False,
-    endless: bool = False,
+    allow_inf: bool = False,
 ) -> Tensor:
-    """A float, 0-d tensor or (C,) tensor as a (C,) tensor in the dtype of sums; with ``endless`` +inf may be in it."""
+    """A float, 0-d tensor or (C,) tensor as a (C,) tensor in the dtype of sums; ``allow_inf``: +inf may be in it."""
     if not isinstance(value, Tensor):
         value = number(name, value, low, high, strict, "real number or a torch.Tensor")
-        return torch.full((call.channels,), value, dtype=call.sum_dtype, device=call.input.device)
+        return torch.full((call.channels,), value, dtype=call.acc_dtype, device=call.input.device)
     check_parameter_tensor(name, value, call.input)
     if tuple(value.shape) not in ((), (call.channels,)):
         raise ValueError(f"{name} must be 0-d or have shape ({call.channels},), got shape {tuple(value.shape)}")
-    check_range(name, value, low, high, strict, endless)
-    return _spread(value.to(call.sum_dtype), (call.channels,))
+    check_range(name, value, low, high, strict, allow_inf)
+    return _spread(value.to(call.acc_dtype), (call.channels,))
 
 
 def _spread(value: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -176,13 +176,13 @@ def check_range(
     low: float = -math.inf,
     high: float = math.inf,
     strict: bool = False,
-    endless: bool = False,
+    allow_inf: bool = False,
 ) -> None:
     """Check the entries of a tensor that can be looked at: one on a CPU, outside traces and torch.func transforms."""
     if value.numel() == 0 or type(value) not in (Tensor, torch.nn.Parameter) or not visible(value):
         return
     least, most = (float(v) for v in torch.aminmax(value.detach()))
-    finite = -math.inf < least and (most < math.inf or endless)  # false for a NaN
+    finite = -math.inf < least and (most < math.inf or allow_inf)  # false for a NaN
     if not (finite and low <= least and most <= high) or (strict and least == low):
         got = f"{least:g}" if value.numel() == 1 else f"entries from {least:g} to {most:g}"
         raise ValueError(f"{name} must be a finite number{_range(low, high, strict)} in every entry, got {got}")
@@ -193,7 +193,7 @@ def blend_parameter(name: str, value: float | Tensor, call: Call) -> Tensor:
     dims = call.windows.dims
     if not isinstance(value, Tensor):
         value = number(name, value, 0, 1, accepted="real number or a torch.Tensor")
-        return torch.full((1,) * (dims + 2), value, dtype=call.sum_dtype, device=call.input.device)
+        return torch.full((1,) * (dims + 2), value, dtype=call.acc_dtype, device=call.input.device)
     check_parameter_tensor(name, value, call.input)
     output = (call.input.size(0), call.channels, *call.windows.output)
     shape = tuple(value.shape)
@@ -207,7 +207,7 @@ def blend_parameter(name: str, value: float | Tensor, call: Call) -> Tensor:
             f"got shape {shape}"
         )
     check_range(name, value, 0, 1)
-    return value.to(call.sum_dtype).reshape(full)
+    return value.to(call.acc_dtype).reshape(full)
 
 
 def tap_weights(name: str, value: Tensor, call: Call, rows: int | None = None) -> Tensor:
@@ -221,7 +221,7 @@ def tap_weights(name: str, value: Tensor, call: Call, rows: int | None = None) -
         shapes = " or ".join(map(str, accepted))
         raise ValueError(f"{name} must have shape {shapes}, {taps} being the taps of a window, got {_shape(value)}")
     check_range(name, value)
-    full = value.to(call.sum_dtype)
+    full = value.to(call.acc_dtype)
     return full if rows is not None else _spread(full, (call.channels, taps))
 
 
@@ -263,7 +263,7 @@ def position_parameter(name: str, value: float | Tensor, call: Call) -> Tensor:
     shape = (call.channels, *call.windows.output)
     if not isinstance(value, Tensor):
         value = number(name, value, accepted="real number or a torch.Tensor")
-        return torch.full(shape, value, dtype=call.sum_dtype, device=call.input.device)
+        return torch.full(shape, value, dtype=call.acc_dtype, device=call.input.device)
     check_parameter_tensor(name, value, call.input)
     if tuple(value.shape) not in ((), shape[:1], shape):
         raise ValueError(
@@ -271,7 +271,7 @@ def position_parameter(name: str, value: float | Tensor, call: Call) -> Tensor:
         )
     check_range(name, value)
     aligned = value.view(-1, *(1,) * len(call.windows.output)) if value.dim() == 1 else value
-    return _spread(aligned.to(call.sum_dtype), shape)
+    return _spread(aligned.to(call.acc_dtype), shape)
 
 
 def strip_sizes(grid_size: IntOrSizes | None, stride: tuple[int, ...]) -> tuple[int, ...]:

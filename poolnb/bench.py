@@ -173,7 +173,7 @@ def _inductor(name: str, x: Tensor, own: dict[str, Any], windows: tuple[int, int
     forward = torch.compile(lambda x, *own: op.forward(geometry, x, None, *own), dynamic=False)
     backward = torch.compile(lambda g, x, *own: op.backward(geometry, True, g, x, None, *own), dynamic=False)
     try:
-        with warnings.catch_warnings(), _tame(sys.modules[op.forward.__module__]):
+        with warnings.catch_warnings(), _all_finite(sys.modules[op.forward.__module__]):
             warnings.simplefilter("ignore")
             grad = torch.randn_like(forward(x, *arguments))
             backward(grad, x, *arguments)
@@ -184,10 +184,10 @@ def _inductor(name: str, x: Tensor, own: dict[str, Any], windows: tuple[int, int
 
 
 @contextmanager
-def _tame(module: ModuleType) -> Iterator[None]:
-    """A traced kernel cannot look at its data and would take the careful way: here it is told that they are tame."""
+def _all_finite(module: ModuleType) -> Iterator[None]:
+    """A traced kernel cannot look at its data and would take the safe path: here it is told not to."""
     with ExitStack() as stack:
-        for name, answer in (("tame", True), ("needs_care", False)):
+        for name, answer in (("all_finite", True), ("needs_safe_path", False)):
             if hasattr(module, name):
                 stack.enter_context(mock.patch.object(module, name, lambda *_, answer=answer: answer))
         yield

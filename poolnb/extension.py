@@ -25,7 +25,7 @@ from poolnb.modules._base import Device, Pool, check_factory, parameter_shape
 from poolnb.ops.checks import LIKE_INPUT, LIKE_OUTPUT, PER_CHANNEL, PER_CHANNEL_AND_WINDOW, PER_TAP, Form
 from poolnb.ops.philox import Seed
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, channelwise, one_hot, open_windows, per_channel_sum, spoilt, weighted_mean
+from poolnb.ops.taps import channelwise, one_hot, open_windows, per_channel_sum, spoilt, to_acc_dtype, weighted_mean
 from poolnb.registry import register_pool
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
     "Pool",
     "PoolOp",
     "Seed",
-    "accumulate",
+    "to_acc_dtype",
     "by_dimension",
     "channel_parameter",
     "channelwise",

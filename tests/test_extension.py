@@ -53,7 +53,7 @@ def _backward(windows: ext.Geometry, param_grads: bool, grad: Tensor, x: Tensor,
     taps, high, low, some = _extremes(windows, x, mask)
     slopes = (ext.one_hot(taps, high) + ext.one_hot(taps, low)) / 2
     slopes = ext.spoilt(slopes, _middle(taps, high, low, some))
-    return ext.scatter(ext.accumulate(grad) * (slopes if some is None else slopes * some), windows)
+    return ext.scatter(ext.to_acc_dtype(grad) * (slopes if some is None else slopes * some), windows)
 
 
 _op = ext.PoolOp("midrange_pool", _forward, _backward, namespace="poolnb_test")

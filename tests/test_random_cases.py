@@ -51,7 +51,7 @@ def geometry_of(rng: random.Random, dims: int, long: bool) -> tuple[tuple[int, .
 
 
 def special_values(rng: random.Random, x: Tensor) -> Tensor:
-    """``x`` with a few of its numbers replaced by such as need care."""
+    """``x`` with a few of its numbers replaced by such as need the safe path."""
     info = torch.finfo(x.dtype)
     # As far from ordinary numbers as a quotient of sizes may be.
     huge = {torch.float16: 1e4, torch.float64: 1e150}.get(x.dtype, 1e30)

@@ -119,12 +119,12 @@ inline void write_line(S* to, int64_t to_step, const T* from, int64_t step, int6
 // Every second number to `even`, the others to `odd`, and back: what a stride of 2 needs. Whole packs are shuffled; the
 // last one overlaps its neighbour, so that no number is moved alone.
 template <class V, size_t... i>
-POOLNB_HD void unweave(const V a, const V b, V& even, V& odd, std::index_sequence<i...>) {
+POOLNB_HD void deinterleave(const V a, const V b, V& even, V& odd, std::index_sequence<i...>) {
   even = __builtin_shufflevector(a, b, (2 * i)...);
   odd = __builtin_shufflevector(a, b, (2 * i + 1)...);
 }
 template <class V, size_t... i>
-POOLNB_HD void weave(const V even, const V odd, V& a, V& b, std::index_sequence<i...>) {
+POOLNB_HD void interleave(const V even, const V odd, V& a, V& b, std::index_sequence<i...>) {
   constexpr size_t n = sizeof...(i);
   a = __builtin_shufflevector(even, odd, (i % 2 * n + i / 2)...);
   b = __builtin_shufflevector(even, odd, (i % 2 * n + i / 2 + n / 2)...);
@@ -147,7 +147,7 @@ inline void read_pairs_by(T* even, T* odd, const T* from, int64_t n) {
       typename Vector<T, lanes>::type a, b, e, o;
       std::memcpy(&a, from + 2 * at, sizeof a);
       std::memcpy(&b, from + 2 * at + lanes, sizeof b);
-      unweave(a, b, e, o, std::make_index_sequence<lanes>());
+      deinterleave(a, b, e, o, std::make_index_sequence<lanes>());
       std::memcpy(even + at, &e, sizeof e);
       std::memcpy(odd + at, &o, sizeof o);
     }
@@ -164,7 +164,7 @@ inline void write_pairs_by(T* to, const T* even, const T* odd, int64_t n) {
       typename Vector<T, lanes>::type a, b, e, o;
       std::memcpy(&e, even + at, sizeof e);
       std::memcpy(&o, odd + at, sizeof o);
-      weave(e, o, a, b, std::make_index_sequence<lanes>());
+      interleave(e, o, a, b, std::make_index_sequence<lanes>());
       std::memcpy(to + 2 * at, &a, sizeof a);
       std::memcpy(to + 2 * at + lanes, &b, sizeof b);
     }

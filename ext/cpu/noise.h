@@ -57,10 +57,10 @@ void draw_windows(T* to, uint64_t first, int64_t n, const PhiloxKeys& keys, Stre
   for (uint64_t block = first / 4; block * 4 < first + n; block += kWords) {
     philox_words<1>(keys, &block, 1, 0, stream, word);
     // From one pack per word to the order of positions.
-    weave(word[0][0], word[0][2], pair[0], pair[1], all);
-    weave(word[0][1], word[0][3], pair[2], pair[3], all);
-    weave(pair[0], pair[2], row[0], row[1], all);
-    weave(pair[1], pair[3], row[2], row[3], all);
+    interleave(word[0][0], word[0][2], pair[0], pair[1], all);
+    interleave(word[0][1], word[0][3], pair[2], pair[3], all);
+    interleave(pair[0], pair[2], row[0], row[1], all);
+    interleave(pair[1], pair[3], row[2], row[3], all);
     std::memcpy(words, row, sizeof row);
     const int64_t start = int64_t(block * 4 - first);  // negative in the first block
     const int64_t begin = std::max<int64_t>(0, -start), end = std::min<int64_t>(4 * kWords, n - start);

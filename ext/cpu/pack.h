@@ -1,4 +1,4 @@
-// The taps of a pack of windows, as the window maths sees them (../taps.h), and its memo.
+// The taps of a pack of windows, as the window maths sees them (../taps.h), and what is saved of them.
 #pragma once
 
 #include "../taps.h"
@@ -42,14 +42,14 @@ struct HeldTaps {
 };
 
 template <class V, int K>
-struct Memo {
+struct Saved {
   static constexpr bool keeps = true, backward = true;
   V kept[K];
   POOLNB_HD void put(int64_t i, V v) { kept[i] = v; }
   POOLNB_HD V get(int64_t i) const { return kept[i]; }
 };
 template <class V>
-struct Memo<V, 0> {
+struct Saved<V, 0> {
   static constexpr bool keeps = true, backward = true;
   V* kept;
   POOLNB_HD void put(int64_t i, V v) { kept[i] = v; }

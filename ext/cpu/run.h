@@ -1,9 +1,9 @@
 // Forward and backward of any operator on the CPU: window maths from ../windows, units of work from plan.h.
 #pragma once
 
-#include "across.h"
+#include "channels_last4.h"
 #include "operators.h"
-#include "pairs.h"
+#include "rows2x2.h"
 #include "windows.h"
 
 namespace poolnb {
@@ -16,11 +16,11 @@ void each_unit(const Plan<T>& plan, const Parallel& parallel, const Each& each) 
       for (int64_t u = begin; u < end; ++u) each(worker, u);
     };
     if constexpr (Plan<T>::fixed) {
-      if (plan.across) return work(Across<Op, T>(plan));
-      if (plan.narrow) return work(Pairs<Op, T, true>(plan));
-      if (plan.pairs) return work(Pairs<Op, T, false>(plan));
+      if (plan.across) return work(ChannelsLast4<Op, T>(plan));
+      if (plan.narrow) return work(Rows2x2<Op, T, true>(plan));
+      if (plan.pairs) return work(Rows2x2<Op, T, false>(plan));
     }
-    work(AnyWindows<Op, T>(plan));
+    work(Generic<Op, T>(plan));
   });
 }
 

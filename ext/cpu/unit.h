@@ -1,5 +1,5 @@
 // One unit of work, as one thread sees it: its blocks of the input and the output, its parameters, its random numbers.
-// Who works on it derives from it: see windows.h and pairs.h.
+// Who works on it derives from it: see windows.h and rows2x2.h.
 #pragma once
 
 #include "noise.h"
@@ -39,7 +39,7 @@ class Unit {
       parameter_sum_[i] = Buffer<T>(!p_.backward ? 0 : by_window(i) ? p_.out.size : round_up(p_.chunk, lanes));
     }
     counted_ = Buffer<T>(p_.backward && p_.halo && q_.want_parameters ? p_.out.size : 0);
-    memo_ = Buffer<T>(p_.backward && !p_.forgets ? taps * lanes : 0);
+    saved_ = Buffer<T>(p_.backward && !p_.forgets ? taps * lanes : 0);
     noise_block_ = Buffer<T>(Op::noise == 2 ? taps * p_.noise_step + lanes : Op::noise * p_.out.size);
   }
 
@@ -86,7 +86,7 @@ class Unit {
     T* to = parameter_[i].data();
     if (!q_.channelwise[i]) return read_block(to, p_.out, window_box(0), v, n_, c_, count_);
     with_type(v.dtype, v.data, [&](auto* from) {
-      if (!p_.folded) {  // lanes behind the last channel hold what it holds, not a number that needs care
+      if (!p_.folded) {  // lanes behind the last channel hold what it holds, not a number that needs the safe path
         read_line(to, 1, from + v.offset(n_, c_, 0, 0, 0), v.stride[1], count_);
         return std::fill(to + count_, to + round_up(count_, lanes), to[count_ - 1]);
       }
@@ -289,7 +289,7 @@ class Unit {
   const Windows& w_;
   const bool masked_;                        // some tap may not be valid
   std::vector<int64_t> read_, valid_, sum_;  // taps, from a window's place in the input, in `valid_block_`, in sums
-  Buffer<T> x_block_[kMaxInputs], sum_block_[kMaxInputs], y_block_, valid_block_, active_, counted_, memo_;
+  Buffer<T> x_block_[kMaxInputs], sum_block_[kMaxInputs], y_block_, valid_block_, active_, counted_, saved_;
   Buffer<double> carried_[kMaxInputs];  // what many windows have added to a position, so far
   Buffer<T> noise_block_, drawn_;
   Buffer<T> parameter_[kMaxParameters], parameter_sum_[kMaxParameters];

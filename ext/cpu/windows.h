@@ -11,17 +11,18 @@
 namespace poolnb {
 
 template <class Op, class T>
-class AnyWindows : Unit<Op, T> {
+class Generic : Unit<Op, T> {
   using Base = Unit<Op, T>;
   using typename Base::V, typename Base::Window, typename Base::Place;
   using Base::lanes, Base::p_, Base::q_, Base::w_, Base::masked_, Base::read_, Base::valid_, Base::sum_,
-      Base::x_block_, Base::sum_block_, Base::y_block_, Base::valid_block_, Base::counted_, Base::carried_, Base::memo_,
-      Base::parameter_sum, Base::plain_, Base::band_, Base::own_, Base::first_, Base::windows_, Base::n_,
-      Base::c_, Base::count_, Base::packs_, Base::each_image, Base::tensor, Base::place, Base::window_box,
-      Base::read_parameters, Base::noise, Base::is_active, Base::out_place, Base::write_parameters;
+      Base::x_block_, Base::sum_block_, Base::y_block_, Base::valid_block_, Base::counted_, Base::carried_,
+      Base::saved_, Base::parameter_sum, Base::plain_, Base::band_, Base::own_, Base::first_,
+      Base::windows_, Base::n_, Base::c_, Base::count_, Base::packs_, Base::each_image, Base::tensor,
+      Base::place, Base::window_box, Base::read_parameters, Base::noise, Base::is_active, Base::out_place,
+      Base::write_parameters;
 
  public:
-  explicit AnyWindows(const Plan<T>& plan) : Base(plan) {}
+  explicit Generic(const Plan<T>& plan) : Base(plan) {}
 
   void forward(int64_t unit) {
     each_image(unit, [&] {
@@ -72,20 +73,20 @@ class AnyWindows : Unit<Op, T> {
   }
 
   // Look at a pack of windows in the cheapest way that is right, then `then(taps, active)`. A result that is not finite
-  // has seen an infinity, a NaN, an overflow or an empty window: false, to look again with care.
+  // has seen an infinity, a NaN, an overflow or an empty window: false, to take the safe path.
   template <int K, class M, class Then>
-  POOLNB_HD bool look(Window& w, const T* const* x, const Place& at, M& memo, const Then& then) {
+  POOLNB_HD bool forward_fast(Window& w, const T* const* x, const Place& at, M& saved, const Then& then) {
     const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
     if (!p_.in.gapless && (!masked_ || (!q_.mask.data && plain_[at.number]))) {
       const T* from = x[0] + at.x;
       const PackTaps<V, K, false> taps{read_.data(), nullptr,   from,      second,
                                        nullptr,      noise(at), w_.taps(), p_.noise_step};
-      Op::template look<false>(w, taps, q_.options, memo);
+      Op::template forward<false>(w, taps, q_.options, saved);
       if (any(infinite_or_nan(Op::value(w)))) return false;
       then(taps, Always{});
     } else {
       const auto taps = masked_taps<K>(x, at);
-      Op::template look<false>(w, taps, q_.options, memo);
+      Op::template forward<false>(w, taps, q_.options, saved);
       const auto active = is_active(at.number);
       if (any(infinite_or_nan(Op::value(w)) & active)) return false;
       then(taps, active);
@@ -104,19 +105,19 @@ class AnyWindows : Unit<Op, T> {
 
   template <int K>
   __attribute__((noinline)) void forward_windows(T* y) {
-    NoMemo none;
+    NothingSaved none;
     const auto x = inputs();
     each_pack([&](const Place& at) {
       Window w;
       read_parameters(w, at);
-      if (!look<K>(w, x.data(), at, none, [](const auto&, auto) {})) look_with_care(w, x.data(), at, none);
+      if (!forward_fast<K>(w, x.data(), at, none, [](const auto&, auto) {})) forward_safe(w, x.data(), at, none);
       store<V>(y + at.y, Op::value(w));
     });
   }
 
   template <class M>
-  __attribute__((noinline)) void look_with_care(Window& w, const T* const* x, const Place& at, M& memo) const {
-    Op::template look<true>(w, masked_taps<0>(x, at), q_.options, memo);
+  __attribute__((noinline)) void forward_safe(Window& w, const T* const* x, const Place& at, M& saved) const {
+    Op::template forward<true>(w, masked_taps<0>(x, at), q_.options, saved);
   }
 
   std::array<const T*, kMaxInputs> inputs() const {
@@ -163,7 +164,7 @@ class AnyWindows : Unit<Op, T> {
     }
   }
 
-  Memo<V, 0> kept() { return {reinterpret_cast<V*>(memo_.data())}; }
+  Saved<V, 0> kept() { return {reinterpret_cast<V*>(saved_.data())}; }
 
   template <int K, bool covered>
   void backward_windows(const T* g) {
@@ -171,12 +172,12 @@ class AnyWindows : Unit<Op, T> {
       if (p_.forgets) return backward_windows<K, covered>(g, Recompute());
       return backward_windows<K, covered>(g, kept());
     } else {
-      backward_windows<K, covered>(g, Memo<V, K>());
+      backward_windows<K, covered>(g, Saved<V, K>());
     }
   }
 
   template <int K, bool covered, class M>
-  __attribute__((noinline)) void backward_windows(const T* g, M memo) {
+  __attribute__((noinline)) void backward_windows(const T* g, M saved) {
     int64_t packs = 0;
     const auto x = inputs();
     T* to[kMaxInputs];
@@ -186,34 +187,34 @@ class AnyWindows : Unit<Op, T> {
       Window w;
       read_parameters(w, at);
       const V gy = load<V>(g + at.y), gp = g_counted == g ? gy : load<V>(g_counted + out_place(at));
-      const bool done = look<K>(w, x.data(), at, memo, [&](const auto& taps, auto active) {
-        add_slopes<false, covered>(w, taps, memo, at, active, gy, gp, to);
+      const bool done = forward_fast<K>(w, x.data(), at, saved, [&](const auto& taps, auto active) {
+        add_tap_grads<false, covered>(w, taps, saved, at, active, gy, gp, to);
       });
-      if (!done && p_.forgets) backward_with_care(w, x.data(), at, gy, gp, to, Recompute());
-      else if (!done) backward_with_care(w, x.data(), at, gy, gp, to, kept());
+      if (!done && p_.forgets) backward_safe(w, x.data(), at, gy, gp, to, Recompute());
+      else if (!done) backward_safe(w, x.data(), at, gy, gp, to, kept());
       if (K == 0 && p_.shares && ++packs % (kTerms / 4) == 0) carry(false);  // a pack adds to a position more than once
     });
   }
 
   template <class M>
-  __attribute__((noinline)) void backward_with_care(Window& w, const T* const* x, const Place& at, V gy, V gp,
-                                                    T* const* to, M memo) {
-    look_with_care(w, x, at, memo);
-    if (p_.covered) add_slopes<true, true>(w, masked_taps<0>(x, at), memo, at, is_active(at.number), gy, gp, to);
-    else add_slopes<true, false>(w, masked_taps<0>(x, at), memo, at, is_active(at.number), gy, gp, to);
+  __attribute__((noinline)) void backward_safe(Window& w, const T* const* x, const Place& at, V gy, V gp,
+                                                    T* const* to, M saved) {
+    forward_safe(w, x, at, saved);
+    if (p_.covered) add_tap_grads<true, true>(w, masked_taps<0>(x, at), saved, at, is_active(at.number), gy, gp, to);
+    else add_tap_grads<true, false>(w, masked_taps<0>(x, at), saved, at, is_active(at.number), gy, gp, to);
   }
 
-  template <bool careful, bool covered, class Taps, class M, class Active>
-  POOLNB_HD void add_slopes(const Window& w, const Taps& taps, const M& memo, const Place& at, Active active, V gy,
+  template <bool safe, bool covered, class Taps, class M, class Active>
+  POOLNB_HD void add_tap_grads(const Window& w, const Taps& taps, const M& saved, const Place& at, Active active, V gy,
                             V gp, T* const* to) {
     Sum<V> sums[Op::parameters + 1];
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V second = Op::inputs > 1 ? taps.second(i) : splat<V>(0);
       V d_second = splat<V>(0);
       V kept;
-      if constexpr (M::keeps) kept = memo.get(i);
-      else kept = Op::template remember<careful>(w, taps, i, q_.options);
-      const V dx = Op::template slope<careful>(w, taps.x(i), second, kept, i, q_.options, sums, d_second);
+      if constexpr (M::keeps) kept = saved.get(i);
+      else kept = Op::template recompute<safe>(w, taps, i, q_.options);
+      const V dx = Op::template tap_grad<safe>(w, taps.x(i), second, kept, i, q_.options, sums, d_second);
       add_to<covered>(to[0] + at.sum + sum_[i], select(taps.valid(i) & active, gy * dx, splat<V>(0)));
       if (Op::inputs > 1)
         add_to<covered>(to[1] + at.sum + sum_[i], select(taps.valid(i) & active, gy * d_second, splat<V>(0)));
@@ -221,7 +222,7 @@ class AnyWindows : Unit<Op, T> {
     if (!q_.want_parameters) return;
     V own[Op::parameters + 1];
     for (int i = 0; i < Op::parameters; ++i) own[i] = sums[i].value();
-    Op::template finish<careful>(w, own);
+    Op::template finalize_param_grad<safe>(w, own);
     for (int i = 0; i < Op::parameters; ++i) {
       T* sum = parameter_sum(i, at);
       store<V>(sum, load<V>(sum) + select(active, gp * own[i], splat<V>(0)));

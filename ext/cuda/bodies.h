@@ -148,12 +148,12 @@ POOLNB_BODY Site window_site(const Problem& q, bool last, int64_t thread) {
   return s;
 }
 
-// A GPU takes every window with care where the cheap look does not give a finite number, as a CPU does.
-template <class Op, class Window, class Taps, class Memo>
-POOLNB_BODY bool look_twice(Window& w, const Taps& taps, const Options& options, Memo& memo) {
-  Op::template look<false>(w, taps, options, memo);
+// A GPU takes every window on the safe path where the fast one does not give a finite number, as a CPU does.
+template <class Op, class Window, class Taps, class Saved>
+POOLNB_BODY bool forward_fast_or_safe(Window& w, const Taps& taps, const Options& options, Saved& saved) {
+  Op::template forward<false>(w, taps, options, saved);
   if (!infinite_or_nan(Op::value(w))) return false;
-  Op::template look<true>(w, taps, options, memo);
+  Op::template forward<true>(w, taps, options, saved);
   return true;
 }
 
@@ -163,21 +163,21 @@ template <class Op, class S, class T>
 POOLNB_BODY void forward_body(const Problem& q, bool last, int64_t thread) {
   const Site s = window_site(q, last, thread);
   typename Op::template Window<T> w;
-  NoMemo none;
+  NothingSaved none;
   read_parameters<Op, T>(q, s, w);
-  look_twice<Op>(w, taps_of<Op, S, T>(q, s), q.options, none);
+  forward_fast_or_safe<Op>(w, taps_of<Op, S, T>(q, s), q.options, none);
   put_number(static_cast<S*>(q.output.data) + q.output.offset(s.n, s.c, s.o[0], s.o[1], s.o[2]), Op::value(w));
 }
 
 template <class Op, class Left, class Taps, class T>
-POOLNB_BODY T one_slope(const Left& l, const Taps& taps, int64_t i, const Options& options, Sum<T>* own, T& second) {
+POOLNB_BODY T one_tap_grad(const Left& l, const Taps& taps, int64_t i, const Options& options, Sum<T>* own, T& second) {
   const T x = taps.x(i), other = Op::inputs > 1 ? taps.second(i) : T(0);
-  if (l.careful) {
-    const T kept = Op::template remember<true>(l.window, taps, i, options);
-    return Op::template slope<true>(l.window, x, other, kept, i, options, own, second);
+  if (l.safe) {
+    const T kept = Op::template recompute<true>(l.window, taps, i, options);
+    return Op::template tap_grad<true>(l.window, x, other, kept, i, options, own, second);
   }
-  const T kept = Op::template remember<false>(l.window, taps, i, options);
-  return Op::template slope<false>(l.window, x, other, kept, i, options, own, second);
+  const T kept = Op::template recompute<false>(l.window, taps, i, options);
+  return Op::template tap_grad<false>(l.window, x, other, kept, i, options, own, second);
 }
 
 // ---- backward ------------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ POOLNB_BODY T one_slope(const Left& l, const Taps& taps, int64_t i, const Option
 template <class Op, class T>
 struct Left {
   typename Op::template Window<T> window;
-  bool careful;
+  bool safe;
 };
 
 template <class S, class T>
@@ -198,8 +198,8 @@ template <class Op, class T>
 POOLNB_BODY void write_parameters(const Problem& q, const Site& s, const Left<Op, T>& l, T g, const Sum<T>* sums) {
   T own[Op::parameters + 1];
   for (int i = 0; i < Op::parameters; ++i) own[i] = sums[i].value();
-  if (l.careful) Op::template finish<true>(l.window, own);
-  else Op::template finish<false>(l.window, own);
+  if (l.safe) Op::template finalize_param_grad<true>(l.window, own);
+  else Op::template finalize_param_grad<false>(l.window, own);
   for (int i = 0; i < Op::parameters; ++i) {
     const View& v = q.grad_parameter[i];
     const int64_t at = v.offset(s.n, s.c, s.o[0], s.o[1], s.o[2]);
@@ -209,11 +209,11 @@ POOLNB_BODY void write_parameters(const Problem& q, const Site& s, const Left<Op
 }
 
 template <class Op, class S, class T>
-POOLNB_BODY Left<Op, T> look_back(const Problem& q, const Site& s, const GlobalTaps<Op, S, T>& taps) {
+POOLNB_BODY Left<Op, T> forward_again(const Problem& q, const Site& s, const GlobalTaps<Op, S, T>& taps) {
   Left<Op, T> l;
-  Recompute memo;
+  Recompute saved;
   read_parameters<Op, T>(q, s, l.window);
-  l.careful = look_twice<Op>(l.window, taps, q.options, memo);
+  l.safe = forward_fast_or_safe<Op>(l.window, taps, q.options, saved);
   return l;
 }
 
@@ -222,13 +222,13 @@ template <class Op, class S, class T>
 POOLNB_BODY void disjoint_body(const Problem& q, bool last, int64_t thread) {
   const Site s = window_site(q, last, thread);
   const auto taps = taps_of<Op, S, T>(q, s);
-  const auto l = look_back<Op, S, T>(q, s, taps);
+  const auto l = forward_again<Op, S, T>(q, s, taps);
   Sum<T> own[Op::parameters + 1];
   const T g = gradient_of<S, T>(q, s);
   each_tap(taps, [&](int64_t i) POOLNB_INLINE {
     int64_t in[3];
     T part[2] = {};
-    part[0] = one_slope<Op>(l, taps, i, q.options, own, part[1]);
+    part[0] = one_tap_grad<Op>(l, taps, i, q.options, own, part[1]);
     if (!taps.where(i, in)) return;
     for (int k = 0; k < Op::inputs; ++k) {
       const View& v = q.grad_input[k];
@@ -243,12 +243,12 @@ template <class Op, class S, class T>
 POOLNB_BODY void window_body(const Problem& q, bool last, Left<Op, T>* left, int64_t thread) {
   const Site s = window_site(q, last, thread);
   const auto taps = taps_of<Op, S, T>(q, s);
-  const auto l = look_back<Op, S, T>(q, s, taps);
+  const auto l = forward_again<Op, S, T>(q, s, taps);
   left[thread] = l;
   if (!q.want_parameters || Op::parameters == 0) return;
   Sum<T> own[Op::parameters + 1];
   T unused = 0;
-  each_tap(taps, [&](int64_t i) POOLNB_INLINE { one_slope<Op>(l, taps, i, q.options, own, unused); }, own[0]);
+  each_tap(taps, [&](int64_t i) POOLNB_INLINE { one_tap_grad<Op>(l, taps, i, q.options, own, unused); }, own[0]);
   write_parameters<Op, T>(q, s, l, gradient_of<S, T>(q, s), own);
 }
 
@@ -272,7 +272,7 @@ POOLNB_BODY void add_window(const Problem& q, bool last, const Left<Op, T>* left
   const T g = gradient_of<S, T>(q, s);
   Sum<T> own[Op::parameters + 1];
   T second = 0;
-  sum[0] += g * one_slope<Op>(left[number], taps, tap, q.options, own, second);
+  sum[0] += g * one_tap_grad<Op>(left[number], taps, tap, q.options, own, second);
   if constexpr (Op::inputs > 1) sum[1] += g * second;
 }
 

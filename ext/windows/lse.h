@@ -13,22 +13,22 @@ struct Lse {
   template <class V>
   struct Window {
     V parameter[1];  // r
-    V r, n, over_n, over_total, over_hot, peak, y;
+    V r, n, over_n, inv_sum, inv_n_pos_inf, peak, y;
     V rise;  // y - m
     bool many;  // taps: sums are carried
   };
 
-  // With care, infinities are the largest numbers until the end: no inf - inf.
-  template <bool careful, class V>
+  // On the safe path, infinities are the largest numbers until the end: no inf - inf.
+  template <bool safe, class V>
   static POOLNB_HD V bounded(V x) {
     using T = typename Traits<V>::Number;
-    if constexpr (!careful) return x;
+    if constexpr (!safe) return x;
     x = select(x > splat<V>(kLargest<T>), splat<V>(kLargest<T>), x);
     return select(x < splat<V>(-kLargest<T>), splat<V>(-kLargest<T>), x);
   }
 
-  template <bool careful, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options&, Memo& memo) {
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options&, Saved& saved) {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
     const V raw = w.parameter[0];
@@ -36,7 +36,7 @@ struct Lse {
     V peak = splat<V>(-kInf<T>), low = splat<V>(kInf<T>);
     Sum<V> number;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V facing = select(taps.valid(i), bounded<careful>(taps.x(i)) * sign, splat<V>(-kInf<T>));
+      const V facing = select(taps.valid(i), bounded<safe>(taps.x(i)) * sign, splat<V>(-kInf<T>));
       peak = vmax(peak, facing);
       low = vmin(low, select(taps.valid(i), facing, splat<V>(kInf<T>)));
       number += one_where<V>(taps.valid(i));
@@ -46,22 +46,22 @@ struct Lse {
     w.r = raw + splat<V>(0);  // no -0
     const auto flat = vabs(raw) * (peak * half - low * half) < splat<V>(std::numeric_limits<T>::epsilon() / 16);
     const auto empty = n == splat<V>(0);
-    if constexpr (careful) peak = select(empty, splat<V>(0), peak);
+    if constexpr (safe) peak = select(empty, splat<V>(0), peak);
     peak = peak * sign;
     w.n = n;
     w.many = are_long(taps);
-    w.over_n = splat<V>(1) / (careful ? select(empty, splat<V>(1), n) : n);
+    w.over_n = splat<V>(1) / (safe ? select(empty, splat<V>(1), n) : n);
     V show = splat<V>(0);
     Sum<V> growth, total, drop;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = bounded<careful>(taps.x(i));
+      const V x = bounded<safe>(taps.x(i));
       const V up = vexpm1(select(taps.valid(i), w.r * (x - peak), splat<V>(0)));
       growth += select(x == x, up, x);
       const V e = are_long(taps) ? vexp(w.r * (x - peak)) : up + splat<V>(1);  // of many small ones, up + 1 is coarse
       total += select(taps.valid(i), e, splat<V>(0));
       drop += select(taps.valid(i), (x - peak) * w.over_n, splat<V>(0));
       show = show + x;
-      memo.put(i, select(taps.valid(i), up + splat<V>(1), splat<V>(-1)));
+      saved.put(i, select(taps.valid(i), up + splat<V>(1), splat<V>(-1)));
     }, growth, total, drop);
     w.peak = peak;
     w.rise = vlog1p(growth.value() * w.over_n) / w.r;
@@ -72,9 +72,9 @@ struct Lse {
       all = total.value();
     }
     w.rise = select(flat, drop.value(), w.rise);
-    w.over_total = splat<V>(1) / vmax(all, splat<V>(1));
+    w.inv_sum = splat<V>(1) / vmax(all, splat<V>(1));
     w.y = peak + w.rise;
-    if (!careful && are_long(taps)) {  // what y lacks: m and y - m may cancel
+    if (!safe && are_long(taps)) {  // what y lacks: m and y - m may cancel
       Sum<V> left;
       each_tap(taps, [&](int64_t i) POOLNB_INLINE {
         const V d = taps.x(i) - w.y;
@@ -84,9 +84,9 @@ struct Lse {
       w.rise = (w.y - peak) + more;
       w.y = w.y + more;
     }
-    w.over_hot = splat<V>(0);
-    // Without care, an infinity that r suppresses has to show all the same.
-    if constexpr (careful) limits(w, taps, empty);
+    w.inv_n_pos_inf = splat<V>(0);
+    // On the fast path, an infinity that r suppresses has to show all the same.
+    if constexpr (safe) limits(w, taps, empty);
     else w.y = w.y + show * splat<V>(0);
   }
 
@@ -94,27 +94,27 @@ struct Lse {
   template <class V, class Taps, class M>
   static POOLNB_HD void limits(Window<V>& w, const Taps& taps, M empty) {
     using T = typename Traits<V>::Number;
-    V hot = splat<V>(0), cold = splat<V>(0), other = splat<V>(0);
+    V n_pos_inf = splat<V>(0), n_neg_inf = splat<V>(0), other = splat<V>(0);
     auto nan = empty & !empty;
     for (int64_t i = 0; i < taps.count(); ++i) {
       const V x = taps.x(i), one = one_where<V>(taps.valid(i));
-      hot = hot + select(x == splat<V>(kInf<T>), one, splat<V>(0));
-      cold = cold + select(x == splat<V>(-kInf<T>), one, splat<V>(0));
+      n_pos_inf = n_pos_inf + select(x == splat<V>(kInf<T>), one, splat<V>(0));
+      n_neg_inf = n_neg_inf + select(x == splat<V>(-kInf<T>), one, splat<V>(0));
       other = other + select(x == splat<V>(-kInf<T>), splat<V>(0), one);
       nan = nan | ((x != x) & taps.valid(i));
     }
     V y = select(empty, splat<V>(0), w.y);
-    const auto sunk = (cold > splat<V>(0)) & ((other == splat<V>(0)) | (w.parameter[0] <= splat<V>(0)));
+    const auto sunk = (n_neg_inf > splat<V>(0)) & ((other == splat<V>(0)) | (w.parameter[0] <= splat<V>(0)));
     y = select(sunk, splat<V>(-kInf<T>), y);
-    y = select(hot > splat<V>(0), splat<V>(kInf<T>), y);
+    y = select(n_pos_inf > splat<V>(0), splat<V>(kInf<T>), y);
     w.y = select(nan, splat<V>(std::numeric_limits<T>::quiet_NaN()), y);
-    w.over_hot = splat<V>(1) / vmax(hot, splat<V>(1));
+    w.inv_n_pos_inf = splat<V>(1) / vmax(n_pos_inf, splat<V>(1));
   }
 
   // exp(r (x - m)), -1 where the tap is not valid.
-  template <bool careful, class V, class Taps>
-  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
-    const V e = vexpm1(w.r * (bounded<careful>(taps.x(i)) - w.peak)) + splat<V>(1);
+  template <bool safe, class V, class Taps>
+  static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
+    const V e = vexpm1(w.r * (bounded<safe>(taps.x(i)) - w.peak)) + splat<V>(1);
     return select(taps.valid(i), e, splat<V>(-1));
   }
 
@@ -135,11 +135,11 @@ struct Lse {
   }
   static constexpr double factorial(int n) { return n < 2 ? 1 : n * factorial(n - 1); }
 
-  template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V kept, int64_t, const Options&, Sum<V>* own, V&) {
+  template <bool safe, class V>
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V kept, int64_t, const Options&, Sum<V>* own, V&) {
     using T = typename Traits<V>::Number;
-    const V tap = bounded<careful>(x);
-    V d = vmax(kept, splat<V>(0)) * w.over_total;
+    const V tap = bounded<safe>(x);
+    V d = vmax(kept, splat<V>(0)) * w.inv_sum;
     // x - y in two steps: y itself may be rounded to m.
     V excess = (tap - w.peak) - w.rise;
     // exp of this times r is 0 in every type, and its square finite.
@@ -148,8 +148,8 @@ struct Lse {
     // Where windows are long the weights are far below 1, and what exp lacks of the last digits shows in their mean.
     const V e = w.many ? vexpm1(w.r * excess) + splat<V>(1) : d * w.n;
     V curve = excess * excess * phi_slope(w.r * excess, e) * w.over_n;
-    if constexpr (careful) {
-      const V shared = select(x == splat<V>(kInf<T>), w.over_hot, splat<V>(0));
+    if constexpr (safe) {
+      const V shared = select(x == splat<V>(kInf<T>), w.inv_n_pos_inf, splat<V>(0));
       const V limit = select(w.y == splat<V>(kInf<T>), shared, splat<V>(0));
       d = select(infinite(w.y), limit, d);
       curve = select(infinite(w.y), splat<V>(0), curve);
@@ -158,8 +158,8 @@ struct Lse {
     return d;
   }
 
-  template <bool careful, class V>
-  static POOLNB_HD void finish(const Window<V>&, V*) {}
+  template <bool safe, class V>
+  static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
 };
 
 }  // namespace poolnb

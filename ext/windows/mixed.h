@@ -18,30 +18,30 @@ struct Mixed {
   // A share of 0 is nothing, even of an infinite value or of a mean that is inf - inf.
   template <class V>
   static POOLNB_HD V share(V alpha, V value) {
-    const auto endless = infinite(value) | (value != value);
-    const V finite = alpha * select(endless, splat<V>(0), value);
-    return finite + select(endless, select(alpha == splat<V>(0), splat<V>(0), value), splat<V>(0));
+    const auto not_finite = infinite(value) | (value != value);
+    const V finite = alpha * select(not_finite, splat<V>(0), value);
+    return finite + select(not_finite, select(alpha == splat<V>(0), splat<V>(0), value), splat<V>(0));
   }
 
-  template <bool careful, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options&, Memo& memo) {
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options&, Saved& saved) {
     using T = typename Traits<V>::Number;
     V largest = splat<V>(-kInf<T>), number = splat<V>(-1);
     Sum<V> sum, valid;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i);
       auto hit = x > largest;
-      if constexpr (careful) hit = (hit | (x != x) | (number < splat<V>(0))) & (largest == largest);
+      if constexpr (safe) hit = (hit | (x != x) | (number < splat<V>(0))) & (largest == largest);
       hit = hit & taps.valid(i);
       largest = select(hit, x, largest);
       number = select(hit, splat<V>(T(i)), number);
       sum += x;
       valid += one_where<V>(taps.valid(i));
-      memo.put(i, x);
+      saved.put(i, x);
     }, sum, valid);
     w.number = number;
     const V n = valid.value();
-    if constexpr (careful) {
+    if constexpr (safe) {
       w.over_n = splat<V>(1) / select(n == splat<V>(0), splat<V>(1), n);
       w.largest = select(number < splat<V>(0), splat<V>(0), largest);
       // Where the sum overflows, shares of it do not.
@@ -57,25 +57,25 @@ struct Mixed {
     }
   }
 
-  template <bool careful, class V, class Taps>
-  static POOLNB_HD V remember(const Window<V>&, const Taps& taps, int64_t i, const Options&) {
+  template <bool safe, class V, class Taps>
+  static POOLNB_HD V recompute(const Window<V>&, const Taps& taps, int64_t i, const Options&) {
     return taps.x(i);
   }
 
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
-  template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V, V, V, int64_t i, const Options&, Sum<V>*, V&) {
+  template <bool safe, class V>
+  static POOLNB_HD V tap_grad(const Window<V>& w, V, V, V, int64_t i, const Options&, Sum<V>*, V&) {
     using T = typename Traits<V>::Number;
     const V alpha = w.parameter[0], rest = (splat<V>(1) - alpha) * w.over_n;
     return rest + select(w.number == splat<V>(T(i)), alpha, splat<V>(0));
   }
 
-  template <bool careful, class V>
-  static POOLNB_HD void finish(const Window<V>& w, V* own) {
+  template <bool safe, class V>
+  static POOLNB_HD void finalize_param_grad(const Window<V>& w, V* own) {
     own[0] = w.largest - w.mean;
-    if constexpr (careful)
+    if constexpr (safe)
       own[0] = select(infinite(w.largest), splat<V>(0), select(infinite(w.mean), splat<V>(0), own[0]));
   }
 };

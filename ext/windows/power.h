@@ -1,8 +1,8 @@
 // Power means: y = (sum c a_i^p)^(1/p) of sizes a_i >= 0. GeM: a = max(x, eps), c = 1/n; Lp: a = |x|, c = 1.
 // With m the largest size, r = a / m, S = sum c r^p: y = m S^(1/p), dy/da_i = c r_i^p y / (S a_i), and
 // dy/dp = y/p (sum c r^p ln r / S - ln(S) / p). Nothing over- or underflows, because r <= 1.
-// Without care, r^p is 2^(p (log2 a - log2 m)): logs do not wait for the largest size, and m need not be exact; and Lp
-// with p = 2, as most use it, is a root of squares, dy/dx_i = x_i / y.
+// On the fast path, r^p is 2^(p (log2 a - log2 m)): logs do not wait for the largest size, and m need not be exact; and
+// Lp with p = 2, as most use it, is a root of squares, dy/dx_i = x_i / y.
 #pragma once
 
 #include "../taps.h"
@@ -16,13 +16,13 @@ struct PowerMean {
   template <class V>
   struct Window {
     V parameter[1];  // p
-    V peak;          // log2 m; careful: m
-    V share, over_p, over_total, entropy, y;
-    V log_root;                      // careful: ln S / p
-    typename Traits<V>::Mask hot;    // careful: the window holds an infinite size
-    bool squares = false;            // without care: p = 2, and `over_total` is 1 / y
+    V peak;          // log2 m; safe path: m
+    V share, over_p, inv_sum, entropy, y;
+    V log_root;                      // safe path: ln S / p
+    typename Traits<V>::Mask has_pos_inf;    // safe path: the window holds an infinite size
+    bool squares = false;            // on the fast path: p = 2, and `inv_sum` is 1 / y
 
-    // r^p without care; `exponent` becomes its log2.
+    // r^p on the fast path; `exponent` becomes its log2.
     POOLNB_HD V power(V a, auto valid, V& exponent) const {
       using T = typename Traits<V>::Number;
       const auto l = vlog2(a);
@@ -36,11 +36,11 @@ struct PowerMean {
     static POOLNB_HD V scaled(V p, V log_ratio) {
       return select(log_ratio == splat<V>(0), splat<V>(0), p * log_ratio);
     }
-    // r^p and ln r, with care.
-    POOLNB_HD V careful_power(V a, auto valid, V& log_ratio) const {
+    // r^p and ln r, on the safe path.
+    POOLNB_HD V safe_power(V a, auto valid, V& log_ratio) const {
       using T = typename Traits<V>::Number;
       const V tiny = splat<V>(std::numeric_limits<T>::min());
-      const V r = select(hot, one_where<V>(a == splat<V>(kInf<T>)), a / peak);
+      const V r = select(has_pos_inf, one_where<V>(a == splat<V>(kInf<T>)), a / peak);
       log_ratio = vlog(vmax(r, tiny));
       return select(valid, select(r < tiny, splat<V>(0), vexp(scaled(parameter[0], log_ratio))), splat<V>(0));
     }
@@ -60,17 +60,17 @@ struct PowerMean {
   template <class V>
   static POOLNB_HD V share_of(V n) { return gem ? splat<V>(1) / vmax(n, splat<V>(1)) : splat<V>(1); }
 
-  template <bool careful, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
-    if constexpr (careful) look_with_care(w, taps, options, memo);
-    else look_quickly(w, taps, options, memo);
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
+    if constexpr (safe) forward_safe(w, taps, options, saved);
+    else forward_fast(w, taps, options, saved);
   }
 
-  template <class V, class Taps, class Memo>
-  static POOLNB_HD void look_quickly(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <class V, class Taps, class Saved>
+  static POOLNB_HD void forward_fast(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
     const V lowest = splat<V>(kLowest<T>), p = w.parameter[0];
-    if (!gem && !any(p != splat<V>(2))) return add_squares(w, taps, memo);
+    if (!gem && !any(p != splat<V>(2))) return add_squares(w, taps, saved);
     V sum = splat<V>(0), subnormal = splat<V>(0);
     Sum<V> n;
     w.peak = lowest;
@@ -88,9 +88,9 @@ struct PowerMean {
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       V exponent;
       const V e = w.power(size(taps.x(i), options), taps.valid(i), exponent);
-      memo.put(i, e);
+      saved.put(i, e);
       powers += e;
-      if constexpr (Memo::backward) entropy += e * exponent;
+      if constexpr (Saved::backward) entropy += e * exponent;
     }, powers, entropy);
     V total = powers.value();
     // Sizes are 0 all.
@@ -99,8 +99,8 @@ struct PowerMean {
     const auto l = vlog2(total);
     const V log_total = l.whole + l.part;
     w.over_p = quick_reciprocal(p);
-    w.over_total = quick_reciprocal(total);
-    w.entropy = (entropy.value() * w.share * w.over_total - log_total) * w.over_p * splat<V>(T(0.69314718055994531));
+    w.inv_sum = quick_reciprocal(total);
+    w.entropy = (entropy.value() * w.share * w.inv_sum - log_total) * w.over_p * splat<V>(T(0.69314718055994531));
     const V root = log_total * w.over_p;
     w.y = vexp2(w.peak, root);
     w.y = select(vabs(w.peak + root) < splat<V>(-1 - kLowest<T>), w.y, splat<V>(std::numeric_limits<T>::quiet_NaN()));
@@ -110,13 +110,13 @@ struct PowerMean {
     if constexpr (!gem) {
       w.y = select(nothing, splat<V>(0), w.y);
       w.y = select(subnormal > splat<V>(0), splat<V>(std::numeric_limits<T>::quiet_NaN()), w.y);
-      w.over_total = select(nothing, splat<V>(0), w.over_total);
+      w.inv_sum = select(nothing, splat<V>(0), w.inv_sum);
       w.entropy = select(nothing, splat<V>(0), w.entropy);
     }
   }
 
-  template <class V, class Taps, class Memo>
-  static POOLNB_HD void add_squares(Window<V>& w, const Taps& taps, Memo& memo) {
+  template <class V, class Taps, class Saved>
+  static POOLNB_HD void add_squares(Window<V>& w, const Taps& taps, Saved& saved) {
     using T = typename Traits<V>::Number;
     constexpr T step = std::numeric_limits<T>::epsilon(), least = std::numeric_limits<T>::min() / (step * step);
     w.squares = true;
@@ -124,29 +124,29 @@ struct PowerMean {
     Sum<V> squares;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i);
-      memo.put(i, splat<V>(0));
+      saved.put(i, splat<V>(0));
       sum = sum + vabs(x);
       squares += x * x;
     }, squares);
     const V total = squares.value();
     const auto nothing = sum == splat<V>(0);
     const V over = quick_rsqrt(select(nothing, splat<V>(1), total));
-    w.over_total = select(nothing, splat<V>(0), over);
+    w.inv_sum = select(nothing, splat<V>(0), over);
     // What is not finite has to show, and what a square lost.
     const V show = select((total < splat<V>(least)) & !nothing, splat<V>(kInf<T>), sum * splat<V>(0));
     w.y = total * over + show;
   }
 
-  template <class V, class Taps, class Memo>
-  static POOLNB_HD void look_with_care(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <class V, class Taps, class Saved>
+  static POOLNB_HD void forward_safe(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
     const V inf = splat<V>(kInf<T>), p = w.parameter[0];
     V unit = splat<V>(0);
     Sum<V> n;
-    w.hot = splat<V>(0) != splat<V>(0);
+    w.has_pos_inf = splat<V>(0) != splat<V>(0);
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V a = size(taps.x(i), options);
-      w.hot = w.hot | ((a == inf) & taps.valid(i));
+      w.has_pos_inf = w.has_pos_inf | ((a == inf) & taps.valid(i));
       unit = select(((a > unit) | (a != a)) & (a != inf) & taps.valid(i), a, unit);
       n += one_where<V>(taps.valid(i));
     }, n);
@@ -156,8 +156,8 @@ struct PowerMean {
     Sum<V> powers, entropy;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       V l;
-      const V e = w.careful_power(size(taps.x(i), options), taps.valid(i), l);
-      memo.put(i, e);
+      const V e = w.safe_power(size(taps.x(i), options), taps.valid(i), l);
+      saved.put(i, e);
       powers += e;
       entropy += e * l;
     }, powers, entropy);
@@ -166,55 +166,55 @@ struct PowerMean {
     total = select(nothing, splat<V>(1), total);
     w.over_p = splat<V>(1) / p;
     w.log_root = vlog(total) / p;
-    w.over_total = splat<V>(1) / total;
-    w.entropy = entropy.value() * w.share * w.over_total - w.log_root;
+    w.inv_sum = splat<V>(1) / total;
+    w.entropy = entropy.value() * w.share * w.inv_sum - w.log_root;
     w.y = select(nothing, splat<V>(0), unit * vexp(w.log_root));
-    w.y = select(w.hot & (w.y == w.y), inf, w.y);
+    w.y = select(w.has_pos_inf & (w.y == w.y), inf, w.y);
   }
 
-  template <bool careful, class V, class Taps>
-  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
+  template <bool safe, class V, class Taps>
+  static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
     V log_ratio;
     const V a = size(taps.x(i), options);
-    return careful ? w.careful_power(a, taps.valid(i), log_ratio) : w.power(a, taps.valid(i), log_ratio);
+    return safe ? w.safe_power(a, taps.valid(i), log_ratio) : w.power(a, taps.valid(i), log_ratio);
   }
 
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
-  template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* own, V&) {
+  template <bool safe, class V>
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* own, V&) {
     using T = typename Traits<V>::Number;
-    if (!gem && !careful && w.squares) {
-      const V d = x * w.over_total;
+    if (!gem && !safe && w.squares) {
+      const V d = x * w.inv_sum;
       const auto l = vlog2(vmax(vabs(d), splat<V>(std::numeric_limits<T>::min())));
       own[0] += d * d * (l.whole + l.part);
       return d;
     }
-    const V a = size(x, options), part = e * (w.share * w.over_total);
+    const V a = size(x, options), part = e * (w.share * w.inv_sum);
     V d;
-    if constexpr (careful) {
+    if constexpr (safe) {
       // (r / rho)^(p - 1); r = 1 for the infinite taps, which share an infinite result.
       const V tiny = splat<V>(std::numeric_limits<T>::min()), p = w.parameter[0];
-      const V r = select(w.hot, one_where<V>(a == splat<V>(kInf<T>)), a / w.peak);
+      const V r = select(w.has_pos_inf, one_where<V>(a == splat<V>(kInf<T>)), a / w.peak);
       d = vexp(w.scaled(p - splat<V>(1), vlog(vmax(r, tiny)) - w.log_root)) * w.share;
       d = select(infinite(p), part, select(r == splat<V>(0), splat<V>(0), d));
     } else {
       d = part * w.y * quick_reciprocal(gem ? a : vmax(a, splat<V>(std::numeric_limits<T>::min())));
     }
     d = gem ? select(x < splat<V>(T(options.gem.eps)), splat<V>(0), d) : select(x < splat<V>(0), -d, d);
-    if constexpr (careful) d = select(w.y == w.y, d, w.y);
+    if constexpr (safe) d = select(w.y == w.y, d, w.y);
     return d;
   }
 
-  template <bool careful, class V>
-  static POOLNB_HD void finish(const Window<V>& w, V* own) {
+  template <bool safe, class V>
+  static POOLNB_HD void finalize_param_grad(const Window<V>& w, V* own) {
     using T = typename Traits<V>::Number;
-    if (!gem && !careful && w.squares) {
+    if (!gem && !safe && w.squares) {
       own[0] = own[0] * w.y * splat<V>(T(0.5 * 0.69314718055994531));
       return;
     }
-    const V y = careful ? select(infinite(w.y), splat<V>(0), w.y) : w.y;
+    const V y = safe ? select(infinite(w.y), splat<V>(0), w.y) : w.y;
     own[0] = y * w.over_p * w.entropy;
   }
 };

@@ -12,81 +12,82 @@ struct Soft {
   template <class V>
   struct Window {
     V parameter[1];  // beta
-    V scale, peak, over_total, y;
-    typename Traits<V>::Mask hot;  // careful: the window holds +inf
+    V scale, peak, inv_sum, y;
+    typename Traits<V>::Mask has_pos_inf;  // safe path: the window holds +inf
 
-    // Without care, to the base 2.
-    template <bool careful>
+    // On the fast path, to the base 2.
+    template <bool safe>
     POOLNB_HD V logit(V x, auto valid) const {
       using T = typename Traits<V>::Number;
-      if constexpr (!careful) {
+      if constexpr (!safe) {
         return select(valid, scale * x, splat<V>(-kInf<T>));
       } else {
-        const auto is_hot = x == splat<V>(kInf<T>);
-        const auto cold = x == splat<V>(-kInf<T>);
+        const auto is_pos_inf = x == splat<V>(kInf<T>);
+        const auto neg_inf = x == splat<V>(-kInf<T>);
         // The clamp keeps an overflow of beta * x from becoming inf - inf; NaN passes through it.
-        V l = parameter[0] * select(is_hot, splat<V>(0), select(cold, splat<V>(0), x));
+        V l = parameter[0] * select(is_pos_inf, splat<V>(0), select(neg_inf, splat<V>(0), x));
         l = select(l > splat<V>(kLargest<T>), splat<V>(kLargest<T>), l);
         l = select(l < splat<V>(-kLargest<T>), splat<V>(-kLargest<T>), l);
-        l = select(cold, splat<V>(-kInf<T>), l);
-        l = select(hot, select(is_hot, splat<V>(0), splat<V>(-kInf<T>)), l);
+        l = select(neg_inf, splat<V>(-kInf<T>), l);
+        l = select(has_pos_inf, select(is_pos_inf, splat<V>(0), splat<V>(-kInf<T>)), l);
         return select(valid, l, splat<V>(-kInf<T>));
       }
     }
     // exp(logit - peak), not yet normalised.
-    template <bool careful>
+    template <bool safe>
     POOLNB_HD V weight(V x, auto valid) const {
-      if constexpr (careful) return vexp(logit<true>(x, valid) - peak);
+      if constexpr (safe) return vexp(logit<true>(x, valid) - peak);
       return select(valid, vexp2(logit<false>(x, valid) - peak), splat<V>(0));
     }
   };
 
-  template <bool careful, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
     const int64_t n = taps.count();
     w.scale = w.parameter[0] * splat<V>(T(1.4426950408889634));
-    if constexpr (careful) {
-      w.hot = splat<V>(0) != splat<V>(0);
-      POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) w.hot = w.hot | ((taps.x(i) == splat<V>(kInf<T>)) & taps.valid(i));
+    if constexpr (safe) {
+      w.has_pos_inf = splat<V>(0) != splat<V>(0);
+      POOLNB_UNROLL for (int64_t i = 0; i < n; ++i)
+        w.has_pos_inf = w.has_pos_inf | ((taps.x(i) == splat<V>(kInf<T>)) & taps.valid(i));
     }
     V peak = splat<V>(-kInf<T>);
     POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) {
-      const V l = w.template logit<careful>(taps.x(i), taps.valid(i));
+      const V l = w.template logit<safe>(taps.x(i), taps.valid(i));
       peak = vmax(peak, l);
     }
-    w.peak = careful ? select(peak == splat<V>(-kInf<T>), splat<V>(0), peak) : peak;
+    w.peak = safe ? select(peak == splat<V>(-kInf<T>), splat<V>(0), peak) : peak;
     Sum<V> all, sum;
-    auto frozen = splat<V>(0) != splat<V>(0);
+    auto any_neg_inf = splat<V>(0) != splat<V>(0);
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), e = w.template weight<careful>(x, taps.valid(i));
-      if constexpr (careful) frozen = frozen | ((x == splat<V>(-kInf<T>)) & taps.valid(i));
-      memo.put(i, e);
+      const V x = taps.x(i), e = w.template weight<safe>(x, taps.valid(i));
+      if constexpr (safe) any_neg_inf = any_neg_inf | ((x == splat<V>(-kInf<T>)) & taps.valid(i));
+      saved.put(i, e);
       all += e;
       sum += e * x;
     }, all, sum);
     const V total = all.value();
-    if constexpr (careful) {
-      w.over_total = splat<V>(1) / select(total == splat<V>(0), splat<V>(1), total);
-      w.y = weighted_with_care(w, taps, options);
-      w.y = select((total == splat<V>(0)) & frozen, splat<V>(-kInf<T>), w.y);
+    if constexpr (safe) {
+      w.inv_sum = splat<V>(1) / select(total == splat<V>(0), splat<V>(1), total);
+      w.y = weighted_safe(w, taps, options);
+      w.y = select((total == splat<V>(0)) & any_neg_inf, splat<V>(-kInf<T>), w.y);
     } else {
-      w.over_total = quick_reciprocal(total);
-      w.y = sum.value() * w.over_total;
+      w.inv_sum = quick_reciprocal(total);
+      w.y = sum.value() * w.inv_sum;
     }
   }
 
-  template <bool careful, class V, class Taps>
-  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
-    return w.template weight<careful>(taps.x(i), taps.valid(i));
+  template <bool safe, class V, class Taps>
+  static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
+    return w.template weight<safe>(taps.x(i), taps.valid(i));
   }
 
   // With weights of sum 1: a sum of e x could overflow where the mean does not.
   template <class V, class Taps>
-  static POOLNB_HD V weighted_with_care(const Window<V>& w, const Taps& taps, const Options& options) {
+  static POOLNB_HD V weighted_safe(const Window<V>& w, const Taps& taps, const Options& options) {
     Sum<V> mean;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.over_total;
+      const V x = taps.x(i), weight = recompute<true>(w, taps, i, options) * w.inv_sum;
       mean += weight * select(x == splat<V>(-kInf<typename Traits<V>::Number>), splat<V>(0), x);
     }, mean);
     return mean.value();
@@ -95,21 +96,21 @@ struct Soft {
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
-  template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* own, V&) {
-    const V weight = e * w.over_total;
+  template <bool safe, class V>
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* own, V&) {
+    const V weight = e * w.inv_sum;
     V centred = x - w.y;
-    if constexpr (careful) {
+    if constexpr (safe) {
       centred = select(weight == splat<V>(0), splat<V>(0), select(infinite(w.y), splat<V>(0), centred));
     }
     const V weighted = weight * centred;
     own[0] += weighted * centred;
     const V d = options.soft.semi_grad ? weight : weight + w.parameter[0] * weighted;
-    return careful ? select(w.y == w.y, d, w.y) : d;
+    return safe ? select(w.y == w.y, d, w.y) : d;
   }
 
-  template <bool careful, class V>
-  static POOLNB_HD void finish(const Window<V>&, V*) {}
+  template <bool safe, class V>
+  static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
 };
 
 }  // namespace poolnb

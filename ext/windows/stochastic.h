@@ -15,15 +15,15 @@ struct Stochastic {
   template <class V>
   struct Window {
     V parameter[1];
-    V peak, over_total, squares, number, y;  // number: the drawn tap; the count of taps if none could be drawn
+    V peak, inv_sum, squares, number, y;  // number: the drawn tap; the count of taps if none could be drawn
 
     // In proportion to the probability of the tap. The largest tap divides all, so that no sum overflows.
-    template <bool careful>
+    template <bool safe>
     POOLNB_HD V share(V x, auto valid) const {
       using T = typename Traits<V>::Number;
       const auto flat = peak == splat<V>(0);
       V s = select(x > splat<V>(0), x, splat<V>(0));
-      if constexpr (careful) {
+      if constexpr (safe) {
         const V limit = one_where<V>(x == splat<V>(kInf<T>));
         s = select(x == x, s, x) / select(flat, splat<V>(1), peak);
         s = select(flat, one_where<V>(x != splat<V>(-kInf<T>)), s);
@@ -35,14 +35,14 @@ struct Stochastic {
     }
   };
 
-  template <bool careful, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
     V peak = splat<V>(0), sum = splat<V>(0), least = splat<V>(kInf<T>);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V x = taps.x(i);
-      if constexpr (careful) {
+      if constexpr (safe) {
         peak = select((x > peak) | (x != x), x, peak);
         least = select((x < least) | (x != x), x, least);
       } else {
@@ -52,49 +52,49 @@ struct Stochastic {
     }
     w.peak = peak;
     if (options.draws) {
-      draw<careful>(w, taps);
-      // Not finite where a tap is not, whichever was drawn; with care: where nothing could be, what the taps are.
-      w.y = careful ? select(w.number == splat<V>(T(count)), least, w.y) : w.y + sum * splat<V>(0);
+      draw<safe>(w, taps);
+      // Not finite where a tap is not, whichever was drawn; safe path: where nothing could be, what the taps are.
+      w.y = safe ? select(w.number == splat<V>(T(count)), least, w.y) : w.y + sum * splat<V>(0);
       return;
     }
     Sum<V> all, moment, squares;
-    auto frozen = splat<V>(0) != splat<V>(0);
+    auto any_neg_inf = splat<V>(0) != splat<V>(0);
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), s = w.template share<careful>(x, taps.valid(i));
-      if constexpr (careful) frozen = frozen | ((x == splat<V>(-kInf<T>)) & taps.valid(i));
-      memo.put(i, s);
+      const V x = taps.x(i), s = w.template share<safe>(x, taps.valid(i));
+      if constexpr (safe) any_neg_inf = any_neg_inf | ((x == splat<V>(-kInf<T>)) & taps.valid(i));
+      saved.put(i, s);
       all += s;
       moment += s * x;
       squares += s * s;
     }, all, moment, squares);
     const V total = all.value();
     const auto nothing = total == splat<V>(0);
-    w.over_total = splat<V>(1) / (careful ? select(nothing, splat<V>(1), total) : total);
-    w.squares = squares.value() * w.over_total * w.over_total;
-    if constexpr (careful) {
+    w.inv_sum = splat<V>(1) / (safe ? select(nothing, splat<V>(1), total) : total);
+    w.squares = squares.value() * w.inv_sum * w.inv_sum;
+    if constexpr (safe) {
       // With weights of sum 1: a sum of s x could overflow where the mean does not.
       Sum<V> mean;
       each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-        const V x = taps.x(i), weight = w.template share<true>(x, taps.valid(i)) * w.over_total;
+        const V x = taps.x(i), weight = w.template share<true>(x, taps.valid(i)) * w.inv_sum;
         mean += weight * select(x == splat<V>(-kInf<T>), splat<V>(0), x);
       }, mean);
-      w.y = select(nothing & frozen, splat<V>(-kInf<T>), mean.value());
+      w.y = select(nothing & any_neg_inf, splat<V>(-kInf<T>), mean.value());
     } else {
-      w.y = moment.value() * w.over_total + sum * splat<V>(0);
+      w.y = moment.value() * w.inv_sum + sum * splat<V>(0);
     }
   }
 
   // What a tap counts for in a draw. Sums are kept in float64, so that every kernel draws the same tap; numbers of
   // fewer bits cannot make them overflow, and are taken as they are.
-  template <bool careful, class V>
+  template <bool safe, class V>
   static POOLNB_HD auto odds(const Window<V>& w, V x, auto valid) {
     using T = typename Traits<V>::Number;
-    if constexpr (sizeof(T) == 8) return widen(w.template share<careful>(x, valid));
+    if constexpr (sizeof(T) == 8) return widen(w.template share<safe>(x, valid));
     V s = select(x > splat<V>(0), x, splat<V>(0));
-    if constexpr (careful) {
+    if constexpr (safe) {
       s = select(x == x, s, x);
-      const V cold = splat<V>(-kInf<typename Traits<V>::Number>);
-      s = select(w.peak == splat<V>(0), one_where<V>(x != cold), s);
+      const V neg_inf = splat<V>(-kInf<typename Traits<V>::Number>);
+      s = select(w.peak == splat<V>(0), one_where<V>(x != neg_inf), s);
       s = select(infinite(w.peak), one_where<V>(infinite(s)), s);
     } else {
       s = select(w.peak == splat<V>(0), splat<V>(1), s);
@@ -102,50 +102,50 @@ struct Stochastic {
     return widen(select(valid, s, splat<V>(0)));
   }
 
-  template <bool careful, class V, class Taps>
+  template <bool safe, class V, class Taps>
   static POOLNB_HD void draw(Window<V>& w, const Taps& taps) {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
-    auto total = odds<careful>(w, taps.x(0), taps.valid(0));
-    POOLNB_UNROLL for (int64_t i = 1; i < count; ++i) total = total + odds<careful>(w, taps.x(i), taps.valid(i));
+    auto total = odds<safe>(w, taps.x(0), taps.valid(0));
+    POOLNB_UNROLL for (int64_t i = 1; i < count; ++i) total = total + odds<safe>(w, taps.x(i), taps.valid(i));
     const auto mark = widen(taps.noise(0)) * total;
-    auto cumulated = odds<careful>(w, taps.x(0), taps.valid(0));
+    auto cumulated = odds<safe>(w, taps.x(0), taps.valid(0));
     V number = splat<V>(0), y = taps.x(0);
     POOLNB_UNROLL for (int64_t i = 1; i < count; ++i) {
       const auto passed = narrow_mask<V>(cumulated <= mark);
       y = select(passed, taps.x(i), y);
       number = number + select(passed, splat<V>(1), splat<V>(0));
-      cumulated = cumulated + odds<careful>(w, taps.x(i), taps.valid(i));
+      cumulated = cumulated + odds<safe>(w, taps.x(i), taps.valid(i));
     }
-    if constexpr (careful) number = select(narrow_mask<V>(widen(splat<V>(0)) < total), number, splat<V>(T(count)));
+    if constexpr (safe) number = select(narrow_mask<V>(widen(splat<V>(0)) < total), number, splat<V>(T(count)));
     w.number = number;
     w.y = y;
   }
 
-  template <bool careful, class V, class Taps>
-  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
-    return w.template share<careful>(taps.x(i), taps.valid(i));
+  template <bool safe, class V, class Taps>
+  static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
+    return w.template share<safe>(taps.x(i), taps.valid(i));
   }
 
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
-  template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V s, int64_t i, const Options& options, Sum<V>*, V&) {
+  template <bool safe, class V>
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V s, int64_t i, const Options& options, Sum<V>*, V&) {
     using T = typename Traits<V>::Number;
     if (options.draws) return one_where<V>(w.number == splat<V>(T(i)));
-    const V p = s * w.over_total;
+    const V p = s * w.inv_sum;
     V d = select(x > splat<V>(0), p + p - w.squares, splat<V>(0));
     d = select(w.peak == splat<V>(0), p, d);
-    if constexpr (careful) {
+    if constexpr (safe) {
       d = select(w.peak == splat<V>(kInf<T>), p, d);
       d = select(w.y == w.y, d, w.y);
     }
     return d;
   }
 
-  template <bool careful, class V>
-  static POOLNB_HD void finish(const Window<V>&, V*) {}
+  template <bool safe, class V>
+  static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
 };
 
 }  // namespace poolnb

@@ -26,18 +26,18 @@ struct Tdgs {
   template <class V>
   struct Window {
     V parameter[1];  // T
-    V over_t, over_norm, norm, peak, over_total, mean, spread, number, y;
+    V over_t, inv_norm, norm, peak, inv_sum, mean, spread, number, y;
     V scale;                       // of a tap's logit, base 2
     V top;                         // the largest logit: next to large ones a sum with the noise would lose it
-    V t, over_size;                // careful
-    typename Traits<V>::Mask hot;  // careful: the window holds +inf
+    V t, over_size;                // safe path
+    typename Traits<V>::Mask has_pos_inf;  // safe path: the window holds +inf
 
-    template <bool careful>
+    template <bool safe>
     POOLNB_HD V z(V x) const {
-      if constexpr (careful) return select(infinite(x), splat<V>(0), x) * over_size * over_norm;
-      else return x * over_norm;
+      if constexpr (safe) return select(infinite(x), splat<V>(0), x) * over_size * inv_norm;
+      else return x * inv_norm;
     }
-    // Base 2, without care; with noise only if it has to be tempered.
+    // Base 2, on the fast path; with noise only if it has to be tempered.
     POOLNB_HD V score(V x, V factor, const Options& options) const {
       using T = typename Traits<V>::Number;
       V s = x * scale;
@@ -52,18 +52,18 @@ struct Tdgs {
       if (options.draws && !is_tempered(options)) e = e * factor;
       return select(valid, e, splat<V>(0));
     }
-    POOLNB_HD V careful_logit(V x, auto valid) const {
+    POOLNB_HD V safe_logit(V x, auto valid) const {
       using T = typename Traits<V>::Number;
       V s = z<true>(x) * over_t;
       s = select(s > splat<V>(kLargest<T>), splat<V>(kLargest<T>), s);
       s = select(s < splat<V>(-kLargest<T>), splat<V>(-kLargest<T>), s);
       s = select(x == splat<V>(-kInf<T>), x, s);
-      s = select(hot & (x < splat<V>(kInf<T>)), splat<V>(-kInf<T>), s);
+      s = select(has_pos_inf & (x < splat<V>(kInf<T>)), splat<V>(-kInf<T>), s);
       return select(valid, s, splat<V>(-kInf<T>));
     }
-    POOLNB_HD V careful_score(V x, V factor, auto valid, const Options& options) const {
+    POOLNB_HD V safe_score(V x, V factor, auto valid, const Options& options) const {
       using T = typename Traits<V>::Number;
-      const V s = careful_logit(x, valid);
+      const V s = safe_logit(x, valid);
       return options.draws ? (s - top + vlog(factor)) * splat<V>(over_tau<T>(options)) : s;
     }
   };
@@ -83,14 +83,14 @@ struct Tdgs {
     return select(top == nothing, splat<V>(0), top);
   }
 
-  template <bool careful, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
-    if constexpr (careful) look_with_care(w, taps, options, memo);
-    else look_quickly(w, taps, options, memo);
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
+    if constexpr (safe) forward_safe(w, taps, options, saved);
+    else forward_fast(w, taps, options, saved);
   }
 
-  template <class V, class Taps, class Memo>
-  static POOLNB_HD void look_quickly(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <class V, class Taps, class Saved>
+  static POOLNB_HD void forward_fast(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
     const V t = vmax(w.parameter[0], splat<V>(0)) + splat<V>(T(options.tdgs.eps));
@@ -104,17 +104,17 @@ struct Tdgs {
     }, squares);
     // What is not finite has to show, and what a square lost.
     V show = (size + t) * splat<V>(0);
-    w.over_norm = w.norm = splat<V>(1);
+    w.inv_norm = w.norm = splat<V>(1);
     if (options.tdgs.normalize) {
       constexpr T step = std::numeric_limits<T>::epsilon(), small = std::numeric_limits<T>::min() / (step * step);
       const auto nothing = size == splat<V>(0);
       V square = squares.value();
       show = select((square < splat<V>(small)) & !nothing, splat<V>(kInf<T>), show);
       square = select(nothing, splat<V>(1), square);
-      w.over_norm = quick_rsqrt(square);
-      w.norm = square * w.over_norm;
+      w.inv_norm = quick_rsqrt(square);
+      w.norm = square * w.inv_norm;
     }
-    w.scale = w.over_norm * w.over_t * splat<V>(T(1.4426950408889634) * over_tau<T>(options));
+    w.scale = w.inv_norm * w.over_t * splat<V>(T(1.4426950408889634) * over_tau<T>(options));
     w.top = splat<V>(0);
     if (is_tempered(options)) {
       w.top = largest<V>(taps, [&](int64_t i) POOLNB_INLINE {
@@ -138,39 +138,39 @@ struct Tdgs {
       heaviest = select(larger, e, heaviest);
       w.number = select(larger, splat<V>(T(i)), w.number);
       chosen = select(larger, x, chosen);
-      memo.put(i, e);
+      saved.put(i, e);
       total += e;
       mean += e * x;
-      if constexpr (Memo::backward) apart += e * (x - base);
+      if constexpr (Saved::backward) apart += e * (x - base);
     }, total, mean, apart);
-    w.over_total = quick_reciprocal(total.value());
-    const V soft = mean.value() * w.over_total;
-    w.y = (is_hard(options) ? chosen : soft) + (show + w.over_total * splat<V>(0));
-    if constexpr (Memo::backward) {
-      w.mean = (base + apart.value() * w.over_total) * w.over_norm;
-      find_spread<false>(w, taps, options, memo);
+    w.inv_sum = quick_reciprocal(total.value());
+    const V soft = mean.value() * w.inv_sum;
+    w.y = (is_hard(options) ? chosen : soft) + (show + w.inv_sum * splat<V>(0));
+    if constexpr (Saved::backward) {
+      w.mean = (base + apart.value() * w.inv_sum) * w.inv_norm;
+      find_spread<false>(w, taps, options, saved);
     }
   }
 
-  template <class V, class Taps, class Memo>
-  static POOLNB_HD void look_with_care(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <class V, class Taps, class Saved>
+  static POOLNB_HD void forward_safe(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
-    const V cold_score = splat<V>(-kInf<T>);
+    const V neg_inf = splat<V>(-kInf<T>);
     const V raw = w.parameter[0];
     w.t = select(raw < splat<V>(0), splat<V>(0), raw) + splat<V>(T(options.tdgs.eps));
     w.over_t = splat<V>(1) / w.t;
     V size = splat<V>(0), least = splat<V>(kInf<T>);
-    w.hot = splat<V>(0) != splat<V>(0);
-    auto frozen = w.hot;
+    w.has_pos_inf = splat<V>(0) != splat<V>(0);
+    auto any_neg_inf = w.has_pos_inf;
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V x = taps.x(i), a = select(infinite(x), splat<V>(0), vabs(x));
-      w.hot = w.hot | (x == splat<V>(kInf<T>));
-      frozen = frozen | (x == cold_score);
+      w.has_pos_inf = w.has_pos_inf | (x == splat<V>(kInf<T>));
+      any_neg_inf = any_neg_inf | (x == neg_inf);
       least = select((x < least) | (x != x), x, least);
       size = select((a > size) | (a != a), a, size);
     }
-    w.over_size = w.over_norm = w.norm = splat<V>(1);
+    w.over_size = w.inv_norm = w.norm = splat<V>(1);
     if (options.tdgs.normalize) {
       // A window of zeros stays as it is; sizes below the normal numbers have no reciprocal.
       const V tiny = splat<V>(std::numeric_limits<T>::min());
@@ -183,13 +183,13 @@ struct Tdgs {
       }, squares);
       const V square = squares.value();
       const V norm = vsqrt(select(square == splat<V>(0), splat<V>(1), square));
-      w.over_norm = splat<V>(1) / norm;
+      w.inv_norm = splat<V>(1) / norm;
       w.norm = size * norm;
     }
-    w.top = largest<V>(taps, [&](int64_t i) POOLNB_INLINE { return w.careful_logit(taps.x(i), taps.valid(i)); });
-    V peak = cold_score, number = splat<V>(T(count)), chosen = splat<V>(0), base = splat<V>(0);
+    w.top = largest<V>(taps, [&](int64_t i) POOLNB_INLINE { return w.safe_logit(taps.x(i), taps.valid(i)); });
+    V peak = neg_inf, number = splat<V>(T(count)), chosen = splat<V>(0), base = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
-      const V x = taps.x(i), s = w.careful_score(x, factor<V>(taps, i, options), taps.valid(i), options);
+      const V x = taps.x(i), s = w.safe_score(x, factor<V>(taps, i, options), taps.valid(i), options);
       const auto larger = (s > peak) | (s != s);
       peak = select(larger, s, peak);
       base = select(larger, splat<V>(T(0.5)) * w.template z<true>(x), base);
@@ -200,56 +200,56 @@ struct Tdgs {
     number = select(peak == peak, number, splat<V>(T(count)));
     chosen = select(number == splat<V>(T(count)), least, chosen);
     w.number = number;
-    w.peak = select(peak == cold_score, splat<V>(0), peak);
+    w.peak = select(peak == neg_inf, splat<V>(0), peak);
     Sum<V> all, mean;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), e = remember<true>(w, taps, i, options);
-      memo.put(i, e);
+      const V x = taps.x(i), e = recompute<true>(w, taps, i, options);
+      saved.put(i, e);
       all += e;
       mean += e * (splat<V>(T(0.5)) * w.template z<true>(x) - base);  // halves: a difference could overflow
     }, all, mean);
     const V total = all.value();
     const auto nothing = total == splat<V>(0);
-    w.over_total = splat<V>(1) / select(nothing, splat<V>(1), total);
-    w.mean = splat<V>(2) * (base + mean.value() * w.over_total);
+    w.inv_sum = splat<V>(1) / select(nothing, splat<V>(1), total);
+    w.mean = splat<V>(2) * (base + mean.value() * w.inv_sum);
     // With weights of sum 1: a sum of e x could overflow where the mean does not.
     Sum<V> soft;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.over_total;
-      soft += weight * select(x == cold_score, splat<V>(0), x);
+      const V x = taps.x(i), weight = recompute<true>(w, taps, i, options) * w.inv_sum;
+      soft += weight * select(x == neg_inf, splat<V>(0), x);
     }, soft);
-    w.y = select(nothing & frozen, cold_score, soft.value());
+    w.y = select(nothing & any_neg_inf, neg_inf, soft.value());
     if (is_hard(options)) w.y = select(w.t == w.t, chosen, w.t);
-    if constexpr (Memo::backward) find_spread<true>(w, taps, options, memo);
+    if constexpr (Saved::backward) find_spread<true>(w, taps, options, saved);
   }
 
-  template <bool careful, class V, class Taps, class Memo>
-  static POOLNB_HD void find_spread(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void find_spread(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     Sum<V> spread;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V centred = w.template z<careful>(taps.x(i)) - w.mean;
+      const V centred = w.template z<safe>(taps.x(i)) - w.mean;
       V e;
-      if constexpr (Memo::keeps) e = memo.get(i);
-      else e = remember<careful>(w, taps, i, options);
+      if constexpr (Saved::keeps) e = saved.get(i);
+      else e = recompute<safe>(w, taps, i, options);
       spread += e * centred * centred;
     }, spread);
-    w.spread = spread.value() * w.over_total;
+    w.spread = spread.value() * w.inv_sum;
   }
 
-  template <bool careful, class V, class Taps>
-  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
+  template <bool safe, class V, class Taps>
+  static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
     const V x = taps.x(i), noise = factor<V>(taps, i, options);
-    if constexpr (careful) return vexp(w.careful_score(x, noise, taps.valid(i), options) - w.peak);
+    if constexpr (safe) return vexp(w.safe_score(x, noise, taps.valid(i), options) - w.peak);
     else return w.weight(x, noise, taps.valid(i), options);
   }
 
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
-  template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t i, const Options& options, Sum<V>* own, V&) {
+  template <bool safe, class V>
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t i, const Options& options, Sum<V>* own, V&) {
     using T = typename Traits<V>::Number;
-    const V q = e * w.over_total, z = w.template z<careful>(x);
+    const V q = e * w.inv_sum, z = w.template z<safe>(x);
     const V over_width = w.over_t * splat<V>(over_tau<T>(options));
     V turned = q * (z - w.mean);
     if (options.tdgs.normalize) turned = turned - z * w.spread;
@@ -262,8 +262,8 @@ struct Tdgs {
     return direct + turned * over_width;
   }
 
-  template <bool careful, class V>
-  static POOLNB_HD void finish(const Window<V>&, V*) {}
+  template <bool safe, class V>
+  static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
 };
 
 }  // namespace poolnb

@@ -13,18 +13,18 @@ struct Weighted {
   template <class V>
   struct Window {
     V parameter[1];
-    V peak, over_total, y;
-    typename Traits<V>::Mask hot_tap, hot_logit;  // careful: the window holds one that counts
+    V peak, inv_sum, y;
+    typename Traits<V>::Mask has_pos_inf_tap, has_pos_inf_logit;  // safe path: the window holds one that counts
 
-    template <bool careful>
+    template <bool safe>
     POOLNB_HD V score(V x, V l, auto valid) const {
       using T = typename Traits<V>::Number;
       const V none = splat<V>(-kInf<T>);
-      if constexpr (careful) {
+      if constexpr (safe) {
         const V tap_alone = select(x == splat<V>(kInf<T>), splat<V>(0), none);
         const V logit_alone = select(l == splat<V>(kInf<T>), splat<V>(0), none);
         const auto out = (x == none) | (l == none);
-        l = select(hot_tap, tap_alone, select(hot_logit, logit_alone, l));
+        l = select(has_pos_inf_tap, tap_alone, select(has_pos_inf_logit, logit_alone, l));
         l = select(out, none, l);
       }
       return select(valid, l, none);
@@ -32,55 +32,55 @@ struct Weighted {
   };
 
   // The weight, not yet normalised.
-  template <bool careful, class V, class Taps>
-  static POOLNB_HD V remember(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
-    const V s = w.template score<careful>(taps.x(i), taps.second(i), taps.valid(i)) - w.peak;
-    return careful ? vexp(s) : vexp_down(s);
+  template <bool safe, class V, class Taps>
+  static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
+    const V s = w.template score<safe>(taps.x(i), taps.second(i), taps.valid(i)) - w.peak;
+    return safe ? vexp(s) : vexp_down(s);
   }
 
-  template <bool careful, class V, class Taps, class Memo>
-  static POOLNB_HD void look(Window<V>& w, const Taps& taps, const Options& options, Memo& memo) {
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
-    const V cold_score = splat<V>(-kInf<T>);
+    const V neg_inf = splat<V>(-kInf<T>);
     const int64_t count = taps.count();
-    w.hot_tap = w.hot_logit = splat<V>(0) != splat<V>(0);
-    auto frozen = w.hot_tap;
-    if constexpr (careful) {
+    w.has_pos_inf_tap = w.has_pos_inf_logit = splat<V>(0) != splat<V>(0);
+    auto any_neg_inf = w.has_pos_inf_tap;
+    if constexpr (safe) {
       for (int64_t i = 0; i < count; ++i) {
         const V x = taps.x(i), l = taps.second(i);
-        const auto counted = (x != cold_score) & (l != cold_score) & taps.valid(i);
-        w.hot_tap = w.hot_tap | (counted & (x == splat<V>(kInf<T>)));
-        w.hot_logit = w.hot_logit | (counted & (l == splat<V>(kInf<T>)));
-        frozen = frozen | ((x == cold_score) & taps.valid(i));
+        const auto counted = (x != neg_inf) & (l != neg_inf) & taps.valid(i);
+        w.has_pos_inf_tap = w.has_pos_inf_tap | (counted & (x == splat<V>(kInf<T>)));
+        w.has_pos_inf_logit = w.has_pos_inf_logit | (counted & (l == splat<V>(kInf<T>)));
+        any_neg_inf = any_neg_inf | ((x == neg_inf) & taps.valid(i));
       }
     }
-    V peak = cold_score;
+    V peak = neg_inf;
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
-      const V l = w.template score<careful>(taps.x(i), taps.second(i), taps.valid(i));
+      const V l = w.template score<safe>(taps.x(i), taps.second(i), taps.valid(i));
       peak = select(l > peak, l, peak);
     }
-    if constexpr (careful) peak = select(peak == cold_score, splat<V>(0), peak);
+    if constexpr (safe) peak = select(peak == neg_inf, splat<V>(0), peak);
     w.peak = peak;
     Sum<V> all, sum;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V e = remember<careful>(w, taps, i, options);
-      memo.put(i, e);
+      const V e = recompute<safe>(w, taps, i, options);
+      saved.put(i, e);
       all += e;
       sum += e * taps.x(i);
     }, all, sum);
     const V total = all.value();
     const auto nothing = total == splat<V>(0);
-    w.over_total = splat<V>(1) / (careful ? select(nothing, splat<V>(1), total) : total);
-    w.y = careful ? weighted_with_care(w, taps, options) : sum.value() * w.over_total;
-    if constexpr (careful) w.y = select(nothing & frozen & (w.y == w.y), cold_score, w.y);
+    w.inv_sum = splat<V>(1) / (safe ? select(nothing, splat<V>(1), total) : total);
+    w.y = safe ? weighted_safe(w, taps, options) : sum.value() * w.inv_sum;
+    if constexpr (safe) w.y = select(nothing & any_neg_inf & (w.y == w.y), neg_inf, w.y);
   }
 
   // With weights of sum 1: a sum of e x could overflow where the mean does not.
   template <class V, class Taps>
-  static POOLNB_HD V weighted_with_care(const Window<V>& w, const Taps& taps, const Options& options) {
+  static POOLNB_HD V weighted_safe(const Window<V>& w, const Taps& taps, const Options& options) {
     Sum<V> mean;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), weight = remember<true>(w, taps, i, options) * w.over_total;
+      const V x = taps.x(i), weight = recompute<true>(w, taps, i, options) * w.inv_sum;
       mean += weight * select(infinite(x) & (weight == splat<V>(0)), splat<V>(0), x);
     }, mean);
     return mean.value();
@@ -89,18 +89,18 @@ struct Weighted {
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
-  template <bool careful, class V>
-  static POOLNB_HD V slope(const Window<V>& w, V x, V, V e, int64_t, const Options&, Sum<V>*, V& d_second) {
-    const V weight = e * w.over_total;
+  template <bool safe, class V>
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t, const Options&, Sum<V>*, V& d_second) {
+    const V weight = e * w.inv_sum;
     V centred = x - w.y;
-    if constexpr (careful)
+    if constexpr (safe)
       centred = select(weight == splat<V>(0), splat<V>(0), select(infinite(w.y), splat<V>(0), centred));
     d_second = weight * centred;
     return weight;
   }
 
-  template <bool careful, class V>
-  static POOLNB_HD void finish(const Window<V>&, V*) {}
+  template <bool safe, class V>
+  static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
 };
 
 }  // namespace poolnb

@@ -93,7 +93,7 @@ def _lp_pool(
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     if isinstance(norm_type, float) and norm_type == math.inf:
         return call.finish(max_pool(call.input.abs(), call.mask, call.windows))
-    p = channel_parameter("norm_type", norm_type, call, low=0, strict=True, endless=True)
+    p = channel_parameter("norm_type", norm_type, call, low=0, strict=True, allow_inf=True)
     return call.finish(lp_pool(call.input, call.mask, call.trimmed, p))
 
 

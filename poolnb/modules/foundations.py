@@ -100,7 +100,7 @@ def _check_norm(norm_type: Tensor) -> None:
         raise TypeError(f"norm_type must be a real number or a tensor of a floating dtype, got dtype {norm_type.dtype}")
     if norm_type.dim() > 1 or norm_type.numel() == 0:
         raise ValueError(f"norm_type must be 0-d or have shape (C,), got shape {tuple(norm_type.shape)}")
-    check_range("norm_type", norm_type, low=0, strict=True, endless=True)
+    check_range("norm_type", norm_type, low=0, strict=True, allow_inf=True)
 
 
 class MaxPool1d(_MaxPool, torch.nn.MaxPool1d):  # type: ignore[misc]

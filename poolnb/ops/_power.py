@@ -23,7 +23,7 @@ class PowerMean(NamedTuple):
     root: Tensor
     unit: Tensor  # the largest finite size
     output: Tensor
-    careful: bool
+    safe: bool
 
 
 def power(x: Tensor, p: Tensor) -> Tensor:
@@ -37,22 +37,22 @@ def power(x: Tensor, p: Tensor) -> Tensor:
     return (p * x.log()).masked_fill((x == 1) & p.isinf(), 0).exp()  # 1 ** inf
 
 
-def power_mean(size: Tensor, coefficient: Tensor | float, p: Tensor, careful: bool) -> PowerMean:
-    hot = size == torch.inf if careful else None
-    if hot is not None:
-        size = size.masked_fill(hot, 0)
+def power_mean(size: Tensor, coefficient: Tensor | float, p: Tensor, safe: bool) -> PowerMean:
+    pos_inf = size == torch.inf if safe else None
+    if pos_inf is not None:
+        size = size.masked_fill(pos_inf, 0)
     unit = size.detach().amax(0)
     unit = unit + (unit == 0)
     ratio = size / unit
-    if hot is None:
+    if pos_inf is None:
         powers = power(ratio, p) * coefficient
         total = powers.sum(0)
         output = unit * power(total, 1 / p)
         # The largest tap alone gives 1, or 1/n: a smaller total is 0, and only has to divide without harm.
         total = total.clamp(min=0.5 / len(size))
-        return PowerMean(ratio, powers, total, power(total, 1 / p), unit, output, careful)
-    endless = hot.any(0)
-    ratio = torch.where(endless, hot.to(size.dtype), ratio)
+        return PowerMean(ratio, powers, total, power(total, 1 / p), unit, output, safe)
+    has_pos_inf = pos_inf.any(0)
+    ratio = torch.where(has_pos_inf, pos_inf.to(size.dtype), ratio)
     # A base of 0 has no derivative that could be used: it is left out of the power and put back as the 0 it gives.
     nothing = ratio == 0
     powers = power(ratio.masked_fill(nothing, 1), p).masked_fill(nothing, 0) * coefficient
@@ -60,15 +60,15 @@ def power_mean(size: Tensor, coefficient: Tensor | float, p: Tensor, careful: bo
     empty = total == 0
     total = total.masked_fill(empty, 1)
     root = power(total, 1 / p)
-    infinite = torch.zeros_like(root).masked_fill(endless, torch.inf)
+    infinite = torch.zeros_like(root).masked_fill(has_pos_inf, torch.inf)
     output = (unit * root).masked_fill(empty, 0) + infinite
-    return PowerMean(ratio, powers, total, root, unit, output, careful)
+    return PowerMean(ratio, powers, total, root, unit, output, safe)
 
 
 def size_slope(mean: PowerMean, p: Tensor) -> Tensor:
     """(r / rho) ** (p - 1): the derivative by the size of a tap, up to its coefficient; 0 for a tap of size 0."""
     ratio = mean.ratio / mean.root
-    if not mean.careful:
+    if not mean.safe:
         return power(ratio, p - 1)
     nothing = ratio == 0
     return power(ratio.masked_fill(nothing, 1), p - 1).masked_fill(nothing, 0)
@@ -79,11 +79,11 @@ def exponent_slope(mean: PowerMean, p: Tensor) -> Tensor:
     tiny = torch.finfo(mean.ratio.dtype).tiny
     entropy = (mean.powers * mean.ratio.clamp(min=tiny).log()).sum(0) / mean.total - mean.root.log()
     output = mean.output
-    if mean.careful:
+    if mean.safe:
         output = output.masked_fill(output.isinf(), 0)
     return output / p * entropy
 
 
-def needs_care(p: Tensor) -> bool:
+def needs_safe_path(p: Tensor) -> bool:
     """Whether (r / rho) ** (p - 1) is not 0 at r = 0, where the slope has to be."""
     return bool(p.amin() <= 1) if visible(p) else True

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, crop, pad, scatter, tap_views
-from poolnb.ops.taps import accumulate, channelwise, finite, open_windows, per_channel_sum, tame
+from poolnb.ops.taps import all_finite, channelwise, finite, open_windows, per_channel_sum, to_acc_dtype
 
 
 def filter_response(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:
     """The filters' responses (N, C, *output), in the dtype of sums. ``weight`` is (C, taps)."""
-    if windows.long or not tame(x, weight):
+    if windows.long or not all_finite(x, weight):
         taps, _ = open_windows(x, mask, windows)
         per_tap = _per_tap(windows, weight)
         return (per_tap * taps).masked_fill((per_tap == 0) & taps.isinf(), 0).sum(0)
@@ -34,7 +34,7 @@ def filter_response_backward(
 
     ``grad`` and ``grad_x``, which holds what comes to ``x`` by another way, are in the dtype of sums.
     """
-    if windows.long or not tame(x, weight, grad):
+    if windows.long or not all_finite(x, weight, grad):
         taps, valid = open_windows(x, mask, windows)
         slope = grad * _per_tap(windows, weight)
         if valid is not None:
@@ -50,7 +50,7 @@ def filter_response_backward(
 
 
 def _padded(windows: Geometry, x: Tensor, mask: Tensor | None) -> Tensor:
-    return pad(accumulate(x if mask is None else x.masked_fill(~mask, 0)), windows)
+    return pad(to_acc_dtype(x if mask is None else x.masked_fill(~mask, 0)), windows)
 
 
 def _per_channel(windows: Geometry, weight: Tensor) -> list[Tensor]:

@@ -10,7 +10,7 @@ from poolnb.ops.checks import PER_CHANNEL, PER_TAP
 from poolnb.ops.filters import filter_response, filter_response_backward
 from poolnb.ops.mixed import mixed_pool
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, channelwise, per_channel_sum
+from poolnb.ops.taps import channelwise, per_channel_sum, to_acc_dtype
 
 
 def _share(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def _share(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor, bi
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
-    x = accumulate(x)
+    x = to_acc_dtype(x)
     return mixed_pool(x, mask, windows, _share(windows, x, mask, weight, bias))
 
 
@@ -31,9 +31,9 @@ def _backward(
     weight: Tensor,
     bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x = accumulate(x)
+    x = to_acc_dtype(x)
     alpha = _share(windows, x, mask, weight, bias)
-    grad_x, grad_alpha = mixed_pool.gradient(accumulate(grad), x, mask, windows, alpha)
+    grad_x, grad_alpha = mixed_pool.gradient(to_acc_dtype(grad), x, mask, windows, alpha)
     grad_gate = grad_alpha * alpha * (1 - alpha)
     grad_x, grad_weight = filter_response_backward(windows, grad_gate, x, mask, weight, grad_x)
     return grad_x, grad_weight, per_channel_sum(grad_gate)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from poolnb.geometry import Geometry, scatter
-from poolnb.ops._power import PowerMean, exponent_slope, needs_care, power_mean, size_slope
+from poolnb.ops._power import PowerMean, exponent_slope, needs_safe_path, power_mean, size_slope
 from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, channelwise, counts, open_windows, per_channel_sum, spoilt, tame
+from poolnb.ops.taps import all_finite, channelwise, counts, open_windows, per_channel_sum, spoilt, to_acc_dtype
 
 
 def _evaluate(
@@ -18,8 +18,8 @@ def _evaluate(
     share: Tensor | float = 1 / windows.taps
     if valid is not None:
         share = valid.to(taps.dtype) / counts(valid, windows, taps.dtype)
-    careful = not tame(x, p) or needs_care(p)
-    return taps, share, power_mean(taps.clamp(min=eps), share, channelwise(p, windows), careful)
+    safe = not all_finite(x, p) or needs_safe_path(p)
+    return taps, share, power_mean(taps.clamp(min=eps), share, channelwise(p, windows), safe)
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, p: Tensor, eps: float) -> Tensor:
@@ -30,11 +30,11 @@ def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, p: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     taps, share, mean = _evaluate(windows, x, mask, p, eps)
-    grad, exponent = accumulate(grad), channelwise(p, windows)
+    grad, exponent = to_acc_dtype(grad), channelwise(p, windows)
     # 1 where x >= eps, else 0, without a mask; a NaN stays one. A tap that is not valid holds 0 and is below.
     above = 1 + (taps - eps).clamp(max=0).sign()
     slope = size_slope(mean, exponent) * share * above
-    grad_x = scatter(grad * spoilt(slope, mean.output, mean.careful), windows)
+    grad_x = scatter(grad * spoilt(slope, mean.output, mean.safe), windows)
     if not param_grads:
         return grad_x, p
     return grad_x, per_channel_sum(grad * exponent_slope(mean, exponent))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from poolnb.geometry import Geometry, gather, memory_format, valid_taps
-from poolnb.ops.taps import accumulate, open_windows
+from poolnb.ops.taps import open_windows, to_acc_dtype
 
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVG = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -64,7 +64,7 @@ def avg_pool(x: Tensor, mask: Tensor | None, windows: Geometry) -> Tensor:
             return _AVG[w.dims](x, w.kernel, w.stride, w.padding, **options)
         # torch's own adds one tap after the other. In three dimensions it takes no half types on a CPU, and forgets the
         # layout.
-        y = _AVG[w.dims](x.double() if w.long else accumulate(x), w.kernel, w.stride, w.padding, **options)
+        y = _AVG[w.dims](x.double() if w.long else to_acc_dtype(x), w.kernel, w.stride, w.padding, **options)
         return _like(x, y)
     windows = windows.trimmed()
     taps, valid = open_windows(x.double() if windows.long else x, mask, windows)

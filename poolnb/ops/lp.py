@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, scatter
-from poolnb.ops._power import PowerMean, exponent_slope, needs_care, power, power_mean, size_slope
+from poolnb.ops._power import PowerMean, exponent_slope, needs_safe_path, power, power_mean, size_slope
 from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, channelwise, open_windows, per_channel_sum, spoilt, tame
+from poolnb.ops.taps import all_finite, channelwise, open_windows, per_channel_sum, spoilt, to_acc_dtype
 
 
 def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, p: Tensor) -> tuple[Tensor, PowerMean]:
     taps, _ = open_windows(x, mask, windows)  # taps that are not valid hold 0 and add nothing
-    careful = not tame(x, p) or needs_care(p)
-    return taps, power_mean(taps.abs(), 1.0, channelwise(p, windows), careful)
+    safe = not all_finite(x, p) or needs_safe_path(p)
+    return taps, power_mean(taps.abs(), 1.0, channelwise(p, windows), safe)
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, norm_type: Tensor) -> Tensor:
@@ -26,9 +26,9 @@ def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, norm_type: Tensor
 ) -> tuple[Tensor, Tensor]:
     taps, mean = _evaluate(windows, x, mask, norm_type)
-    grad, p = accumulate(grad), channelwise(norm_type, windows)
-    slope = _smooth_slope(taps, mean, p) if mean.careful else taps.sign() * size_slope(mean, p)
-    grad_x = scatter(grad * spoilt(slope, mean.output, mean.careful), windows)
+    grad, p = to_acc_dtype(grad), channelwise(norm_type, windows)
+    slope = _smooth_slope(taps, mean, p) if mean.safe else taps.sign() * size_slope(mean, p)
+    grad_x = scatter(grad * spoilt(slope, mean.output, mean.safe), windows)
     if not param_grads:
         return grad_x, norm_type
     return grad_x, per_channel_sum(grad * exponent_slope(mean, p))

@@ -20,13 +20,13 @@ from poolnb.geometry import Geometry, scatter
 from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import (
-    accumulate,
+    all_finite,
     channelwise,
     counts,
     may_be_empty,
     open_windows,
     per_channel_sum,
-    tame,
+    to_acc_dtype,
     visible,
     without_invalid,
 )
@@ -40,14 +40,14 @@ _LEAST = 1e-18
 class _State(NamedTuple):
     x_minus_peak: Tensor  # x - m, m the tap that r favours; 0 at taps that are not valid
     y_minus_peak: Tensor  # y - m
-    hot: Tensor | None  # taps of +inf; None: there are none
+    pos_inf: Tensor | None  # taps of +inf; None: there are none
     share: Tensor | float  # 1/n at valid taps, 0 at others
     r: Tensor
     output: Tensor
 
 
 def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tensor) -> _State:
-    careful = not tame(x, sharpness)
+    safe = not all_finite(x, sharpness)
     taps, valid = open_windows(x, mask, windows)
     r = channelwise(sharpness, windows)
     share: Tensor | float = 1 / windows.taps
@@ -55,7 +55,7 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
         share = valid.to(taps.dtype) / counts(valid, windows, taps.dtype)
     largest = torch.finfo(taps.dtype).max
     original = taps
-    if careful:
+    if safe:
         taps = taps.clamp(-largest, largest)  # no inf - inf; NaN passes
     # The tap that r favours: the largest for r >= 0, the smallest for r < 0.
     facing, sign = taps, 1 - 2 * (r < 0).to(taps.dtype)
@@ -67,7 +67,7 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
     x_minus_peak = taps - peak
     if valid is not None:
         x_minus_peak = x_minus_peak * valid.to(taps.dtype)
-    if careful:
+    if safe:
         x_minus_peak = _bounded(x_minus_peak, r)
     # log(mean exp(r d)) / r by quotients that are 1 at 0: nothing is divided by r.
     rise = (x_minus_peak * _expm1_quotient(r * x_minus_peak) * share).sum(0)
@@ -77,13 +77,13 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
         small = (mean < 0.5) & (mean > 0)
         y_minus_peak = torch.where(small, torch.where(small, mean, 1).log() / torch.where(small, r, 1), y_minus_peak)
     y = peak + y_minus_peak
-    if windows.long and not careful:  # what y lacks: peak and y_minus_peak may cancel
+    if windows.long and not safe:  # what y lacks: peak and y_minus_peak may cancel
         left = taps - y if valid is None else (taps - y) * valid.to(taps.dtype)
         y = y + (left * _phi(r * left) * share).sum(0)
     if may_be_empty(mask, windows):
         assert valid is not None
         y = y * valid.any(0).to(y.dtype)
-    if not careful:
+    if not safe:
         return _State(x_minus_peak, y_minus_peak, None, share, r, y)
     y = _with_infinities(y, original, valid, sharpness, windows)
     return _State(x_minus_peak, y_minus_peak, original == torch.inf, share, r, y)
@@ -108,10 +108,10 @@ def _log1p_quotient(v: Tensor) -> Tensor:
 
 def _with_infinities(y: Tensor, taps: Tensor, valid: Tensor | None, sharpness: Tensor, windows: Geometry) -> Tensor:
     """+inf where a tap is; -inf where all taps are, or one is and r does not suppress it."""
-    cold = taps == -torch.inf
-    counted = cold if valid is None else cold | ~valid
+    neg_inf = taps == -torch.inf
+    counted = neg_inf if valid is None else neg_inf | ~valid
     sunk = counted.all(0) | (channelwise(sharpness, windows) <= 0)
-    limits = torch.zeros_like(y).masked_fill(sunk & cold.any(0), -torch.inf)
+    limits = torch.zeros_like(y).masked_fill(sunk & neg_inf.any(0), -torch.inf)
     limits = limits.masked_fill((taps == torch.inf).any(0), torch.inf)
     return torch.where(y.isnan() & taps.isnan().any(0), y, torch.where(limits.isinf(), limits, y))
 
@@ -123,20 +123,20 @@ def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, r: Tensor) -> Te
 def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, sharpness: Tensor
 ) -> tuple[Tensor, Tensor]:
-    x_minus_peak, y_minus_peak, hot, share, r, y = _evaluate(windows, x, mask, sharpness)
-    grad = accumulate(grad)
+    x_minus_peak, y_minus_peak, pos_inf, share, r, y = _evaluate(windows, x, mask, sharpness)
+    grad = to_acc_dtype(grad)
     # x - y in two differences: next to large taps y itself is too coarse. Taps that are not valid have no share.
-    excess = x_minus_peak - y_minus_peak if hot is None else _differentiable(x_minus_peak, y_minus_peak, share, r)
+    excess = x_minus_peak - y_minus_peak if pos_inf is None else _differentiable(x_minus_peak, y_minus_peak, share, r)
     v = r * excess
     weights = v.exp() * share
     slope = weights
-    if hot is not None:
-        slope = torch.where(y.isinf(), hot / hot.sum(0).clamp(min=1).to(v.dtype), weights)
+    if pos_inf is not None:
+        slope = torch.where(y.isinf(), pos_inf / pos_inf.sum(0).clamp(min=1).to(v.dtype), weights)
     grad_x = scatter(grad * slope, windows)
     if not param_grads:
         return grad_x, sharpness
     curve = _curve(excess, v, weights, share, r)
-    if hot is not None:
+    if pos_inf is not None:
         curve = curve.masked_fill(y.isinf(), 0)
     return grad_x, per_channel_sum(grad * curve)
 

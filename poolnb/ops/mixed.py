@@ -10,7 +10,7 @@ from torch import Tensor
 from poolnb.geometry import Geometry, is_long, scatter
 from poolnb.ops.checks import LIKE_OUTPUT
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, counts, may_be_empty, one_hot, open_windows, tame
+from poolnb.ops.taps import all_finite, counts, may_be_empty, one_hot, open_windows, to_acc_dtype
 
 
 class Extremes(NamedTuple):
@@ -21,7 +21,7 @@ class Extremes(NamedTuple):
     largest: Tensor
     mean: Tensor
     size: Tensor | int  # how many valid taps
-    careful: bool
+    safe: bool
 
 
 def extremes(windows: Geometry, x: Tensor, mask: Tensor | None, *parameters: Tensor) -> Extremes:
@@ -30,11 +30,11 @@ def extremes(windows: Geometry, x: Tensor, mask: Tensor | None, *parameters: Ten
     if may_be_empty(mask, windows):
         assert valid is not None
         largest = largest.masked_fill(~valid.any(0), 0)
-    size, careful = counts(valid, windows, taps.dtype), not tame(x, *parameters)
+    size, safe = counts(valid, windows, taps.dtype), not all_finite(x, *parameters)
     mean = taps.sum(0) / size
-    if careful:  # where the sum overflows, shares of it do not
+    if safe:  # where the sum overflows, shares of it do not
         mean = torch.where(mean.isinf(), (taps / size).sum(0), mean)
-    return Extremes(taps, valid, largest, mean, size, careful)
+    return Extremes(taps, valid, largest, mean, size, safe)
 
 
 def candidates(taps: Tensor, valid: Tensor | None) -> Tensor:
@@ -44,9 +44,9 @@ def candidates(taps: Tensor, valid: Tensor | None) -> Tensor:
     return taps + torch.zeros(valid.shape, dtype=taps.dtype, device=taps.device).masked_fill(~valid, -torch.inf)
 
 
-def blend(alpha: Tensor, first: Tensor, second: Tensor, careful: bool) -> Tensor:
+def blend(alpha: Tensor, first: Tensor, second: Tensor, safe: bool) -> Tensor:
     """alpha * first + (1 - alpha) * second, where a share of 0 is nothing even of an infinite value."""
-    if not careful:
+    if not safe:
         return alpha * first + (1 - alpha) * second
     return _share(alpha, first) + _share(1 - alpha, second)
 
@@ -57,9 +57,9 @@ def _share(alpha: Tensor, value: Tensor) -> Tensor:
     return alpha * value.masked_fill(~finite, 0) + value.masked_fill(finite | (alpha == 0), 0)
 
 
-def difference(first: Tensor, second: Tensor, careful: bool) -> Tensor:
+def difference(first: Tensor, second: Tensor, safe: bool) -> Tensor:
     """first - second, 0 where one of them is infinite."""
-    if not careful:
+    if not safe:
         return first - second
     return (first - second).masked_fill(first.isinf() | second.isinf(), 0)
 
@@ -74,7 +74,7 @@ def first_largest(e: Extremes) -> Tensor:
     first: list[Tensor] = []
     for tap in range(e.taps.size(0)):
         value = e.taps[tap].detach()
-        if e.careful:
+        if e.safe:
             hit = ((value == e.largest) | value.isnan()).to(value.dtype)
         else:
             hit = 1 - (e.largest.detach() - value).sign().abs()  # faster than a comparison
@@ -95,18 +95,18 @@ def taps_slope(alpha: Tensor, e: Extremes) -> Tensor:
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, alpha: Tensor) -> Tensor:
     e = extremes(windows, x, mask, alpha)
-    return blend(accumulate(alpha), e.largest, e.mean, e.careful)
+    return blend(to_acc_dtype(alpha), e.largest, e.mean, e.safe)
 
 
 def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, alpha: Tensor
 ) -> tuple[Tensor, Tensor]:
     e = extremes(windows, x, mask, alpha)
-    grad = accumulate(grad)
-    grad_x = scatter(grad * taps_slope(accumulate(alpha), e), windows)
+    grad = to_acc_dtype(grad)
+    grad_x = scatter(grad * taps_slope(to_acc_dtype(alpha), e), windows)
     if not param_grads:
         return grad_x, alpha
-    return grad_x, (grad * difference(e.largest, e.mean, e.careful)).sum_to_size(alpha.shape)
+    return grad_x, (grad * difference(e.largest, e.mean, e.safe)).sum_to_size(alpha.shape)
 
 
 mixed_pool = PoolOp(

@@ -19,7 +19,7 @@ from poolnb.geometry import Geometry, empty_output, memory_format, windows_of
 from poolnb.ops.checks import Checks, Form
 from poolnb.ops.chunking import batch_parts, part_of
 from poolnb.ops.philox import Seed
-from poolnb.ops.taps import accumulate
+from poolnb.ops.taps import to_acc_dtype
 
 OPS: dict[str, PoolOp] = {}  # poolnb's own by name, as their files are imported
 LIBRARY = torch.library.Library("poolnb", "DEF")
@@ -164,7 +164,7 @@ class PoolOp:
             return (_in_layout_of(x, first), *rest)
         # Sums in place: small results that outlive their part would keep the allocator from using its memory again.
         tensors = own[2 : 2 + self.n_tensors]
-        sums = (_empty_like(x), *(torch.zeros_like(accumulate(t)) for t in tensors))
+        sums = (_empty_like(x), *(torch.zeros_like(to_acc_dtype(t)) for t in tensors))
         for part in parts:
             grads = self._as_tuple(self.backward(windows, param_grads, grad[part], *self._part(own, part)))
             sums[0][part] = grads[0]

@@ -23,7 +23,7 @@ from torch import Tensor
 from poolnb.geometry import Geometry, smaller
 from poolnb.ops import philox
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, tame
+from poolnb.ops.taps import all_finite, to_acc_dtype
 
 Combine = Callable[[Tensor, Tensor], Tensor]
 
@@ -33,7 +33,7 @@ class _Map(NamedTuple):
     some: Tensor | None  # whether it has one; None: all have
     steps: list[tuple[Tensor, Tensor]]  # per step of the running maximum the two it compared
     picked: list[Tensor] | None  # per dimension the kept starts; None in evaluation
-    careful: bool
+    safe: bool
 
 
 def _forward(
@@ -45,8 +45,8 @@ def _forward(
     maxima = _maxima(windows, x, mask, seed, grid)
     if seed is not None:
         return maxima.values
-    y, strips = accumulate(maxima.values), grid if expectation else windows.stride
-    mean = _weigh(y, windows, strips) if tame(x) else _careful_weigh(y, windows, strips)
+    y, strips = to_acc_dtype(maxima.values), grid if expectation else windows.stride
+    mean = _weigh(y, windows, strips) if all_finite(x) else _safe_weigh(y, windows, strips)
     return mean if expectation else mean / _weight_of(maxima.some, windows, mean)
 
 
@@ -61,7 +61,7 @@ def _backward(
     expectation: bool,
 ) -> Tensor:
     windows, grid = _bounded(windows, grid)
-    maxima, grad = _maxima(windows, x, mask, seed, grid), accumulate(grad)
+    maxima, grad = _maxima(windows, x, mask, seed, grid), to_acc_dtype(grad)
     if seed is None:
         if not expectation:
             grad = grad / _weight_of(maxima.some, windows, grad)
@@ -98,8 +98,8 @@ def _starts(windows: Geometry) -> tuple[int, ...]:
 
 def _maxima(windows: Geometry, x: Tensor, mask: Tensor | None, seed: philox.Seed | None, grid: Sequence[int]) -> _Map:
     picked = None if seed is None else _draw(seed, windows, grid, x.device)
-    careful = not tame(x)
-    nothing = -torch.inf if careful else torch.finfo(x.dtype).min
+    safe = not all_finite(x)
+    nothing = -torch.inf if safe else torch.finfo(x.dtype).min
     steps: list[tuple[Tensor, Tensor]] = []
 
     def larger(a: Tensor, b: Tensor) -> Tensor:
@@ -109,10 +109,10 @@ def _maxima(windows: Geometry, x: Tensor, mask: Tensor | None, seed: philox.Seed
     values = _slide(x if mask is None else x.masked_fill(~mask, nothing), windows, nothing, larger, picked)
     if mask is None:
         if all(d == 1 for d in windows.dilation):
-            return _Map(values, None, steps, picked, careful)
+            return _Map(values, None, steps, picked, safe)
         mask = torch.ones((1, 1, *windows.size), dtype=torch.bool, device=x.device)
     some = _slide(mask, windows, False, torch.logical_or, picked)
-    return _Map(values.masked_fill(~some, 0), some, steps, picked, careful)
+    return _Map(values.masked_fill(~some, 0), some, steps, picked, safe)
 
 
 def _slide(x: Tensor, windows: Geometry, fill: float | bool, combine: Combine, picked: list[Tensor] | None) -> Tensor:
@@ -139,15 +139,15 @@ def _slide_back(grad: Tensor, windows: Geometry, maxima: _Map) -> Tensor:
             shape = (*grad.shape[: 2 + dim], _starts(windows)[dim], *grad.shape[3 + dim :])
             grad = grad.new_zeros(shape).index_copy(2 + dim, maxima.picked[dim], grad)
         for shift in reversed(_shifts(windows, dim)):
-            moved = grad * _later(*steps.pop(), maxima.careful)
+            moved = grad * _later(*steps.pop(), maxima.safe)
             grad = F.pad(grad - moved, [*inner, 0, shift]) + F.pad(moved, [*inner, shift, 0])
         grad = F.pad(grad, [-m for m in _margins(windows, dim)])
     return grad
 
 
-def _later(a: Tensor, b: Tensor, careful: bool) -> Tensor:
+def _later(a: Tensor, b: Tensor, safe: bool) -> Tensor:
     """1 where the maximum is b's, else 0: of equal ones, and of two NaN, a counts."""
-    if careful:
+    if safe:
         return ((b > a) | (b.isnan() & ~a.isnan())).to(a.dtype)
     return (b - a).detach().relu().sign()  # faster than a comparison
 
@@ -217,7 +217,7 @@ def _spread(grad: Tensor, windows: Geometry, grid: Sequence[int]) -> Tensor:
     return grad
 
 
-def _careful_weigh(y: Tensor, windows: Geometry, grid: Sequence[int]) -> Tensor:
+def _safe_weigh(y: Tensor, windows: Geometry, grid: Sequence[int]) -> Tensor:
     """The same where y may hold NaN and infinities: an entry of weight 0 must not spoil the sum by 0 * inf."""
     mean = _weigh(y.masked_fill(~y.isfinite(), 0), windows, grid)
     for value, kind in ((-torch.inf, y == -torch.inf), (torch.inf, y == torch.inf), (torch.nan, y.isnan())):

@@ -9,21 +9,21 @@ from torch import Tensor
 from poolnb.geometry import Geometry, scatter
 from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, channelwise, open_windows, softmax, spoilt, tame, weighted_mean
+from poolnb.ops.taps import all_finite, channelwise, open_windows, softmax, spoilt, to_acc_dtype, weighted_mean
 
 
 class _State(NamedTuple):
     taps: Tensor
     weights: Tensor
     output: Tensor
-    careful: bool
+    safe: bool
 
 
 def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, beta: Tensor) -> _State:
-    careful = not tame(x, beta)
+    safe = not all_finite(x, beta)
     taps, valid = open_windows(x, mask, windows)
-    weights = softmax(taps, channelwise(beta, windows), valid, careful)
-    return _State(taps, weights, weighted_mean(weights, taps, valid, careful), careful)
+    weights = softmax(taps, channelwise(beta, windows), valid, safe)
+    return _State(taps, weights, weighted_mean(weights, taps, valid, safe), safe)
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, beta: Tensor, semi_grad: bool) -> Tensor:
@@ -39,18 +39,18 @@ def _backward(
     beta: Tensor,
     semi_grad: bool,
 ) -> tuple[Tensor, Tensor]:
-    taps, weights, y, careful = _evaluate(windows, x, mask, beta)
-    grad, scale = accumulate(grad), channelwise(beta, windows)
+    taps, weights, y, safe = _evaluate(windows, x, mask, beta)
+    grad, scale = to_acc_dtype(grad), channelwise(beta, windows)
     centred = taps - y
-    if careful:  # no 0 * inf: a tap of weight 0 and a window with an infinite result take no part
+    if safe:  # no 0 * inf: a tap of weight 0 and a window with an infinite result take no part
         centred = centred.masked_fill((weights == 0) | y.isinf(), 0)
     weighted = weights * centred
     slope = weights if semi_grad else weights + scale * weighted
-    grad_x = scatter(grad * spoilt(slope, y, careful), windows)
+    grad_x = scatter(grad * spoilt(slope, y, safe), windows)
     if not param_grads:
         return grad_x, beta
     # dy/dbeta is the variance of the window's taps under the weights.
-    variance = spoilt((weighted * centred).sum(0), y, careful)
+    variance = spoilt((weighted * centred).sum(0), y, safe)
     return grad_x, (grad * variance).transpose(0, 1).flatten(1).sum(1)
 
 

@@ -16,17 +16,17 @@ from torch import Tensor
 
 from poolnb.geometry import Geometry, gather, is_long, valid_taps
 
-_TAME = 1e15
+_LARGE = 1e15
 
 
-def accumulate(x: Tensor) -> Tensor:
+def to_acc_dtype(x: Tensor) -> Tensor:
     """``x`` in the dtype that sums are kept in: float32 for half types."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def open_windows(x: Tensor, mask: Tensor | None, windows: Geometry) -> tuple[Tensor, Tensor | None]:
     """The taps, in the dtype of sums, and which are valid (``None``: all). Invalid taps hold 0, whatever was there."""
-    x = accumulate(x)
+    x = to_acc_dtype(x)
     if mask is not None:
         x = x.masked_fill(~mask, 0)
     return gather(x, windows), valid_taps(mask, windows, x.device)
@@ -58,15 +58,15 @@ def visible(*tensors: Tensor) -> bool:
     return not traced and all(t.device.type == "cpu" for t in tensors)
 
 
-def tame(*tensors: Tensor) -> bool:
+def all_finite(*tensors: Tensor) -> bool:
     """Whether a look at the data shows no NaN, no infinity and no product near overflow.
 
-    The careful path costs several masks of the taps' size, the look one pass over the input.
+    The safe path costs several masks of the taps' size, the look one pass over the input.
     """
     if not visible(*tensors):
         return False
     ranges = [torch.aminmax(_in_memory_order(t.detach())) for t in tensors if t.numel()]
-    return all(-_TAME < float(low) and float(high) < _TAME for low, high in ranges)
+    return all(-_LARGE < float(low) and float(high) < _LARGE for low, high in ranges)
 
 
 def _in_memory_order(x: Tensor) -> Tensor:
@@ -82,32 +82,32 @@ def without_invalid(taps: Tensor, valid: Tensor) -> Tensor:
     return taps + torch.zeros(valid.shape, dtype=taps.dtype, device=taps.device).masked_fill(~valid, -torch.inf)
 
 
-def finite(taps: Tensor, careful: bool = True) -> Tensor:
+def finite(taps: Tensor, safe: bool = True) -> Tensor:
     """The taps, 0 in the place of infinities; NaN stays."""
-    return taps.masked_fill(taps.isinf(), 0) if careful else taps
+    return taps.masked_fill(taps.isinf(), 0) if safe else taps
 
 
-def softmax(taps: Tensor, scale: Tensor, valid: Tensor | None, careful: bool = True) -> Tensor:
+def softmax(taps: Tensor, scale: Tensor, valid: Tensor | None, safe: bool = True) -> Tensor:
     """Weights softmax(scale * taps) over the tap axis, finite for every input without NaN; see the rules above."""
-    return softmax_of(scale * finite(taps, careful), taps, valid, careful)
+    return softmax_of(scale * finite(taps, safe), taps, valid, safe)
 
 
-def softmax_of(logits: Tensor, taps: Tensor, valid: Tensor | None, careful: bool = True) -> Tensor:
+def softmax_of(logits: Tensor, taps: Tensor, valid: Tensor | None, safe: bool = True) -> Tensor:
     """Weights softmax(logits) over the tap axis. A logit of -inf is a weight of 0, one of +inf takes all of it."""
-    if not careful:
+    if not safe:
         if valid is None:  # torch's softmax adds one term after the other
             return normalise(logits) if is_long(logits.size(0)) else torch.softmax(logits, 0)
         return normalise(without_invalid(logits, valid))
     counted = (taps != -torch.inf) & (logits != -torch.inf)
     if valid is not None:
         counted = counted & valid
-    hot = counted & (taps == torch.inf)
-    hot = hot | (counted & (logits == torch.inf) & ~hot.any(0))
+    pos_inf = counted & (taps == torch.inf)
+    pos_inf = pos_inf | (counted & (logits == torch.inf) & ~pos_inf.any(0))
     largest = torch.finfo(taps.dtype).max
     # The clamp keeps an overflow of scale * tap from becoming inf - inf; NaN passes through it.
     weights = normalise(logits.clamp(-largest, largest).masked_fill(~counted, -torch.inf))
-    n_hot = hot.sum(0)
-    return torch.where(n_hot > 0, hot / n_hot.clamp(min=1).to(taps.dtype), weights)
+    n_pos_inf = pos_inf.sum(0)
+    return torch.where(n_pos_inf > 0, pos_inf / n_pos_inf.clamp(min=1).to(taps.dtype), weights)
 
 
 def normalise(logits: Tensor) -> Tensor:
@@ -118,27 +118,27 @@ def normalise(logits: Tensor) -> Tensor:
     return exps / total.masked_fill(total == 0, 1)
 
 
-def weighted_mean(weights: Tensor, taps: Tensor, valid: Tensor | None, careful: bool = True) -> Tensor:
+def weighted_mean(weights: Tensor, taps: Tensor, valid: Tensor | None, safe: bool = True) -> Tensor:
     """sum of weights * taps; -inf for a window whose valid taps are all -inf, 0 for one without a valid tap."""
-    if not careful:
+    if not safe:
         return (weights * taps).sum(0)
-    cold = taps == -torch.inf
-    y = (weights * taps.masked_fill(cold | ((weights == 0) & taps.isinf()), 0)).sum(0)
+    neg_inf = taps == -torch.inf
+    y = (weights * taps.masked_fill(neg_inf | ((weights == 0) & taps.isinf()), 0)).sum(0)
     if valid is not None:
-        cold = cold & valid
-    return y.masked_fill((weights == 0).all(0) & cold.any(0) & ~y.isnan(), -torch.inf)
+        neg_inf = neg_inf & valid
+    return y.masked_fill((weights == 0).all(0) & neg_inf.any(0) & ~y.isnan(), -torch.inf)
 
 
-def spoilt(slope: Tensor, y: Tensor, careful: bool = True) -> Tensor:
+def spoilt(slope: Tensor, y: Tensor, safe: bool = True) -> Tensor:
     """``slope``, NaN where the result is."""
-    return torch.where(y.isnan(), y, slope) if careful else slope
+    return torch.where(y.isnan(), y, slope) if safe else slope
 
 
-def pick(taps: Tensor, chosen: Tensor, careful: bool = True) -> Tensor:
+def pick(taps: Tensor, chosen: Tensor, safe: bool = True) -> Tensor:
     """The chosen tap of every window. ``len(taps)`` means that none was: then NaN, -inf or 0, as the taps are."""
     # Invalid taps hold 0, so that the last tap of a window without a valid one is 0.
     y = taps.gather(0, chosen.clamp(max=len(taps) - 1).unsqueeze(0)).squeeze(0)
-    return torch.where(chosen < len(taps), y, taps.amin(0)) if careful else y
+    return torch.where(chosen < len(taps), y, taps.amin(0)) if safe else y
 
 
 def one_hot(taps: Tensor, chosen: Tensor) -> Tensor:

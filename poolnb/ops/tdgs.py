@@ -19,7 +19,7 @@ from poolnb.geometry import Geometry, scatter
 from poolnb.ops import philox
 from poolnb.ops.checks import PER_CHANNEL_AND_WINDOW
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, normalise, one_hot, open_windows, pick, tame, weighted_mean
+from poolnb.ops.taps import all_finite, normalise, one_hot, open_windows, pick, to_acc_dtype, weighted_mean
 
 
 class _State(NamedTuple):
@@ -30,7 +30,7 @@ class _State(NamedTuple):
     t: Tensor
     q: Tensor
     chosen: Tensor | None  # the drawn tap; None unless drawn hard
-    careful: bool
+    safe: bool
 
 
 def _evaluate(
@@ -44,13 +44,13 @@ def _evaluate(
     normalize: bool,
     eps: float,
 ) -> _State:
-    careful = not tame(x, temperature)
+    safe = not all_finite(x, temperature)
     taps, valid = open_windows(x, mask, windows)
     t = temperature.relu() + eps
-    finite, excluded = _finite(taps, valid, careful)
+    finite, excluded = _finite(taps, valid, safe)
     z, norm = _unit(finite) if normalize else (finite, None)
     scores = z / t
-    if careful:  # no inf - inf among the scores
+    if safe:  # no inf - inf among the scores
         scores = scores.clamp(-torch.finfo(taps.dtype).max, torch.finfo(taps.dtype).max)
     if excluded is not None:
         scores = scores.masked_fill(excluded, -torch.inf)
@@ -58,19 +58,19 @@ def _evaluate(
         top = scores.detach().amax(0)
         scores = (scores - top.masked_fill(top == -torch.inf, 0) + _gumbel(seed, taps)) / tau
     chosen = _largest(scores) if seed is not None and hard else None
-    return _State(taps, valid, z, norm, t, normalise(scores), chosen, careful)
+    return _State(taps, valid, z, norm, t, normalise(scores), chosen, safe)
 
 
-def _finite(taps: Tensor, valid: Tensor | None, careful: bool) -> tuple[Tensor, Tensor | None]:
+def _finite(taps: Tensor, valid: Tensor | None, safe: bool) -> tuple[Tensor, Tensor | None]:
     """The taps with infinities set to 0, and which of them have probability 0 (``None``: no tap).
 
     These are the invalid ones, those of -inf, and in a window that holds +inf all others.
     """
-    if not careful:
+    if not safe:
         return taps, None if valid is None else ~valid
-    hot, cold = taps == torch.inf, taps == -torch.inf
-    excluded = cold | (hot.any(0) & (taps < torch.inf))
-    return taps.masked_fill(hot | cold, 0), excluded if valid is None else excluded | ~valid
+    pos_inf, neg_inf = taps == torch.inf, taps == -torch.inf
+    excluded = neg_inf | (pos_inf.any(0) & (taps < torch.inf))
+    return taps.masked_fill(pos_inf | neg_inf, 0), excluded if valid is None else excluded | ~valid
 
 
 def _unit(taps: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,9 +104,9 @@ def _largest(scores: Tensor) -> Tensor:
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, temperature: Tensor, *options: Any) -> Tensor:
     s = _evaluate(windows, x, mask, temperature, *options)
     if s.chosen is None:
-        return weighted_mean(s.q, s.taps, s.valid, s.careful)
-    y = pick(s.taps, s.chosen, s.careful)
-    return y.masked_fill(s.t.isnan(), torch.nan) if s.careful else y
+        return weighted_mean(s.q, s.taps, s.valid, s.safe)
+    y = pick(s.taps, s.chosen, s.safe)
+    return y.masked_fill(s.t.isnan(), torch.nan) if s.safe else y
 
 
 def _backward(
@@ -121,10 +121,10 @@ def _backward(
     *options: Any,
 ) -> tuple[Tensor, Tensor]:
     s = _evaluate(windows, x, mask, temperature, seed, tau, *options)
-    grad, width = accumulate(grad), s.t if seed is None else s.t * tau
+    grad, width = to_acc_dtype(grad), s.t if seed is None else s.t * tau
     # In differences from the likeliest tap, exact where all probability is on equal taps.
     apart = s.z - s.z.detach().gather(0, s.q.detach().argmax(0, keepdim=True))
-    if s.careful:  # no product of 0 and a difference that overflows
+    if s.safe:  # no product of 0 and a difference that overflows
         apart = apart.masked_fill(s.q == 0, 0)
     centred = s.q * (apart - (s.q * apart).sum(0))
     spread = (centred * apart).sum(0)  # the variance of z under q

@@ -15,7 +15,7 @@ from poolnb.geometry import Geometry, is_long, scatter
 from poolnb.ops.checks import GATES, LEAVES
 from poolnb.ops.mixed import blend, difference
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, finite, open_windows, tame
+from poolnb.ops.taps import all_finite, finite, open_windows, to_acc_dtype
 
 
 class _State(NamedTuple):
@@ -23,21 +23,21 @@ class _State(NamedTuple):
     valid: Tensor | None
     nodes: list[Tensor]  # the value of every node, in the order of a heap: inner nodes first, then leaves
     gates: Tensor  # sigmoid, (L - 1, N, C, *output)
-    careful: bool
+    safe: bool
 
 
 def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, leaves: Tensor, gates: Tensor) -> _State:
-    careful = not tame(x, leaves, gates)
+    safe = not all_finite(x, leaves, gates)
     taps, valid = open_windows(x, mask, windows)
     inner, filters = gates.size(0), torch.cat([gates, leaves])
-    linear = _product(filters, finite(taps, careful).flatten(1)).unflatten(1, taps.shape[1:])
-    if careful:
+    linear = _product(filters, finite(taps, safe).flatten(1)).unflatten(1, taps.shape[1:])
+    if safe:
         linear = linear + _endless(filters, taps)
     opened = torch.sigmoid(linear[:inner])
     nodes: list[Tensor] = list(linear[inner:].unbind(0))
     for i in reversed(range(inner)):  # children of node i: 2 i + 1 and 2 i + 2, here counted from i + 1
-        nodes.insert(0, blend(opened[i], nodes[i], nodes[i + 1], careful))
-    return _State(taps, valid, nodes, opened, careful)
+        nodes.insert(0, blend(opened[i], nodes[i], nodes[i + 1], safe))
+    return _State(taps, valid, nodes, opened, safe)
 
 
 def _product(filters: Tensor, taps: Tensor) -> Tensor:
@@ -68,12 +68,12 @@ def _backward(
     leaves: Tensor,
     gates: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    taps, valid, nodes, opened, careful = _evaluate(windows, x, mask, leaves, gates)
+    taps, valid, nodes, opened, safe = _evaluate(windows, x, mask, leaves, gates)
     inner = gates.size(0)
-    arriving, linear_grads = [accumulate(grad)], []
+    arriving, linear_grads = [to_acc_dtype(grad)], []
     for i in range(inner):
         left, right, s = nodes[2 * i + 1], nodes[2 * i + 2], opened[i]
-        linear_grads.append(arriving[i] * difference(left, right, careful) * s * (1 - s))
+        linear_grads.append(arriving[i] * difference(left, right, safe) * s * (1 - s))
         arriving += [arriving[i] * s, arriving[i] * (1 - s)]
     linear = torch.stack([*linear_grads, *arriving[inner:]]).flatten(1)
     slopes = (torch.cat([gates, leaves]).t() @ linear).unflatten(1, taps.shape[1:])
@@ -82,7 +82,7 @@ def _backward(
     grad_x = scatter(slopes, windows)
     if not param_grads:
         return grad_x, leaves, gates
-    weights = linear @ finite(taps, careful).flatten(1).t()
+    weights = linear @ finite(taps, safe).flatten(1).t()
     return grad_x, weights[inner:].clone(), weights[:inner].clone()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from poolnb.geometry import Geometry, gather, scatter
 from poolnb.ops.checks import LIKE_INPUT
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import accumulate, open_windows, softmax_of, tame, weighted_mean
+from poolnb.ops.taps import all_finite, open_windows, softmax_of, to_acc_dtype, weighted_mean
 
 
 class _State(NamedTuple):
@@ -17,14 +17,14 @@ class _State(NamedTuple):
     valid: Tensor | None
     weights: Tensor  # (taps, N, 1, *output) where all channels share them
     output: Tensor
-    careful: bool
+    safe: bool
 
 
 def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, logits: Tensor) -> _State:
-    careful = not tame(x, logits)
+    safe = not all_finite(x, logits)
     taps, valid = open_windows(x, mask, windows)
-    weights = softmax_of(gather(accumulate(logits), windows), taps, valid, careful)
-    return _State(taps, valid, weights, weighted_mean(weights, taps, valid, careful), careful)
+    weights = softmax_of(gather(to_acc_dtype(logits), windows), taps, valid, safe)
+    return _State(taps, valid, weights, weighted_mean(weights, taps, valid, safe), safe)
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, logits: Tensor) -> Tensor:
@@ -34,17 +34,17 @@ def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, logits: Tensor) 
 def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, logits: Tensor
 ) -> tuple[Tensor, Tensor]:
-    taps, valid, weights, y, careful = _evaluate(windows, x, mask, logits)
-    grad = accumulate(grad)
+    taps, valid, weights, y, safe = _evaluate(windows, x, mask, logits)
+    grad = to_acc_dtype(grad)
     weighted_grad = grad * weights
     grad_x = scatter(weighted_grad, windows)
     if not param_grads:
         return grad_x, logits
     centred = taps - y
-    if careful:  # no 0 * inf: a tap of weight 0 and a window with an infinite result take no part
+    if safe:  # no 0 * inf: a tap of weight 0 and a window with an infinite result take no part
         centred = centred.masked_fill((weights == 0) | y.isinf(), 0)
     slopes = weighted_grad * centred
-    if careful and valid is not None:  # a NaN in a window is no matter of its masked taps
+    if safe and valid is not None:  # a NaN in a window is no matter of its masked taps
         slopes = slopes.masked_fill(~valid, 0)
     if logits.size(1) == 1:
         slopes = slopes.sum(2, keepdim=True)

@@ -19,9 +19,9 @@ __all__ = [
 def _weights(taps: Array, logits: Array) -> Array:
     """softmax(logits); taps and logits of -inf have none, and infinite taps or logits share all."""
     counted = ~np.isneginf(taps) & ~np.isneginf(logits)
-    for hot in (counted & np.isposinf(taps), counted & np.isposinf(logits)):
-        if hot.any():
-            shared: Array = hot / hot.sum()
+    for pos_inf in (counted & np.isposinf(taps), counted & np.isposinf(logits)):
+        if pos_inf.any():
+            shared: Array = pos_inf / pos_inf.sum()
             return shared
     weights = np.zeros(len(taps))
     if counted.any():

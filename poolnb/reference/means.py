@@ -21,8 +21,8 @@ __all__ = [
 def _lse(taps: Array, r: float) -> float:
     if np.isnan(taps).any() or np.isposinf(taps).any():
         return float(taps.max())
-    cold = np.isneginf(taps)
-    if cold.all() or (cold.any() and r <= 0):
+    neg_inf = np.isneginf(taps)
+    if neg_inf.all() or (neg_inf.any() and r <= 0):
         return -np.inf
     if r == 0:
         return float(taps.mean())

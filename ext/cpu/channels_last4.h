@@ -2,19 +2,19 @@
 // channels, and its taps are four runs of memory.
 #pragma once
 
-#include "held.h"
+#include "register4.h"
 
 namespace poolnb {
 
 template <class Op, class T>
-class Across : public Held<Op, T, Across<Op, T>> {
-  using Base = Held<Op, T, Across<Op, T>>;
+class ChannelsLast4 : public Register4<Op, T, ChannelsLast4<Op, T>> {
+  using Base = Register4<Op, T, ChannelsLast4<Op, T>>;
   friend Base;
   using typename Base::V;
   using Base::lanes, Base::p_, Base::q_, Base::w_;
 
  public:
-  explicit Across(const Plan<T>& plan) : Base(plan) {
+  explicit ChannelsLast4(const Plan<T>& plan) : Base(plan) {
     std::copy_n(this->read_.data(), 4, tap_);
     if (p_.backward) std::copy_n(this->sum_.data(), 4, tap_sum_);
   }

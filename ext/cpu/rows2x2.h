@@ -4,20 +4,20 @@
 // numbers in a row, as they are without `narrow` in two rows.
 #pragma once
 
-#include "held.h"
+#include "register4.h"
 
 namespace poolnb {
 
 template <class Op, class T, bool narrow>
-class Pairs : public Held<Op, T, Pairs<Op, T, narrow>> {
-  using Base = Held<Op, T, Pairs<Op, T, narrow>>;
+class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, narrow>> {
+  using Base = Register4<Op, T, Rows2x2<Op, T, narrow>>;
   friend Base;
   using typename Base::V;
   using Base::lanes, Base::p_, Base::q_, Base::w_;
   using Mask = typename Traits<V>::Mask;
 
  public:
-  explicit Pairs(const Plan<T>& plan) : Base(plan) {
+  explicit Rows2x2(const Plan<T>& plan) : Base(plan) {
     const int64_t width = narrow ? w_.output[2] : lanes;  // windows of a row in a pack
     for (int64_t k = 0; k < 2 * lanes; ++k) {
       const int64_t window = k % lanes, row = k / (2 * width), in_row = k % (2 * width);
@@ -65,7 +65,7 @@ class Pairs : public Held<Op, T, Pairs<Op, T, narrow>> {
     find_taps(q_.input[i], at, rows);
     V part[4];
     for (int r = 0; r < 2; ++r)
-      unweave(load<V>(rows[r]), load<V>(rows[r] + lanes), part[2 * r], part[2 * r + 1], Numbers());
+      deinterleave(load<V>(rows[r]), load<V>(rows[r] + lanes), part[2 * r], part[2 * r + 1], Numbers());
     for (int k = 0; k < 4; ++k)
       taps[k] = narrow ? __builtin_shuffle(part[k % 2], part[k % 2 + 2], split_[k / 2]) : part[k];
   }
@@ -77,7 +77,7 @@ class Pairs : public Held<Op, T, Pairs<Op, T, narrow>> {
       part[k] = narrow ? __builtin_shuffle(taps[k % 2], taps[k % 2 + 2], join_[k / 2]) : taps[k];
     for (int r = 0; r < 2; ++r) {
       V a, b;
-      weave(part[2 * r], part[2 * r + 1], a, b, Numbers());
+      interleave(part[2 * r], part[2 * r + 1], a, b, Numbers());
       store<V>(rows[r], a);
       store<V>(rows[r] + lanes, b);
     }

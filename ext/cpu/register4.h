@@ -1,6 +1,6 @@
 // Windows of four taps that are read into registers, nothing else: no block is filled, no mask is looked at. This is
 // what most networks pool with. Which tensors allow it, plan.h decides; how their taps come and go is for a class of
-// its own, `Self`, in pairs.h (lanes along windows) and across.h (lanes along channels). It gives
+// its own, `Self`, in rows2x2.h (lanes along windows) and channels_last4.h (lanes along channels). It gives
 //   each_pack(each)          each(at) for every pack of windows of one image of the unit, `at` as it likes
 //   read_taps(at, i, taps)   the taps of input i
 //   write_taps(at, i, taps)  the taps of its gradient
@@ -14,13 +14,13 @@
 namespace poolnb {
 
 template <class Op, class T, class Self>
-class Held : protected Unit<Op, T> {
+class Register4 : protected Unit<Op, T> {
  protected:
   using Base = Unit<Op, T>;
   using typename Base::V, typename Base::Window;
   using Base::lanes, Base::p_, Base::q_;
 
-  explicit Held(const Plan<T>& plan) : Base(plan) {}
+  explicit Register4(const Plan<T>& plan) : Base(plan) {}
 
  public:
   void forward(int64_t unit) {
@@ -33,57 +33,57 @@ class Held : protected Unit<Op, T> {
   }
 
  private:
-  // A pack is looked at quickly; a result that is not finite has seen an infinity, a NaN or an overflow, and the pack
-  // is looked at again with care, out of line: what the quick look holds in registers must not have an address.
+  // A pack takes the fast path; a result that is not finite has seen an infinity, a NaN or an overflow, and the pack
+  // takes the safe path then, out of line: what the fast one holds in registers must not have an address.
   __attribute__((noinline)) void forward_image() {
     self().each_pack([&](const auto& at) __attribute__((always_inline)) {
-      if (!forward_pack<false>(at)) forward_with_care(at);
+      if (!forward_pack<false>(at)) forward_safe(at);
     });
   }
   // `wanted`: the gradients of parameters. Where they are not, the compiler leaves out what leads to them.
   template <bool wanted>
   __attribute__((noinline)) void backward_image() {
     self().each_pack([&](const auto& at) __attribute__((always_inline)) {
-      if (!backward_pack<false, wanted>(at)) backward_with_care(at);
+      if (!backward_pack<false, wanted>(at)) backward_safe(at);
     });
   }
   template <class At>
-  __attribute__((noinline, cold)) void forward_with_care(const At at) { forward_pack<true>(at); }
+  __attribute__((noinline, cold)) void forward_safe(const At at) { forward_pack<true>(at); }
   template <class At>
-  __attribute__((noinline, cold)) void backward_with_care(const At at) { backward_pack<true, Op::parameters != 0>(at); }
+  __attribute__((noinline, cold)) void backward_safe(const At at) { backward_pack<true, Op::parameters != 0>(at); }
 
-  // False, and nothing written, if it needs care.
-  template <bool careful, class At>
+  // False, and nothing written, if it needs the safe path.
+  template <bool safe, class At>
   POOLNB_HD bool forward_pack(const At& at) {
-    NoMemo none;
+    NothingSaved none;
     Window w;
     const HeldTaps<V> taps = read(at, w);
-    Op::template look<careful>(w, taps, q_.options, none);
+    Op::template forward<safe>(w, taps, q_.options, none);
     const V y = Op::value(w);
-    if (!careful && any(infinite_or_nan(y))) return false;
+    if (!safe && any(infinite_or_nan(y))) return false;
     store<V>(self().output(at), y);
     return true;
   }
 
-  template <bool careful, bool wanted, class At>
+  template <bool safe, bool wanted, class At>
   POOLNB_HD bool backward_pack(const At& at) {
-    Memo<V, 4> memo;
+    Saved<V, 4> saved;
     Window w;
     const HeldTaps<V> taps = read(at, w);
-    Op::template look<careful>(w, taps, q_.options, memo);
-    if (!careful && any(infinite_or_nan(Op::value(w)))) return false;
+    Op::template forward<safe>(w, taps, q_.options, saved);
+    if (!safe && any(infinite_or_nan(Op::value(w)))) return false;
     const V g = load<V>(self().output(at));
     Sum<V> own[Op::parameters + 1];
     V part[4], part_second[4];
     POOLNB_UNROLL for (int i = 0; i < 4; ++i) {
       const V second = Op::inputs > 1 ? taps.second(i) : splat<V>(0);
       V d_second = splat<V>(0);
-      part[i] = g * Op::template slope<careful>(w, taps.x(i), second, memo.get(i), i, q_.options, own, d_second);
+      part[i] = g * Op::template tap_grad<safe>(w, taps.x(i), second, saved.get(i), i, q_.options, own, d_second);
       part_second[i] = g * d_second;
     }
     self().write_taps(at, 0, part);
     if (Op::inputs > 1 && q_.grad_input[Op::inputs - 1].data) self().write_taps(at, Op::inputs - 1, part_second);
-    if (wanted && q_.want_parameters) add_to_parameters<careful>(at, w, g, own);
+    if (wanted && q_.want_parameters) add_to_parameters<safe>(at, w, g, own);
     return true;
   }
 
@@ -102,11 +102,11 @@ class Held : protected Unit<Op, T> {
     return taps;
   }
 
-  template <bool careful, class At>
+  template <bool safe, class At>
   POOLNB_HD void add_to_parameters(const At& at, const Window& w, V g, const Sum<V>* sums) {
     V own[Op::parameters + 1];
     for (int i = 0; i < Op::parameters; ++i) own[i] = sums[i].value();
-    Op::template finish<careful>(w, own);
+    Op::template finalize_param_grad<safe>(w, own);
     for (int i = 0; i < Op::parameters; ++i) {
       T* sum = this->parameter_sum_[i].data();
       sum += this->by_window(i) ? self().out(at) : p_.channels ? self().lane(at) : 0;
