@@ -122,7 +122,8 @@ struct Tdgs {
       });
     }
     w.peak = splat<V>(-kInf<T>);
-    V base = splat<V>(0);  // the tap of the peak; the mean of differences from it is exact where all weight is on equal taps
+    // The tap of the peak: a mean of differences from it is exact where all the weight is on equal taps.
+    V base = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V x = taps.x(i), s = w.score(x, factor<V>(taps, i, options), options);
       const auto larger = taps.valid(i) & (s > w.peak);
