@@ -1,6 +1,7 @@
 """What the CUDA kernels do per window, counted by running their bodies; the appendix on GPUs predicts times from it.
 
-The record committed in book/results/native is written anew by ``python tests/native/test_kernel_counts.py``.
+The record committed in book/results/native is written anew by
+``PYTHONPATH=tests/helpers python tests/native/test_kernel_counts.py``.
 """
 
 from __future__ import annotations
