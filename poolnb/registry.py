@@ -46,7 +46,7 @@ def pool_class(name: str, dims: int = 2) -> type[modules.Pool]:
 
 
 def register_pool(name: str, *classes: type[modules.Pool]) -> None:
-    """Make a pooler of another package known to :func:`create_pool`, :func:`list_pools` and :func:`replace_pooling`.
+    """Make a pooler of another package known to the functions of the registry, as :func:`poolnb.create_pool`.
 
     Args:
         name: a name that no pooler has yet.

@@ -42,11 +42,11 @@ class PoolOp:
             -> (grad_input, *grad_tensors)``. It is written in differentiable PyTorch: the second derivative is its
             own vector-Jacobian product. With ``param_grads`` false only ``grad_input`` is wanted, and the other
             entries may be anything.
-        tensors: the operator's own differentiable tensors by name, and what :mod:`poolnb.ops.checks` accepts of them.
+        tensors: the operator's own differentiable tensors by name, and what ``poolnb.ops.checks`` accepts of them.
         attributes: its other arguments in schema syntax, such as ``"bool semi_grad"``, with a usual value of each;
             floats are positive.
         sampled: whether the operator draws: it then takes ``seed``, an int64 0-d tensor on the CPU or the input's
-            device, or ``None`` for evaluation. :mod:`poolnb.ops.philox` makes the noise.
+            device, or ``None`` for evaluation. ``poolnb.ops.philox`` makes the noise.
         batched: names of those ``tensors`` whose first dimension is the input's batch dimension, or 1.
         namespace: where the ops are defined; an operator of another package gives its own.
 
