@@ -67,7 +67,9 @@ def test_compiled_or_exported(key: str, name: str, dims: int, table: Any, reques
     compare(table, request, key, name, dims)
 
 
-def test_the_table_is_complete() -> None:
+def test_the_table_is_complete(request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--record-conformance", False):
+        pytest.skip("the table is being written")
     record = json.loads(TABLE.read_text(encoding="utf-8"))
     assert record["titles"] == {key: row.title for key, row in WRAPPERS.items()}
     assert all(sorted(record["outcomes"][key]) == NAMES for key in WRAPPERS)
