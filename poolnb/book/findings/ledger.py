@@ -46,6 +46,7 @@ SMALL = 25.0  # percent: what we call a small overhead
 COLLAPSE = 10.0  # points of test error: what we call a collapse
 TRAINS = 20.0  # percent of ten classes told right, twice what chance gives: what we call training
 LARGER = 1.25  # the smallest factor by which the source makes the learning rate larger
+EPOCHS = 8  # of the comparison at one step size
 SHORT = "s3, CIFAR-10, 8 epochs"  # too few for anything to overfit
 EARLY = "CIFAR-10, 8 epochs"  # the first epochs of the longer runs, not other runs
 
@@ -202,7 +203,7 @@ def _c3() -> list[Finding]:
 # ---- C5, C9, C15: the comparison of all ------------------------------------------------------------------------------
 
 
-def comparison(dataset: str, epochs: int = 8) -> Any:
+def comparison(dataset: str, epochs: int = EPOCHS) -> Any:
     """The runs of all poolers at an equal budget, one row each."""
     return table(select(*RECIPE, epochs=epochs, dataset=dataset))
 
