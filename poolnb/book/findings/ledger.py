@@ -267,8 +267,8 @@ def _c5() -> list[Finding]:
             found.append(Finding(f"{title}: the best pooler that learns, - max", None, "points", above(None)))
             continue
         answered = best.count == len(others()) and best.verdict != UNDECIDED
-        field = f"{best.count} of {len(others())} that learn, with {ENOUGH} seeds"
-        what = f"{title}: {best.name}, on validation the best of {field}, - max ({best.verdict})"
+        field = f"the {best.count}" if best.count == len(others()) else f"{best.count} of {len(others())}"
+        what = f"{title}: {best.name} (best of {field} on validation) - max"
         found.append(Finding(what, best.difference, "points", "answered" if answered else OPEN))
     return found
 

@@ -152,6 +152,21 @@ def differences(rows: Mapping[str, Difference | None], unit: str = "points", dig
     )
 
 
+class Line(str):
+    """A sentence that a cell shows in place of a table."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self)}</p>"
+
+
+def differences_if_any(rows: Mapping[str, Difference | None]) -> Table | Line:
+    """The table of `differences`; one line as long as none of the runs that it waits for is there."""
+    return differences(rows) if any(rows.values()) else Line("Planned, no runs yet.")
+
+
 def decided(one: Difference | None, unit: str = "points") -> str:
     """The verdict on a difference in words: `above`, `equal within 0.5 points`, `undecided, 20 seeds would decide`."""
     if one is None:
