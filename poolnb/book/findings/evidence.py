@@ -287,7 +287,8 @@ def say(interval: Interval | None, unit: str = "points", digits: int = 2) -> str
     tail = f" {unit}, n = {interval.n}" if unit else f", n = {interval.n}"
     if interval.n == 1 or math.isnan(interval.low):
         return f"{interval.mean:+.{digits}f}{tail} (one run, no interval)"
-    return f"{interval.mean:+.{digits}f} ± {interval.half_width:.{digits}f}{tail}"
+    mean = round(interval.mean, digits) + 0.0  # no -0.00
+    return f"{mean:+.{digits}f} ± {interval.half_width:.{digits}f}{tail}"
 
 
 def level(values: Mapping[int, float], unit: str = "%", digits: int = 2) -> str:

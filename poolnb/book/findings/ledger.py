@@ -413,13 +413,17 @@ def _c12() -> list[Finding]:
     measures.append(("memory kept for the gradient of a step", cost("kept")))
     for title, costs in measures:
         one = _over_max(costs, "soft")
-        found.append(Finding(f"{title}, soft over max", one, "%", below(one, SMALL), bound=SMALL))
+        found.append(Finding(f"{title}, soft by this book's kernel over max", one, "%", below(one, SMALL), bound=SMALL))
     beside = {f"time of a step, {layout}": alternatives("milliseconds", layout) for layout in ("channels_last", "nchw")}
     beside["memory kept"] = alternatives("kept")
     for title, costs in beside.items():
         one = _over_max(costs, "formula")
         what = f"{title}, the published formula by PyTorch's operations over max"
-        found.append(Finding(what, one, "%", below(one, SMALL), f"the published formula, {title}", SMALL))
+        found.append(
+            Finding(
+                what, one, "%", below(one, SMALL), f"the published formula on PyTorch's own operations, {title}", SMALL
+            )
+        )
     return found
 
 
