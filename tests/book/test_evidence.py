@@ -102,6 +102,8 @@ def test_what_is_equal_within_the_margin_is_neither_more_nor_less():
     one = Difference(0.2, 0.1, 0.3, 5, "equal", 0.0, 0.1, 4, 0.5)
     assert above(one) == below(one) == FAILS and evidence.words(one) == "equal within 0.5 points"
     assert above(one, 0.05) == HOLDS and evidence.words(one, 0.05) == "above 0.05 points"
+    far = evidence.apart({0: 7.0, 1: 8.0, 2: 9.0}, {0: 0.0, 1: 0.0, 2: 0.0})
+    assert evidence.words(far, 10) == "above 0, undecided against 10 points" and above(far, 10) == OPEN
     assert Finding("a - b", one, "points", FAILS).said == (
         "a - b: +0.20 ± 0.10 points, n = 5: equal within 0.5 points (does not hold)"
     )
@@ -139,7 +141,7 @@ def test_a_bound_moves_the_verdict():
     ("verdicts", "expected"),
     [
         ([HOLDS, HOLDS], HOLDS),
-        ([HOLDS, UNTESTED], f"{OPEN}, n too small"),
+        ([HOLDS, UNTESTED], f"{OPEN}, a part has no runs"),
         ([FAILS, UNTESTED], FAILS),
         ([UNTESTED], UNTESTED),
         ([HOLDS, FAILS], PARTLY),
@@ -148,7 +150,7 @@ def test_a_bound_moves_the_verdict():
         ([HOLDS, OPEN], OPEN),
         ([HOLDS, f"{OPEN}, n too small"], f"{OPEN}, n too small"),
         ([OPEN, UNTESTED, f"{OPEN}, n too small"], OPEN),
-        (["answered", UNTESTED], f"{OPEN}, n too small"),
+        (["answered", UNTESTED], f"{OPEN}, a part has no runs"),
         (["answered", "answered"], "answered"),
     ],
 )

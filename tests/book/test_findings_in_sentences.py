@@ -1,10 +1,12 @@
 """A sentence about the ledger has its number from the records, and stops the build when they say something else."""
 
+import pandas as pd
 import pytest
 
 from poolnb.book.findings.evidence import HOLDS, OPEN, Finding
 from poolnb.book.findings.ledger import Claim, Row
-from poolnb.book.sphinxext.findings import found
+from poolnb.book.sphinxext.findings import compared, found
+from poolnb.lab.analysis import compare
 from poolnb.lab.statistics import Interval
 
 FINDINGS = (
@@ -28,3 +30,13 @@ def test_not_one_finding(asked):
 def test_another_verdict():
     with pytest.raises(ValueError, match="8 epochs: holds"):
         found("C1: accuracy, a - b, 8: undecided", ROWS)
+
+
+@pytest.mark.parametrize("asked", ["one: soft: below", "one: lip: above", "two: soft: above", "none: soft: above"])
+def test_a_difference_of_a_comparison_is_named_with_its_verdict(asked):
+    rows = [(name, seed, gain + seed / 10) for name, gain in (("max", 70), ("soft", 73)) for seed in range(3)]
+    rows[0] = ("max", 0, 70.1)
+    there = {"one": compare(pd.DataFrame(rows, columns=["pooler", "seed", "last"])), "none": None}
+    assert compared("one: soft: above", there).startswith("+2.97")
+    with pytest.raises(ValueError, match="must name one difference"):
+        compared(asked, there)

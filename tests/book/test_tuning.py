@@ -114,5 +114,6 @@ def test_the_command_writes_the_files_or_says_what_is_missing(tmp_path, monkeypa
 def test_what_has_been_tried_is_shown_as_far_as_it_is_there():
     there = records({("max", 2e-3, 1)})
     found = tuning.tried(PLAN, there[:5])  # of max pooling's six runs the last is missing, and all of AutoPool's
-    assert found["max"] == {(1e-3, 1): pytest.approx(59.9), (2e-3, 1): pytest.approx(69.9), (4e-3, 1): None}
-    assert set(found["auto"].values()) == {None} and len(found["auto"]) == 6
+    assert [one.mean for one in found["max"].values()] == pytest.approx([59.9, 69.9, 60.0])
+    assert [(one.seeds, one.whole) for one in found["max"].values()] == [(2, True), (2, True), (1, False)]
+    assert set(found["auto"].values()) == {tuning.Tried(None, 0, 2)} and len(found["auto"]) == 6

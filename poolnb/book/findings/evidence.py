@@ -220,8 +220,10 @@ class Finding:
 def words(one: Difference, bound: float = 0.0, unit: str = "points") -> str:
     """The verdict on a difference: above, below, equal within the margin, undecided; of a bound that is not 0, too."""
     if bound:
-        verdict = _beyond(one, bound)
-        return verdict if verdict == UNDECIDED else f"{verdict} {bound:g} {unit}".rstrip()
+        verdict, against = _beyond(one, bound), f"{bound:g} {unit}".rstrip()
+        if verdict != UNDECIDED:
+            return f"{verdict} {against}"
+        return f"{one.verdict} 0, {UNDECIDED} against {against}" if one.verdict in (ABOVE, BELOW) else UNDECIDED
     return f"equal within {one.margin:g} {unit}".rstrip() if one.verdict == EQUAL else one.verdict
 
 
@@ -256,14 +258,17 @@ def overall(findings: Sequence[Finding]) -> str:
 
     A claim is all of its parts. So it holds (or is answered) if all do; it does not hold as soon as one part does not,
     whatever becomes of the undecided ones, and holds in part if another one does hold; and it is undecided otherwise.
-    A part without runs is one with too few, unless no part has any: then the claim is not tested.
+    If no part has runs the claim is not tested; if some have none, or too few, and the others do not decide it, the
+    verdict says so.
     """
     verdicts = {one.verdict for one in findings if not one.aside}
     if len(verdicts) == 1:
         return verdicts.pop()
     if FAILS in verdicts:
         return PARTLY if HOLDS in verdicts else FAILS
-    return OPEN if OPEN in verdicts else f"{OPEN}, n too small"
+    if OPEN in verdicts:
+        return OPEN
+    return f"{OPEN}, n too small" if f"{OPEN}, n too small" in verdicts else f"{OPEN}, a part has no runs"
 
 
 def beside(findings: Sequence[Finding]) -> list[str]:
@@ -282,7 +287,8 @@ def say(interval: Interval | None, unit: str = "points", digits: int = 2) -> str
     tail = f" {unit}, n = {interval.n}" if unit else f", n = {interval.n}"
     if interval.n == 1 or math.isnan(interval.low):
         return f"{interval.mean:+.{digits}f}{tail} (one run, no interval)"
-    return f"{interval.mean:+.{digits}f} ± {interval.half_width:.{digits}f}{tail}"
+    mean = round(interval.mean, digits) + 0.0  # no -0.00
+    return f"{mean:+.{digits}f} ± {interval.half_width:.{digits}f}{tail}"
 
 
 def level(values: Mapping[int, float], unit: str = "%", digits: int = 2) -> str:

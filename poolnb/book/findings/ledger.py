@@ -46,6 +46,7 @@ SMALL = 25.0  # percent: what we call a small overhead
 COLLAPSE = 10.0  # points of test error: what we call a collapse
 TRAINS = 20.0  # percent of ten classes told right, twice what chance gives: what we call training
 LARGER = 1.25  # the smallest factor by which the source makes the learning rate larger
+EPOCHS = 8  # of the comparison at one step size
 SHORT = "s3, CIFAR-10, 8 epochs"  # too few for anything to overfit
 EARLY = "CIFAR-10, 8 epochs"  # the first epochs of the longer runs, not other runs
 
@@ -202,7 +203,7 @@ def _c3() -> list[Finding]:
 # ---- C5, C9, C15: the comparison of all ------------------------------------------------------------------------------
 
 
-def comparison(dataset: str, epochs: int = 8) -> Any:
+def comparison(dataset: str, epochs: int = EPOCHS) -> Any:
     """The runs of all poolers at an equal budget, one row each."""
     return table(select(*RECIPE, epochs=epochs, dataset=dataset))
 
@@ -266,8 +267,8 @@ def _c5() -> list[Finding]:
             found.append(Finding(f"{title}: the best pooler that learns, - max", None, "points", above(None)))
             continue
         answered = best.count == len(others()) and best.verdict != UNDECIDED
-        field = f"{best.count} of {len(others())} that learn, with {ENOUGH} seeds"
-        what = f"{title}: {best.name}, on validation the best of {field}, - max ({best.verdict})"
+        field = f"the {best.count}" if best.count == len(others()) else f"{best.count} of {len(others())}"
+        what = f"{title}: {best.name} (best of {field} on validation) - max"
         found.append(Finding(what, best.difference, "points", "answered" if answered else OPEN))
     return found
 
@@ -412,13 +413,17 @@ def _c12() -> list[Finding]:
     measures.append(("memory kept for the gradient of a step", cost("kept")))
     for title, costs in measures:
         one = _over_max(costs, "soft")
-        found.append(Finding(f"{title}, soft over max", one, "%", below(one, SMALL), bound=SMALL))
+        found.append(Finding(f"{title}, soft by this book's kernel over max", one, "%", below(one, SMALL), bound=SMALL))
     beside = {f"time of a step, {layout}": alternatives("milliseconds", layout) for layout in ("channels_last", "nchw")}
     beside["memory kept"] = alternatives("kept")
     for title, costs in beside.items():
         one = _over_max(costs, "formula")
         what = f"{title}, the published formula by PyTorch's operations over max"
-        found.append(Finding(what, one, "%", below(one, SMALL), f"the published formula, {title}", SMALL))
+        found.append(
+            Finding(
+                what, one, "%", below(one, SMALL), f"the published formula on PyTorch's own operations, {title}", SMALL
+            )
+        )
     return found
 
 

@@ -63,6 +63,17 @@ class Folded(str):
         return made
 
 
+class Parts(list[Finding]):
+    """The parts of a claim: a small table on a page, a line in a terminal."""
+
+    def __str__(self) -> str:
+        return "; ".join(one.said for one in self)
+
+    def _repr_html_(self) -> str:
+        rows = [[one.what, one.value, one.word, one.verdict] for one in self]
+        return Table(("part", "found", "verdict", "of the claim"), rows, unfolded=True)._repr_html_()
+
+
 def _plain(cell: Any) -> str:
     if isinstance(cell, Folded):
         return "; ".join(map(str, [str(cell), *cell.details]))
@@ -70,6 +81,8 @@ def _plain(cell: Any) -> str:
 
 
 def _html(cell: Any) -> str:
+    if isinstance(cell, Parts):
+        return cell._repr_html_()
     if isinstance(cell, list):
         return "<br>".join(map(_html, cell))
     if isinstance(cell, Folded):
@@ -86,12 +99,12 @@ def verdicts(*ids: str) -> Table:
 
 
 def ledger_table(rows: Iterable[Row]) -> Table:
-    """All claims, one line each: the claim and its verdict; folded below it what was found, and where."""
+    """All claims, one line each: its verdict and the claim; folded below it what was found, and where."""
     lines = []
     for row in rows:
-        (name, text, source), found, verdict, (chapter, *records) = _row(row)
-        lines.append([name, Folded(text, [source, *found, *verdict[1:], chapter, *records]), verdict[0]])
-    return Table(("", "claim", "verdict"), lines, unfolded=True)
+        (name, text, source), _, verdict, (chapter, *records) = _row(row)
+        lines.append([name, verdict[0], Folded(text, [source, Parts(row.findings), *verdict[1:], chapter, *records])])
+    return Table(("", "verdict", "claim"), lines, unfolded=True)
 
 
 def differences_in_points(rows: Iterable[Row]) -> dict[str, Finding]:
@@ -150,6 +163,21 @@ def differences(rows: Mapping[str, Difference | None], unit: str = "points", dig
         ("", "difference", "verdict"),
         [[title, say(one, unit, digits), decided(one, unit)] for title, one in rows.items()],
     )
+
+
+class Line(str):
+    """A sentence that a cell shows in place of a table."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self)}</p>"
+
+
+def differences_if_any(rows: Mapping[str, Difference | None]) -> Table | Line:
+    """The table of `differences`; one line as long as none of the runs that it waits for is there."""
+    return differences(rows) if any(rows.values()) else Line("Planned, no runs yet.")
 
 
 def decided(one: Difference | None, unit: str = "points") -> str:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from poolnb.book.findings.evidence import planned, records_in
+from poolnb.book.findings.ledger import EPOCHS, comparison
 from poolnb.book.findings.pages import where
-from poolnb.book.findings.tdgs import recipe_name
+from poolnb.book.findings.tdgs import RECIPE, TITLES, recipe_name
 from poolnb.lab.config import RunConfig
 from poolnb.lab.data import DATASETS
 from poolnb.lab.records import Record
 
-__all__ = ["Progress", "planned", "progress"]
+__all__ = ["Progress", "comparison_runs", "planned", "progress"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,13 @@ def progress(plan: Iterable[RunConfig], *folders: str) -> Progress:
         key: found[key] for key in (c.key for c in plan if c.key in found and found[c.key].config.epochs >= c.epochs)
     }
     return Progress(plan, list(done.values()), [c for c in plan if c.key not in done])
+
+
+def comparison_runs() -> str:
+    """How many runs the comparison at one step size has, and how they add up: those of its sweep, and longer ones."""
+    count, own = sum(len(comparison(name)) for name in TITLES), progress(planned("comparison"), *RECIPE)
+    rest = count - len(own.done)
+    return f"{count} runs: {own.count} of `comparison.toml`, and the first {EPOCHS} epochs of {rest} longer ones"
 
 
 def _kind(config: RunConfig) -> str:

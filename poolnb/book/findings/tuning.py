@@ -93,19 +93,31 @@ def choose(tried: Sequence[Candidate]) -> dict[str, Candidate]:
     return chosen
 
 
-def tried(plan: Sequence[RunConfig], records: Iterable[Record]) -> dict[str, dict[tuple[float, float], float | None]]:
-    """What the tuning has found so far: by pooler and setting (rate, factor) the mean validation accuracy in percent.
+@dataclass(frozen=True)
+class Tried:
+    """How far a setting has been tried: `mean` validation accuracy in percent over those of its `planned` seeds that
+    are there; None without any, minus infinity if a run has failed."""
 
-    None stands for a setting that lacks a run, minus infinity for one of which a run has failed.
-    """
+    mean: float | None
+    seeds: int
+    planned: int
+
+    @property
+    def whole(self) -> bool:
+        """No run is missing."""
+        return self.seeds == self.planned
+
+
+def tried(plan: Sequence[RunConfig], records: Iterable[Record]) -> dict[str, dict[tuple[float, float], Tried]]:
+    """What the tuning has found so far, by pooler and setting (rate, factor)."""
     there = list(records)
     keys = {record.key for record in there}
-    found: dict[str, dict[tuple[float, float], float | None]] = {}
+    found: dict[str, dict[tuple[float, float], Tried]] = {}
     for runs in _by_setting(plan):
-        one = runs[0]
-        whole = all(config.key in keys for config in runs)
-        mean = candidates(runs, there)[0].mean if whole else None
-        found.setdefault(one.pooler, {})[one.learning_rate, one.pool_learning_rate] = mean
+        one, done = runs[0], [config for config in runs if config.key in keys]
+        mean = candidates(done, there)[0].mean if done else None
+        setting = one.learning_rate, one.pool_learning_rate
+        found.setdefault(one.pooler, {})[setting] = Tried(mean, len(done), len(runs))
     return found
 
 

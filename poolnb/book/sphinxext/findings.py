@@ -1,14 +1,16 @@
-"""A Sphinx extension with two roles for sentences about the ledger, computed from the records when the site is built.
+"""A Sphinx extension with three roles for sentences about the ledger, computed from the records when the site is built.
 
 ``{claims}`holds` `` is the number of claims with this verdict, ``{claims}`all` `` of all.
 ``{found}`C15: accuracy, max - avg, CIFAR-10, 25: holds` `` is the number of the claim's finding that starts with these
-words. A sentence is written for a verdict; when the records come to another one, the build stops until the sentence is
-written anew.
+words. ``{compared}`CIFAR-10, recipe: stochastic: above` `` is that of a pooler in one of the comparisons of
+`verdicts.comparisons`. A sentence is written for a verdict; when the records come to another one, the build stops until
+the sentence is written anew.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -16,13 +18,22 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxRole
 
+from poolnb.book.findings.evidence import say
 from poolnb.book.findings.ledger import Row, ledger
+from poolnb.book.findings.verdicts import comparisons
+from poolnb.lab.analysis import Comparison
 
 
 @cache
 def rows() -> tuple[Row, ...]:
     """The ledger, judged once in a build."""
     return tuple(ledger())
+
+
+@cache
+def studies() -> Mapping[str, Comparison | None]:
+    """The comparisons of many poolers, made once in a build."""
+    return comparisons()
 
 
 class Claims(SphinxRole):
@@ -33,12 +44,16 @@ class Claims(SphinxRole):
         return [nodes.Text(str(counts.total() if self.text == "all" else counts[self.text]))], []
 
 
-class Found(SphinxRole):
-    """The number of one finding."""
+class Number(SphinxRole):
+    """A number that `look_up` finds by the role's text; what it refuses stops the build."""
+
+    def __init__(self, look_up: Callable[[str], str]) -> None:
+        super().__init__()
+        self.look_up = look_up
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         try:
-            return [nodes.Text(found(self.text, rows()))], []
+            return [nodes.Text(self.look_up(self.text))], []
         except ValueError as error:
             message = self.inliner.reporter.error(str(error), line=self.lineno)
             return [nodes.problematic(self.rawtext, self.rawtext)], [message]
@@ -54,12 +69,32 @@ def found(asked: str, judged: tuple[Row, ...]) -> str:
     if len(there) != 1 or there[0].verdict != verdict:
         said = "; ".join(f"{one.what}: {one.verdict}" for one in there) or "none of this name"
         raise ValueError(f"found must name one finding with its verdict, got {asked!r}; the records have {said}")
-    number, _, count = there[0].value.replace("-", "\u2212").replace(" ", "\u00a0").partition(",\u00a0")
-    return f"{number}, {count}"  # a line breaks between number and count alone
+    return _sentence(there[0].value)
+
+
+def compared(asked: str, there: Mapping[str, Comparison | None]) -> str:
+    """The difference that `COMPARISON: POOLER: VERDICT` names, as a sentence has it.
+
+    Raises `ValueError` when there is no such comparison or pooler, or when the verdict is another.
+    """
+    name, pooler, verdict = (asked.split(": ") + ["", ""])[:3]
+    study = there.get(name)
+    one = None if study is None else study.intervals.get(pooler)
+    if one is None or one.verdict != verdict:
+        said = "none of this name" if one is None else one.verdict
+        raise ValueError(f"compared must name one difference with its verdict, got {asked!r}; the records have {said}")
+    return _sentence(say(one))
+
+
+def _sentence(value: str) -> str:
+    """A line breaks between number and count alone."""
+    number, _, count = value.replace("-", "\u2212").replace(" ", "\u00a0").partition(",\u00a0")
+    return f"{number}, {count}"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_role("claims", Claims())
-    app.add_role("found", Found())
+    app.add_role("found", Number(lambda asked: found(asked, rows())))
+    app.add_role("compared", Number(lambda asked: compared(asked, studies())))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
