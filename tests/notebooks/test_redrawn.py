@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import matplotlib.style
 import nbformat
 import redrawn
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -27,7 +28,8 @@ image = Image(file.getvalue())
 
 def png(last=3, number=61.2):
     names = {}
-    exec(DRAW.format(last=last, number=number), names)
+    with matplotlib.style.context("default"):  # whatever look another test has chosen in this process
+        exec(DRAW.format(last=last, number=number), names)
     return names["image"].data
 
 
