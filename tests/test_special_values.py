@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -376,3 +378,49 @@ def test_taps_far_apart(
 def test_lse_of_large_numbers_in_float64_is_their_mean_without_sharpness() -> None:
     x = torch.tensor([1e14, 0, 0, 0], dtype=torch.float64).view(1, 1, 4)
     assert F.lse_pool1d(x, 4, r=torch.tensor(0.0, dtype=torch.float64)).item() == 2.5e13
+
+
+# ---- products that overflow before an exponential --------------------------------------------------------------------
+
+_EDGE = (-1.0, -0.95, -0.6, -0.3, 0.0, 0.3, 0.6, 0.95, 1.0)  # shares of the largest number
+_OVERFLOWING = {
+    "soft": [{"beta": v} for v in (-30.0, -2.0, 0.0, 0.7, 2.0, 1e5)],
+    "lse": [{"r": v} for v in (-30.0, -2.0, 0.0, 0.7, 2.0, 1e5)],
+    "tdgs": [{"temperature": v, "eps": 0.01, "normalize": n} for v in (-1.0, 0.1, 3.0) for n in (False, True)],
+}
+
+
+def _exact(name: str, taps: list[Fraction], own: dict[str, Any]) -> tuple[Fraction, list[Fraction]]:
+    """The result and the taps' weights, by fractions: nothing overflows, and only exp is rounded."""
+    if name == "tdgs":
+        factor = 1 / (max(Fraction(own["temperature"]), 0) + Fraction(own["eps"]))
+        if own["normalize"] and any(taps):
+            size = max(abs(x) for x in taps)
+            factor /= size * Fraction(math.sqrt(sum((x / size) ** 2 for x in taps)))
+    else:
+        factor = Fraction(own["beta" if name == "soft" else "r"])
+    top = max(taps, key=lambda x: factor * x)
+    raw = [Fraction(math.exp(max(factor * (x - top), -1000))) for x in taps]
+    weights = [w / sum(raw) for w in raw]
+    if name == "lse":
+        mean = sum(raw) / len(raw)
+        return (top + Fraction(math.log(mean)) / factor if factor else sum(taps) / len(taps)), weights
+    return sum((w * x for w, x in zip(weights, taps, strict=True)), Fraction(0)), weights
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", _OVERFLOWING)
+def test_a_product_that_overflows_before_an_exponential(name: str, dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    windows = torch.tensor([*itertools.product(_EDGE, repeat=2)], dtype=torch.float64) * largest
+    x = windows.to(dtype).view(1, 1, -1)
+    for own in _OVERFLOWING[name]:
+        leaf = x.clone().requires_grad_()
+        y = getattr(F, f"{name}_pool1d")(leaf, 2, **{k: torch.tensor(v, dtype=dtype) if k not in ("eps", "normalize") else v for k, v in own.items()})
+        (grad,) = torch.autograd.grad(y, leaf, torch.ones_like(y))
+        exact = {k: torch.tensor(v, dtype=dtype).item() if type(v) is float else v for k, v in own.items()}
+        for pair, actual, slopes in zip(x.view(-1, 2).tolist(), y.flatten().tolist(), grad.view(-1, 2).tolist(), strict=True):
+            expected, weights = _exact(name, [Fraction(v) for v in pair], exact)
+            assert actual == pytest.approx(float(expected), rel=1e-5, abs=1e-6 * largest), (own, pair)
+            if name != "tdgs" and (min(weights) in (0, Fraction(1, 2)) or pair[0] == pair[1]):  # elsewhere slopes are huge
+                assert slopes == pytest.approx([float(w) for w in weights], abs=1e-5), (own, pair)

@@ -69,6 +69,45 @@ struct Layout {
   }
 };
 
+// Where the taps of a window lie, in row-major order, from the window's place: in a table, or as multiples of a step
+// where they are many and evenly apart. A window as long as its input needs no table of its length then.
+class Offsets {
+ public:
+  explicit Offsets(int64_t taps = 0) { if (taps <= Layout::kMany) table_.assign(taps, 0); }  // all in one place
+  Offsets(const Layout& l, const Windows& w) {
+    if (w.taps() > Layout::kMany && even(l, w)) return;
+    table_.reserve(w.taps());
+    for (int64_t i = 0; i < w.taps(); ++i) table_.push_back(place(l, w, i));
+  }
+
+  // The table; null where there is none.
+  const int64_t* table() const { return table_.empty() ? nullptr : table_.data(); }
+  int64_t step() const { return step_; }
+  template <bool many>
+  int64_t at(int64_t i) const { return many && table_.empty() ? i * step_ : table_[i]; }
+
+ private:
+  static int64_t place(const Layout& l, const Windows& w, int64_t i) {
+    const int64_t row = i / w.kernel[2];
+    return l.at(row / w.kernel[1] * w.dilation[0], row % w.kernel[1] * w.dilation[1], i % w.kernel[2] * w.dilation[2]);
+  }
+  // Along each axis the taps stay in one plane or go through the planes, and each axis goes on where the next ends.
+  bool even(const Layout& l, const Windows& w) {
+    int64_t inner = 1;
+    for (int a = 2; a >= 0; inner *= w.kernel[a--]) {
+      if (w.kernel[a] == 1) continue;
+      if (l.stride[a] > 1 && w.dilation[a] * (w.kernel[a] - 1) >= l.stride[a]) return false;
+      const int64_t first = place(l, w, inner);
+      if (step_ == 0) step_ = first;
+      if (first != inner * step_) return false;
+    }
+    return true;
+  }
+
+  std::vector<int64_t> table_;
+  int64_t step_ = 0;
+};
+
 // A box of positions of a tensor: `first` may lie in the padding; positions outside the tensor are left out.
 struct Box {
   int64_t first[3], extent[3], size[3];

@@ -15,8 +15,8 @@ class ChannelsLast4 : public Register4<Op, T, ChannelsLast4<Op, T>> {
 
  public:
   explicit ChannelsLast4(const Plan<T>& plan) : Base(plan) {
-    std::copy_n(this->read_.data(), 4, tap_);
-    if (p_.backward) std::copy_n(this->sum_.data(), 4, tap_sum_);
+    std::copy_n(this->read_.table(), 4, tap_);
+    if (p_.backward) std::copy_n(this->sum_.table(), 4, tap_sum_);
   }
 
  private:

@@ -6,22 +6,25 @@
 
 namespace poolnb {
 
-// One pack of windows: K taps (0: `n`); `masked`: some of them may not be valid.
+// One pack of windows: K taps (0: `n`; -1: `n`, which may be so many that they have no table); `masked`: some of them
+// may not be valid.
 template <class V, int K, bool masked>
 struct PackTaps {
   using T = typename Traits<V>::Number;
-  static constexpr bool fixed = K != 0;
-  const int64_t *offset, *offset_valid;
+  static constexpr bool fixed = K > 0, many = K < 0;
+  const int64_t *offset, *offset_valid;  // null: multiples of `step`
   const T *from, *from_second, *from_valid, *from_noise;
-  int64_t n, noise_step;
+  int64_t n, noise_step, step, step_valid;
 
-  POOLNB_HD int64_t count() const { return K ? K : n; }
+  POOLNB_HD int64_t count() const { return K > 0 ? K : n; }
+  POOLNB_HD int64_t place(int64_t i) const { return many && !offset ? i * step : offset[i]; }
+  POOLNB_HD int64_t place_valid(int64_t i) const { return many && !offset_valid ? i * step_valid : offset_valid[i]; }
   POOLNB_HD auto valid(int64_t i) const {
-    if constexpr (masked) return load<V>(from_valid + offset_valid[i]) != splat<V>(0);
+    if constexpr (masked) return load<V>(from_valid + place_valid(i)) != splat<V>(0);
     else return Always{};
   }
-  POOLNB_HD V x(int64_t i) const { return select(valid(i), load<V>(from + offset[i]), splat<V>(0)); }
-  POOLNB_HD V second(int64_t i) const { return select(valid(i), load<V>(from_second + offset[i]), splat<V>(0)); }
+  POOLNB_HD V x(int64_t i) const { return select(valid(i), load<V>(from + place(i)), splat<V>(0)); }
+  POOLNB_HD V second(int64_t i) const { return select(valid(i), load<V>(from_second + place(i)), splat<V>(0)); }
   POOLNB_HD V noise(int64_t i) const { return load<V>(from_noise + i * noise_step); }
 };
 

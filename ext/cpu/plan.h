@@ -1,6 +1,7 @@
 // The plan of one call. The work is cut into units: (band of windows, image or some images, some channels). The cut
 // depends on the shapes alone, never on the number of threads, and every unit writes what nobody else writes; so
-// results repeat, bit for bit.
+// results repeat, bit for bit. Bands are cut along the outermost axis, and along the others where a line or a slice is
+// long by itself: what a unit keeps is bounded then, and one long signal is work for many threads.
 //
 // Small images are folded: their channels become the axis of depth, which two-dimensional windows leave free, and a
 // unit is a band of channels. What a unit costs by itself is then shared by many windows. Parameters and their sums
@@ -9,22 +10,28 @@
 
 #include "block.h"
 
+#ifndef POOLNB_BLOCK
+#define POOLNB_BLOCK (1 << 16)
+#endif
+
 namespace poolnb {
 
 template <class T>
 struct Plan {
   static constexpr int64_t lanes = Traits<Pack<T>>::lanes;
-  static constexpr int64_t kBlock = 1 << 16;     // bytes of the input that a unit should look at
-  static constexpr int64_t kSmall = 128;         // windows of an image that is folded
-  static constexpr bool fixed = sizeof(T) == 4;  // numbers of taps are compiled apart, for speed, in float32 alone
+  static constexpr int64_t kBlock = POOLNB_BLOCK;  // bytes of the input that a unit should look at
+  static constexpr int64_t kLong = 8 * kBlock;     // bytes of a line or a slice that is cut
+  static constexpr int64_t kSmall = 128;           // windows of an image that is folded
+  static constexpr bool fixed = sizeof(T) == 4;    // numbers of taps are compiled apart, for speed, in float32 alone
 
   const bool folded;           // depth is channels
   const Problem q;
   const Windows& w;
   bool backward, channels;     // lanes along channels
-  int axis;                    // the spatial axis that is cut into bands
+  int axis;                    // the outermost spatial axis that is cut into bands
   int64_t chunk, chunks;       // channels of a unit
-  int64_t band, bands, halo;   // windows of a unit along `axis`
+  int64_t band[3], parts[3], halo[3];  // windows of a unit along each axis; how many units; windows evaluated twice
+  int64_t bands;               // of all axes
   int64_t images, groups;      // images of a unit: more than one where they share a parameter of every position
   Layout in, out;              // blocks of the input, of the output
   bool inside;                 // every tap of every window is inside the input
@@ -78,6 +85,7 @@ struct Plan {
   Plan(const Plan&) = delete;
 
   int64_t units() const { return groups * chunks * bands; }
+  bool has_halo() const { return halo[0] || halo[1] || halo[2]; }
 
   // Sums for parameters of one number per channel: rows of partial sums, and which one a unit adds to. Units of a
   // folded problem have channels of their own, and share their images' row.
@@ -117,7 +125,8 @@ struct Plan {
   static bool along_channels(const Problem& q) {
     const Windows& w = q.windows;
     if (q.channels == 1) return false;
-    const int64_t plane = w.output[0] * w.output[1] * w.output[2];
+    const int64_t positions = w.size[0] * w.size[1] * w.size[2], plane = w.output[0] * w.output[1] * w.output[2];
+    if (q.channels < lanes / 2 && positions > kLong / POOLNB_BYTES) return false;  // most of a large block were empty
     const bool last = q.input[0].stride[1] == 1 && q.input[0].stride[4] != 1;
     return last ? q.channels >= lanes / 2 || plane < lanes : plane < lanes / 2 && q.channels > plane;
   }
@@ -127,7 +136,7 @@ struct Plan {
 
   void choose_pairs(int inputs) {
     pairs = covered && !channels && w.kernel[2] == 2 && !q.mask.data;
-    narrow = w.kernel[1] == 2 && lanes % w.output[2] == 0 && last_band() >= lanes;
+    narrow = w.kernel[1] == 2 && lanes % w.output[2] == 0 && last_band() >= lanes && bands == parts[axis];
     const auto look = [&](const View& v, const int64_t size[3]) {
       pairs = pairs && v.stride[4] == 1 && v.dtype == dtype_of<T>;
       narrow = narrow && v.stride[3] == size[2] && (size[0] == 1 || v.stride[2] == size[1] * size[2]);
@@ -141,7 +150,8 @@ struct Plan {
     pairs = pairs && (narrow || w.output[2] >= lanes);
   }
   int64_t last_band() const {  // its windows
-    return w.output[0] * w.output[1] * w.output[2] / w.output[axis] * (w.output[axis] - (bands - 1) * band);
+    return w.output[0] * w.output[1] * w.output[2] / w.output[axis] *
+           (w.output[axis] - (parts[axis] - 1) * band[axis]);
   }
   static bool same_steps(const View& a, const View& b) {
     return a.stride[2] == b.stride[2] && a.stride[3] == b.stride[3] && a.stride[4] == b.stride[4];
@@ -150,26 +160,49 @@ struct Plan {
   // Bands keep a block in the cache; where windows overlap they are long, because the halo is evaluated twice. Few
   // units are cut further, so that two threads have work.
   void cut() {
-    int64_t row = sizeof(T) * (channels ? std::min(chunk, round_up(q.channels, lanes)) : 1);
-    for (int a = 0; a < 3; ++a) row *= a == axis ? w.stride[a] : std::max(w.size[a], reach(a));
-    halo = backward ? (w.span(axis) - 1) / w.stride[axis] : 0;
-    const int64_t cached = std::max<int64_t>(1, (halo ? 6 * kBlock : kBlock) / row);
-    const int64_t others = groups * chunks, wanted = (16 + others - 1) / std::max<int64_t>(others, 1);
-    const int64_t parts = (w.output[axis] + wanted - 1) / wanted;
-    band = std::min(w.output[axis], std::max(4 * halo, std::min(cached, std::max<int64_t>(parts, 1))));
-    band = std::max<int64_t>(band, 1);
-    bands = (w.output[axis] + band - 1) / band;
-    if (bands == 1) halo = 0;
+    int64_t row = sizeof(T) * (channels ? std::min(chunk, round_up(q.channels, lanes)) : 1), others = groups * chunks;
+    for (int a = 0; a < 3; ++a) {
+      halo[a] = backward ? (w.span(a) - 1) / w.stride[a] : 0;
+      band[a] = w.output[a];
+      parts[a] = 1;
+    }
+    for (int a = 2; a > axis; --a) {
+      if (!folded && row * extent(a) > kLong) cut_long(a, row);
+      row *= parts[a] > 1 ? w.stride[a] * (band[a] + halo[a]) : extent(a);
+      others *= parts[a];
+    }
+    for (int a = 0; a <= axis; ++a) row *= a == axis ? w.stride[a] : extent(a);
+    const int64_t wanted = (16 + others - 1) / std::max<int64_t>(others, 1), most = (w.output[axis] + wanted - 1) / wanted;
+    const int64_t least = std::max<int64_t>(1, 4 * halo[axis]);
+    band[axis] = std::min(w.output[axis], std::max(least, std::min(cached(axis, row), std::max<int64_t>(most, 1))));
+    band[axis] = std::max<int64_t>(band[axis], 1);
+    parts[axis] = (w.output[axis] + band[axis] - 1) / band[axis];
+    for (int a = 0; a < 3; ++a)
+      if (parts[a] == 1) halo[a] = 0;
+    bands = parts[0] * parts[1] * parts[2];
   }
+  // Packs stay full; the last band takes the rest.
+  void cut_long(int a, int64_t row) {
+    const int64_t least = std::max(4 * halo[a], a == 2 ? lanes : 1);
+    band[a] = std::max(least, round_up(cached(a, row * w.stride[a]), lanes));
+    parts[a] = std::max<int64_t>(1, w.output[a] / band[a]);
+    if (parts[a] == 1) band[a] = w.output[a];
+  }
+  // Windows along an axis whose positions stay in the cache, where one takes so many bytes.
+  int64_t cached(int a, int64_t bytes) const {
+    return std::max<int64_t>(1, (halo[a] ? 6 * kBlock : kBlock) / bytes);
+  }
+  int64_t extent(int a) const { return std::max(w.size[a], reach(a)); }
 
   void lay_out() {
     int64_t extent[3], windows[3];
     for (int a = 0; a < 3; ++a) {
-      windows[a] = a == axis ? std::min(band + halo, w.output[a]) : w.output[a];
+      const int64_t last = (parts[a] - 1) * band[a];
+      windows[a] = std::min(std::max(band[a], w.output[a] - last) + halo[a], w.output[a]);
       extent[a] = w.stride[a] * (windows[a] - 1) + w.span(a);
       if (!backward) continue;
       // The last band owns what lies behind the last window, the others all positions up to the next band.
-      const int64_t begin = a == axis ? std::max<int64_t>(0, (bands - 1) * band - halo) : 0;
+      const int64_t begin = std::max<int64_t>(0, last - halo[a]);
       extent[a] = std::max({extent[a], w.stride[a] * windows[a], w.size[a] - w.first(a, begin)});
     }
     if (channels) {

@@ -38,7 +38,7 @@ class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, narrow>> {
   POOLNB_HD void each_pack(const Each& each) const {
     const int64_t* windows = this->windows_;
     const int64_t depth = narrow ? 1 : windows[0], height = narrow ? 1 : windows[1];
-    const int64_t row = narrow ? windows[0] * windows[1] * w_.output[2] : w_.output[2];
+    const int64_t row = narrow ? windows[0] * windows[1] * windows[2] : windows[2];
     const Mask all = splat<V>(0) == splat<V>(0);
     T number[lanes];
     for (int64_t k = 0; k < lanes; ++k) number[k] = T(k);
@@ -54,7 +54,7 @@ class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, narrow>> {
   POOLNB_HD void find_taps(const View& v, const At& at, T* rows[2]) const {
     const int64_t d = (this->first_[0] + at.d) * w_.kernel[0], h = (this->first_[1] + at.h) * w_.kernel[1];
     T* data = static_cast<T*>(v.data);
-    rows[0] = data + v.offset(this->n_, this->c_, d, h, 0) + (narrow ? 4 : 2) * at.column;
+    rows[0] = data + v.offset(this->n_, this->c_, d, h, 2 * this->first_[2]) + (narrow ? 4 : 2) * at.column;
     rows[1] = narrow ? rows[0] + 2 * lanes
                      : rows[0] + (w_.kernel[0] - 1) * v.stride[2] + (w_.kernel[1] - 1) * v.stride[3];
   }
@@ -86,7 +86,7 @@ class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, narrow>> {
   POOLNB_HD T* output(const At& at) const {
     const View& v = p_.backward ? q_.grad : q_.output;
     const int64_t d = this->first_[0] + at.d, h = this->first_[1] + at.h;
-    return static_cast<T*>(v.data) + v.offset(this->n_, this->c_, d, h, at.column);
+    return static_cast<T*>(v.data) + v.offset(this->n_, this->c_, d, h, this->first_[2] + at.column);
   }
   POOLNB_HD int64_t out(const At& at) const { return p_.out.at(at.d, at.h, at.column); }
   POOLNB_HD int64_t lane(const At&) const { return 0; }

@@ -17,14 +17,9 @@ class Unit {
 
   explicit Unit(const Plan<T>& plan) : p_(plan), q_(plan.q), w_(plan.w), masked_(!plan.inside || plan.q.mask.data) {
     const int64_t taps = w_.taps();
-    for (int64_t d = 0; d < w_.kernel[0]; ++d)
-      for (int64_t h = 0; h < w_.kernel[1]; ++h)
-        for (int64_t w = 0; w < w_.kernel[2]; ++w) {
-          const int64_t at[3] = {d * w_.dilation[0], h * w_.dilation[1], w * w_.dilation[2]};
-          read_.push_back(p_.read.at(at[0], at[1], at[2]));
-          valid_.push_back(masked_ ? p_.in.at(at[0], at[1], at[2]) : 0);
-          if (p_.backward) sum_.push_back(p_.sum.at(at[0], at[1], at[2]));
-        }
+    read_ = Offsets(p_.read, w_);
+    valid_ = masked_ ? Offsets(p_.in, w_) : Offsets(taps);
+    if (p_.backward) sum_ = Offsets(p_.sum, w_);
     for (int i = 0; i < Op::inputs; ++i) {
       x_block_[i] = Buffer<T>(p_.direct_in ? 0 : p_.in.size);
       sum_block_[i] = Buffer<T>(!p_.backward || p_.direct_sum ? 0 : p_.in.size);
@@ -38,7 +33,7 @@ class Unit {
       parameter_[i] = Buffer<T>(by_window(i) ? p_.out.size : round_up(p_.chunk, lanes));
       parameter_sum_[i] = Buffer<T>(!p_.backward ? 0 : by_window(i) ? p_.out.size : round_up(p_.chunk, lanes));
     }
-    counted_ = Buffer<T>(p_.backward && p_.halo && q_.want_parameters ? p_.out.size : 0);
+    counted_ = Buffer<T>(p_.has_halo() && q_.want_parameters ? p_.out.size : 0);
     saved_ = Buffer<T>(p_.backward && !p_.forgets ? taps * lanes : 0);
     noise_block_ = Buffer<T>(Op::noise == 2 ? taps * p_.noise_step + lanes : Op::noise * p_.out.size);
   }
@@ -84,7 +79,7 @@ class Unit {
   void read_parameter(int i) {
     const View& v = q_.parameter[i];
     T* to = parameter_[i].data();
-    if (!q_.channelwise[i]) return read_block(to, p_.out, window_box(0), v, n_, c_, count_);
+    if (!q_.channelwise[i]) return read_block(to, p_.out, window_box(), v, n_, c_, count_);
     with_type(v.dtype, v.data, [&](auto* from) {
       if (!p_.folded) {  // lanes behind the last channel hold what it holds, not a number that needs the safe path
         read_line(to, 1, from + v.offset(n_, c_, 0, 0, 0), v.stride[1], count_);
@@ -96,25 +91,26 @@ class Unit {
     });
   }
 
-  // The random numbers of the unit's windows: made in the order of their positions, then laid out.
+  // The random numbers of the unit's windows: made in the order of their positions, then laid out. Positions follow
+  // each other in runs: of a row's part, of whole rows, of whole slices.
   void draw() {
-    const int64_t plane = w_.output[0] * w_.output[1] * w_.output[2], row = w_.output[2];
-    const int64_t begin = (first_[0] * w_.output[1] + first_[1]) * row;
+    const int64_t plane = w_.output[0] * w_.output[1] * w_.output[2], row = windows_[2];
     const int64_t n = windows_[0] * windows_[1] * row, draws = Op::noise == 2 ? w_.taps() : 1;
     const PhiloxKeys keys(q_.options.seed);
-    if (p_.channels && (Op::noise == 2 || plane % 4 == 0)) return draw_across(begin, n, keys);
+    if (p_.channels && (Op::noise == 2 || plane % 4 == 0)) return draw_across(keys);
     // The block itself, where rows of windows follow each other in it without a gap.
     const bool direct = !p_.channels && (windows_[0] * windows_[1] == 1 || p_.out.step[1] == row) &&
                         (windows_[0] == 1 || p_.out.step[0] == windows_[1] * row);
     if (!direct && drawn_.size() < draws * count_ * n) drawn_ = Buffer<T>(draws * count_ * n);
     const int64_t together = n == plane ? count_ : 1;  // channels whose windows follow each other
-    for (int64_t k = 0; k < count_; k += together) {
-      const uint64_t position = (n_ * q_.channels + c_ + k) * plane + begin;
-      T* to = direct ? noise_block_.data() : drawn_.data() + k * n;
-      const int64_t step = direct ? p_.noise_step : count_ * n;  // between taps
-      if constexpr (Op::noise == 1) draw_windows(to, position, together * n, keys, Op::stream);
-      if constexpr (Op::noise == 2) draw_taps(to, step, draws, position, together * n, keys, Op::stream);
-    }
+    for (int64_t k = 0; k < count_; k += together)
+      each_run([&](int64_t at, int64_t begin, int64_t length) {
+        const uint64_t position = (n_ * q_.channels + c_ + k) * plane + begin;
+        T* to = (direct ? noise_block_.data() : drawn_.data() + k * n) + at;
+        const int64_t step = direct ? p_.noise_step : count_ * n;  // between taps
+        if constexpr (Op::noise == 1) draw_windows(to, position, together * length, keys, Op::stream);
+        if constexpr (Op::noise == 2) draw_taps(to, step, draws, position, together * length, keys, Op::stream);
+      });
     if (direct) return;
     View v;
     v.dtype = dtype_of<T>;
@@ -128,25 +124,43 @@ class Unit {
     }
   }
 
-  // One lane per channel, windows `begin` .. `begin + n - 1`: noise is made where it is used.
-  void draw_across(int64_t begin, int64_t n, const PhiloxKeys& keys) {
-    const int64_t plane = w_.output[0] * w_.output[1] * w_.output[2], width = p_.out.step[2];
-    for (int64_t l = 0; l < count_; l += lanes) {
-      const uint64_t first = (n_ * q_.channels + c_ + l) * plane + begin;
-      T* to = noise_block_.data() + l;
-      if constexpr (Op::noise == 1) draw_windows_across(to, width, first, n, plane, keys, Op::stream);
-      if constexpr (Op::noise == 2)
-        draw_taps_across(to, width, p_.noise_step, w_.taps(), first, n, plane, keys, Op::stream);
+  // each(at, begin, length): windows of the unit from number `at` on are windows of the image from `begin` on.
+  template <class Each>
+  void each_run(const Each& each) const {
+    int64_t length = windows_[2];
+    if (windows_[2] == w_.output[2]) {
+      length *= windows_[1];
+      if (windows_[1] == w_.output[1]) length *= windows_[0];
     }
+    for (int64_t at = 0; at < windows_[0] * windows_[1] * windows_[2]; at += length) {
+      const int64_t d = at / windows_[2] / windows_[1], h = at / windows_[2] % windows_[1];
+      each(at, ((first_[0] + d) * w_.output[1] + first_[1] + h) * w_.output[2] + first_[2], length);
+    }
+  }
+
+  // One lane per channel: noise is made where it is used.
+  void draw_across(const PhiloxKeys& keys) {
+    const int64_t plane = w_.output[0] * w_.output[1] * w_.output[2], width = p_.out.step[2];
+    for (int64_t l = 0; l < count_; l += lanes)
+      each_run([&](int64_t at, int64_t begin, int64_t length) {
+        const uint64_t first = (n_ * q_.channels + c_ + l) * plane + begin;
+        T* to = noise_block_.data() + at * width + l;
+        if constexpr (Op::noise == 1) draw_windows_across(to, width, first, length, plane, keys, Op::stream);
+        if constexpr (Op::noise == 2)
+          draw_taps_across(to, width, p_.noise_step, w_.taps(), first, length, plane, keys, Op::stream);
+      });
   }
 
   // Which windows; which taps are valid, in every image and channel.
   void start_band(int64_t band) {
     band_ = band;
-    for (int a = 0; a < 3; ++a) first_[a] = 0, windows_[a] = w_.output[a];
-    own_ = band * p_.band;
-    first_[p_.axis] = std::max<int64_t>(0, own_ - p_.halo);
-    windows_[p_.axis] = std::min(own_ + p_.band, w_.output[p_.axis]) - first_[p_.axis];
+    for (int a = 2; a >= 0; band /= p_.parts[a--]) {
+      const int64_t part = band % p_.parts[a];
+      own_[a] = part * p_.band[a];
+      is_last_[a] = part + 1 == p_.parts[a];
+      first_[a] = std::max<int64_t>(0, own_[a] - p_.halo[a]);
+      windows_[a] = (is_last_[a] ? w_.output[a] : own_[a] + p_.band[a]) - first_[a];
+    }
     y_block_.zero();
     counted_.zero();
     if (!p_.channels) {
@@ -175,9 +189,9 @@ class Unit {
     plain_.clear();
     const T* valid = valid_block_.data();
     const auto all = [&](int64_t at, int64_t n) {
-      for (const int64_t tap : valid_)
+      for (int64_t tap = 0; tap < w_.taps(); ++tap)
         for (int64_t i = 0; i < n; ++i)
-          if (valid[at + tap + i] == 0) return false;
+          if (valid[at + valid_.template at<true>(tap) + i] == 0) return false;
       return true;
     };
     if (p_.channels) {
@@ -210,16 +224,20 @@ class Unit {
     return box;
   }
 
-  // The block's windows from number `skip` of the bands' axis on.
-  Box window_box(int64_t skip) const {
+  // The block's windows; those that count here, without the halo.
+  Box window_box() const {
     Box box;
-    for (int a = 0; a < 3; ++a) {
-      box.first[a] = first_[a] + (a == p_.axis ? skip : 0);
-      box.extent[a] = windows_[a] - (a == p_.axis ? skip : 0);
-      box.size[a] = w_.output[a];
-    }
+    for (int a = 0; a < 3; ++a) box.first[a] = first_[a], box.extent[a] = windows_[a], box.size[a] = w_.output[a];
     return box;
   }
+  Box own_box() const {
+    Box box = window_box();
+    for (int a = 0; a < 3; ++a) box.first[a] = own_[a], box.extent[a] -= skip(a);
+    return box;
+  }
+  // Windows of the halo along an axis; where the first window behind it lies in a block of windows.
+  int64_t skip(int a) const { return own_[a] - first_[a]; }
+  int64_t own_place() const { return p_.out.at(skip(0), skip(1), skip(2)); }
 
   // The tensor's memory at the block's first position or window.
   T* tensor(const View& v) const {
@@ -266,9 +284,7 @@ class Unit {
       const int64_t row = i * p_.partial_rows() + p_.partial_row(band_, group_);
       T* to = partial + row * (p_.folded ? w_.output[0] : q_.channels);
       if (!q_.channelwise[i]) {
-        const int64_t skip = own_ - first_[p_.axis];
-        const Box box = window_box(skip);
-        write_block(sums + skip * p_.out.step[p_.axis], p_.out, box, q_.grad_parameter[i], group_, c_, count_);
+        write_block(sums + own_place(), p_.out, own_box(), q_.grad_parameter[i], group_, c_, count_);
       } else if (p_.folded) {
         for (int64_t d = 0; d < windows_[0]; ++d) to[first_[0] + d] = sum(sums + p_.out.at(d, 0, 0), p_.out.step[0]);
       } else if (p_.channels) {
@@ -288,13 +304,14 @@ class Unit {
   const Problem& q_;
   const Windows& w_;
   const bool masked_;                        // some tap may not be valid
-  std::vector<int64_t> read_, valid_, sum_;  // taps, from a window's place in the input, in `valid_block_`, in sums
+  Offsets read_, valid_, sum_;               // taps, from a window's place in the input, in `valid_block_`, in sums
   Buffer<T> x_block_[kMaxInputs], sum_block_[kMaxInputs], y_block_, valid_block_, active_, counted_, saved_;
   Buffer<double> carried_[kMaxInputs];  // what many windows have added to a position, so far
   Buffer<T> noise_block_, drawn_;
   Buffer<T> parameter_[kMaxParameters], parameter_sum_[kMaxParameters];
   std::vector<char> plain_;
-  int64_t band_ = -1, own_ = 0, first_[3] = {0, 0, 0}, windows_[3] = {1, 1, 1};  // own_: first window that counts here
+  int64_t band_ = -1, first_[3] = {0, 0, 0}, windows_[3] = {1, 1, 1}, own_[3] = {0, 0, 0};  // own_: the first that count
+  bool is_last_[3] = {true, true, true};
   int64_t group_ = 0, n_ = 0, c_ = 0, count_ = 0, packs_ = 0;
   int64_t parameters_of_ = -1;  // band and channels whose parameters are in the blocks
 };

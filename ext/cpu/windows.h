@@ -18,8 +18,8 @@ class Generic : Unit<Op, T> {
       Base::x_block_, Base::sum_block_, Base::y_block_, Base::valid_block_, Base::counted_, Base::carried_,
       Base::saved_, Base::parameter_sum, Base::plain_, Base::band_, Base::own_, Base::first_,
       Base::windows_, Base::n_, Base::c_, Base::count_, Base::packs_, Base::each_image, Base::tensor,
-      Base::place, Base::window_box, Base::read_parameters, Base::noise, Base::is_active, Base::out_place,
-      Base::write_parameters;
+      Base::place, Base::window_box, Base::own_box, Base::own_place, Base::skip, Base::is_last_,
+      Base::read_parameters, Base::noise, Base::is_active, Base::out_place, Base::write_parameters;
 
  public:
   explicit Generic(const Plan<T>& plan) : Base(plan) {}
@@ -28,7 +28,7 @@ class Generic : Unit<Op, T> {
     each_image(unit, [&] {
       T* y = p_.direct_out ? tensor(q_.output) : y_block_.data();
       fixed_taps([&](auto taps) { forward_windows<taps.value>(y); });
-      if (!p_.direct_out) write_block(y, p_.out, window_box(0), q_.output, n_, c_, count_);
+      if (!p_.direct_out) write_block(y, p_.out, window_box(), q_.output, n_, c_, count_);
     });
   }
 
@@ -39,13 +39,14 @@ class Generic : Unit<Op, T> {
   }
 
  private:
-  // call(number of taps), as a constant where that is compiled apart, else 0.
+  // call(number of taps), as a constant where that is compiled apart, else 0; -1 where they are many.
   template <class Call>
   void fixed_taps(const Call& call) const {
     if constexpr (Plan<T>::fixed) {
       if (w_.taps() == 4) return call(std::integral_constant<int, 4>{});
       if (w_.taps() == 9) return call(std::integral_constant<int, 9>{});
     }
+    if (p_.forgets) return call(std::integral_constant<int, -1>{});
     call(std::integral_constant<int, 0>{});
   }
 
@@ -79,8 +80,8 @@ class Generic : Unit<Op, T> {
     const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
     if (!p_.in.gapless && (!masked_ || (!q_.mask.data && plain_[at.number]))) {
       const T* from = x[0] + at.x;
-      const PackTaps<V, K, false> taps{read_.data(), nullptr,   from,      second,
-                                       nullptr,      noise(at), w_.taps(), p_.noise_step};
+      const PackTaps<V, K, false> taps{read_.table(), nullptr,   from,          second,       nullptr,
+                                       noise(at),     w_.taps(), p_.noise_step, read_.step(), 0};
       Op::template forward<false>(w, taps, q_.options, saved);
       if (any(infinite_or_nan(Op::value(w)))) return false;
       then(taps, Always{});
@@ -98,7 +99,8 @@ class Generic : Unit<Op, T> {
   PackTaps<V, K, true> masked_taps(const T* const* x, const Place& at) const {
     const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
     const T* valid = valid_block_.data() + (masked_ ? at.valid : 0);
-    return {read_.data(), valid_.data(), x[0] + at.x, second, valid, noise(at), w_.taps(), p_.noise_step};
+    return {read_.table(), valid_.table(), x[0] + at.x,   second,       valid,
+            noise(at),     w_.taps(),      p_.noise_step, read_.step(), valid_.step()};
   }
 
   // ---- forward ----------------------------------------------------------------------------------------------------
@@ -117,7 +119,7 @@ class Generic : Unit<Op, T> {
 
   template <class M>
   __attribute__((noinline)) void forward_safe(Window& w, const T* const* x, const Place& at, M& saved) const {
-    Op::template forward<true>(w, masked_taps<0>(x, at), q_.options, saved);
+    Op::template forward<true>(w, masked_taps<-1>(x, at), q_.options, saved);
   }
 
   std::array<const T*, kMaxInputs> inputs() const {
@@ -130,17 +132,15 @@ class Generic : Unit<Op, T> {
 
   // The incoming gradient of windows that count for parameters: not the halo's.
   const T* counted(const T* g) {
-    const int64_t skip = own_ - first_[p_.axis];
-    if (!skip || !q_.want_parameters) return g;
-    const int64_t at = skip * p_.out.step[p_.axis];
-    read_block(counted_.data() + at, p_.out, window_box(skip), q_.grad, n_, c_, count_);
+    if (!(skip(0) || skip(1) || skip(2)) || !q_.want_parameters) return g;
+    read_block(counted_.data() + own_place(), p_.out, own_box(), q_.grad, n_, c_, count_);
     return counted_.data();
   }
 
   void backward_image() {
     if (!p_.direct_sum && !p_.covered)
       for (int i = 0; i < Op::inputs; ++i) sum_block_[i].zero(), carried_[i].zero();
-    if (!p_.direct_out) read_block(y_block_.data(), p_.out, window_box(0), q_.grad, n_, c_, count_);
+    if (!p_.direct_out) read_block(y_block_.data(), p_.out, window_box(), q_.grad, n_, c_, count_);
     const T* g = p_.direct_out ? tensor(q_.grad) : y_block_.data();
     const bool covered = p_.covered;
     fixed_taps([&](auto taps) {
@@ -168,12 +168,9 @@ class Generic : Unit<Op, T> {
 
   template <int K, bool covered>
   void backward_windows(const T* g) {
-    if constexpr (K == 0) {
-      if (p_.forgets) return backward_windows<K, covered>(g, Recompute());
-      return backward_windows<K, covered>(g, kept());
-    } else {
-      backward_windows<K, covered>(g, Saved<V, K>());
-    }
+    if constexpr (K < 0) backward_windows<K, covered>(g, Recompute());
+    else if constexpr (K == 0) backward_windows<K, covered>(g, kept());
+    else backward_windows<K, covered>(g, Saved<V, K>());
   }
 
   template <int K, bool covered, class M>
@@ -192,7 +189,7 @@ class Generic : Unit<Op, T> {
       });
       if (!done && p_.forgets) backward_safe(w, x.data(), at, gy, gp, to, Recompute());
       else if (!done) backward_safe(w, x.data(), at, gy, gp, to, kept());
-      if (K == 0 && p_.shares && ++packs % (kTerms / 4) == 0) carry(false);  // a pack adds to a position more than once
+      if (K <= 0 && p_.shares && ++packs % (kTerms / 4) == 0) carry(false);  // a pack adds to a position more than once
     });
   }
 
@@ -200,8 +197,8 @@ class Generic : Unit<Op, T> {
   __attribute__((noinline)) void backward_safe(Window& w, const T* const* x, const Place& at, V gy, V gp,
                                                     T* const* to, M saved) {
     forward_safe(w, x, at, saved);
-    if (p_.covered) add_tap_grads<true, true>(w, masked_taps<0>(x, at), saved, at, is_active(at.number), gy, gp, to);
-    else add_tap_grads<true, false>(w, masked_taps<0>(x, at), saved, at, is_active(at.number), gy, gp, to);
+    if (p_.covered) add_tap_grads<true, true>(w, masked_taps<-1>(x, at), saved, at, is_active(at.number), gy, gp, to);
+    else add_tap_grads<true, false>(w, masked_taps<-1>(x, at), saved, at, is_active(at.number), gy, gp, to);
   }
 
   template <bool safe, bool covered, class Taps, class M, class Active>
@@ -215,9 +212,10 @@ class Generic : Unit<Op, T> {
       if constexpr (M::keeps) kept = saved.get(i);
       else kept = Op::template recompute<safe>(w, taps, i, q_.options);
       const V dx = Op::template tap_grad<safe>(w, taps.x(i), second, kept, i, q_.options, sums, d_second);
-      add_to<covered>(to[0] + at.sum + sum_[i], select(taps.valid(i) & active, gy * dx, splat<V>(0)));
+      const int64_t sum = at.sum + sum_.template at<Taps::many>(i);
+      add_to<covered>(to[0] + sum, select(taps.valid(i) & active, gy * dx, splat<V>(0)));
       if (Op::inputs > 1)
-        add_to<covered>(to[1] + at.sum + sum_[i], select(taps.valid(i) & active, gy * d_second, splat<V>(0)));
+        add_to<covered>(to[1] + sum, select(taps.valid(i) & active, gy * d_second, splat<V>(0)));
     }, sums[0]);  // no operator has two parameters that are sums
     if (!q_.want_parameters) return;
     V own[Op::parameters + 1];
@@ -232,18 +230,16 @@ class Generic : Unit<Op, T> {
   template <bool only>
   static POOLNB_HD void add_to(T* sum, V part) { store<V>(sum, only ? part : load<V>(sum) + part); }
 
-  // The rows that this unit owns: from its first window to the next band's, and what no window covers.
+  // The positions that this unit owns: from its first window to the next band's, and what no window covers.
   void write_sum(int i) {
-    const int a = p_.axis;
     Box box;
-    for (int b = 0; b < 3; ++b) {
-      box.first[b] = w_.first(b, b == a ? own_ : 0);
-      box.extent[b] = w_.size[b] - box.first[b];
-      box.size[b] = w_.size[b];
+    int64_t at[3];
+    for (int a = 0; a < 3; ++a) {
+      box.first[a] = w_.first(a, own_[a]);
+      box.extent[a] = is_last_[a] ? w_.size[a] - box.first[a] : p_.band[a] * w_.stride[a];
+      box.size[a] = w_.size[a];
+      at[a] = skip(a) * w_.stride[a];
     }
-    if (band_ + 1 < p_.bands) box.extent[a] = p_.band * w_.stride[a];
-    const int64_t skip = (own_ - first_[a]) * w_.stride[a];
-    const int64_t at[3] = {a == 0 ? skip : 0, a == 1 ? skip : 0, 0};
     write_block(sum_block_[i].data() + p_.in.at(at[0], at[1], at[2]), p_.in, box, q_.grad_input[i], n_, c_, count_);
   }
 };

@@ -18,11 +18,17 @@ struct Lse {
     bool many;  // taps: sums are carried
   };
 
-  // On the safe path, infinities are the largest numbers until the end: no inf - inf.
+  // On the safe path, infinities are the largest numbers until the end, and taps are halved and r doubled: no inf - inf,
+  // and no difference that overflows.
   template <bool safe, class V>
   static POOLNB_HD V bounded(V x) {
     using T = typename Traits<V>::Number;
     if constexpr (!safe) return x;
+    return splat<V>(T(0.5)) * clamped(x);
+  }
+  template <class V>
+  static POOLNB_HD V clamped(V x) {
+    using T = typename Traits<V>::Number;
     x = select(x > splat<V>(kLargest<T>), splat<V>(kLargest<T>), x);
     return select(x < splat<V>(-kLargest<T>), splat<V>(-kLargest<T>), x);
   }
@@ -43,8 +49,8 @@ struct Lse {
     }, number);
     const V n = number.value();
     // Where |r| times the range of the taps is below rounding, y is their mean, and 1 / r may not exist.
-    w.r = raw + splat<V>(0);  // no -0
-    const auto flat = vabs(raw) * (peak * half - low * half) < splat<V>(std::numeric_limits<T>::epsilon() / 16);
+    w.r = safe ? clamped(raw + raw + splat<V>(0)) : raw + splat<V>(0);  // no -0
+    const auto flat = vabs(w.r) * (peak * half - low * half) < splat<V>(std::numeric_limits<T>::epsilon() / 16);
     const auto empty = n == splat<V>(0);
     if constexpr (safe) peak = select(empty, splat<V>(0), peak);
     peak = peak * sign;
@@ -86,7 +92,7 @@ struct Lse {
     }
     w.inv_n_pos_inf = splat<V>(0);
     // On the fast path, an infinity that r suppresses has to show all the same.
-    if constexpr (safe) limits(w, taps, empty);
+    if constexpr (safe) w.y = w.y + w.y, limits(w, taps, empty);
     else w.y = w.y + show * splat<V>(0);
   }
 
@@ -152,7 +158,7 @@ struct Lse {
       const V shared = select(x == splat<V>(kInf<T>), w.inv_n_pos_inf, splat<V>(0));
       const V limit = select(w.y == splat<V>(kInf<T>), shared, splat<V>(0));
       d = select(infinite(w.y), limit, d);
-      curve = select(infinite(w.y), splat<V>(0), curve);
+      curve = select(infinite(w.y), splat<V>(0), splat<V>(4) * curve);
     }
     own[0] += select(kept < splat<V>(0), splat<V>(0), curve);
     return d;

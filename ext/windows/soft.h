@@ -13,6 +13,7 @@ struct Soft {
   struct Window {
     V parameter[1];  // beta
     V scale, peak, inv_sum, y;
+    V top;                                 // safe path: the finite tap that beta favours
     typename Traits<V>::Mask has_pos_inf;  // safe path: the window holds +inf
 
     // On the fast path, to the base 2.
@@ -24,11 +25,9 @@ struct Soft {
       } else {
         const auto is_pos_inf = x == splat<V>(kInf<T>);
         const auto neg_inf = x == splat<V>(-kInf<T>);
-        // The clamp keeps an overflow of beta * x from becoming inf - inf; NaN passes through it.
-        V l = parameter[0] * select(is_pos_inf, splat<V>(0), select(neg_inf, splat<V>(0), x));
-        l = select(l > splat<V>(kLargest<T>), splat<V>(kLargest<T>), l);
-        l = select(l < splat<V>(-kLargest<T>), splat<V>(-kLargest<T>), l);
-        l = select(neg_inf, splat<V>(-kInf<T>), l);
+        // beta (x - top), at most 0: beta * x may overflow for all taps. In halves, as a difference may overflow too.
+        const V half = splat<V>(T(0.5)), l_half = parameter[0] * (half * x - half * top);
+        V l = select(neg_inf, splat<V>(-kInf<T>), l_half + l_half);
         l = select(has_pos_inf, select(is_pos_inf, splat<V>(0), splat<V>(-kInf<T>)), l);
         return select(valid, l, splat<V>(-kInf<T>));
       }
@@ -36,7 +35,7 @@ struct Soft {
     // exp(logit - peak), not yet normalised.
     template <bool safe>
     POOLNB_HD V weight(V x, auto valid) const {
-      if constexpr (safe) return vexp(logit<true>(x, valid) - peak);
+      if constexpr (safe) return vexp(logit<true>(x, valid));
       return select(valid, vexp2(logit<false>(x, valid) - peak), splat<V>(0));
     }
   };
@@ -46,17 +45,22 @@ struct Soft {
     using T = typename Traits<V>::Number;
     const int64_t n = taps.count();
     w.scale = w.parameter[0] * splat<V>(T(1.4426950408889634));
+    const V none = splat<V>(-kInf<T>);
+    V peak = none;
     if constexpr (safe) {
+      const V sign = select(w.parameter[0] < splat<V>(0), splat<V>(-1), splat<V>(1));
       w.has_pos_inf = splat<V>(0) != splat<V>(0);
+      POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) {
+        const V x = taps.x(i);
+        w.has_pos_inf = w.has_pos_inf | ((x == splat<V>(kInf<T>)) & taps.valid(i));
+        peak = vmax(peak, select(infinite(x), none, select(taps.valid(i), x * sign, none)));
+      }
+      w.top = select(peak == none, splat<V>(0), peak * sign);
+    } else {
       POOLNB_UNROLL for (int64_t i = 0; i < n; ++i)
-        w.has_pos_inf = w.has_pos_inf | ((taps.x(i) == splat<V>(kInf<T>)) & taps.valid(i));
+        peak = vmax(peak, w.template logit<false>(taps.x(i), taps.valid(i)));
     }
-    V peak = splat<V>(-kInf<T>);
-    POOLNB_UNROLL for (int64_t i = 0; i < n; ++i) {
-      const V l = w.template logit<safe>(taps.x(i), taps.valid(i));
-      peak = vmax(peak, l);
-    }
-    w.peak = safe ? select(peak == splat<V>(-kInf<T>), splat<V>(0), peak) : peak;
+    w.peak = peak;
     Sum<V> all, sum;
     auto any_neg_inf = splat<V>(0) != splat<V>(0);
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {

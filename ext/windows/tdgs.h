@@ -28,7 +28,8 @@ struct Tdgs {
     V parameter[1];  // T
     V over_t, inv_norm, norm, peak, inv_sum, mean, spread, number, y;
     V scale;                       // of a tap's logit, base 2
-    V top;                         // the largest logit: next to large ones a sum with the noise would lose it
+    V top;                         // the largest logit: next to large ones a sum with the noise would lose it; safe
+                                   // path: half the largest z
     V t, over_size;                // safe path
     typename Traits<V>::Mask has_pos_inf;  // safe path: the window holds +inf
 
@@ -52,19 +53,18 @@ struct Tdgs {
       if (options.draws && !is_tempered(options)) e = e * factor;
       return select(valid, e, splat<V>(0));
     }
-    POOLNB_HD V safe_logit(V x, auto valid) const {
+    // Half of z, -inf where the tap has no part.
+    POOLNB_HD V half_z(V x, auto valid) const {
       using T = typename Traits<V>::Number;
-      V s = z<true>(x) * over_t;
-      s = select(s > splat<V>(kLargest<T>), splat<V>(kLargest<T>), s);
-      s = select(s < splat<V>(-kLargest<T>), splat<V>(-kLargest<T>), s);
-      s = select(x == splat<V>(-kInf<T>), x, s);
-      s = select(has_pos_inf & (x < splat<V>(kInf<T>)), splat<V>(-kInf<T>), s);
-      return select(valid, s, splat<V>(-kInf<T>));
+      const V none = splat<V>(-kInf<T>);
+      const V half = select(x == none, x, splat<V>(T(0.5)) * z<true>(x));
+      return select(valid, select(has_pos_inf & (x < splat<V>(kInf<T>)), none, half), none);
     }
+    // In differences from the largest, at most 0: z / t may overflow for all taps. In halves: a difference may as well.
     POOLNB_HD V safe_score(V x, V factor, auto valid, const Options& options) const {
       using T = typename Traits<V>::Number;
-      const V s = safe_logit(x, valid);
-      return options.draws ? (s - top + vlog(factor)) * splat<V>(over_tau<T>(options)) : s;
+      const V half = (half_z(x, valid) - top) / t, s = half + half;
+      return options.draws ? (s + vlog(factor)) * splat<V>(over_tau<T>(options)) : s;
     }
   };
 
@@ -187,7 +187,7 @@ struct Tdgs {
       w.inv_norm = splat<V>(1) / norm;
       w.norm = size * norm;
     }
-    w.top = largest<V>(taps, [&](int64_t i) POOLNB_INLINE { return w.safe_logit(taps.x(i), taps.valid(i)); });
+    w.top = largest<V>(taps, [&](int64_t i) POOLNB_INLINE { return w.half_z(taps.x(i), taps.valid(i)); });
     V peak = neg_inf, number = splat<V>(T(count)), chosen = splat<V>(0), base = splat<V>(0);
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V x = taps.x(i), s = w.safe_score(x, factor<V>(taps, i, options), taps.valid(i), options);

@@ -39,7 +39,7 @@ _LEAST = 1e-18
 
 class _State(NamedTuple):
     x_minus_peak: Tensor  # x - m, m the tap that r favours; 0 at taps that are not valid
-    y_minus_peak: Tensor  # y - m
+    y_minus_peak: Tensor  # y - m; on the safe path both are halved, and r is doubled: a difference may overflow
     pos_inf: Tensor | None  # taps of +inf; None: there are none
     share: Tensor | float  # 1/n at valid taps, 0 at others
     r: Tensor
@@ -55,8 +55,8 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
         share = valid.to(taps.dtype) / counts(valid, windows, taps.dtype)
     largest = torch.finfo(taps.dtype).max
     original = taps
-    if safe:
-        taps = taps.clamp(-largest, largest)  # no inf - inf; NaN passes
+    if safe:  # no inf - inf, and no difference that overflows; NaN passes
+        taps, r = taps.clamp(-largest, largest) * 0.5, (2 * r).clamp(-largest, largest)
     # The tap that r favours: the largest for r >= 0, the smallest for r < 0.
     facing, sign = taps, 1 - 2 * (r < 0).to(taps.dtype)
     if not (visible(r) and bool((r >= 0).all())):
@@ -85,7 +85,7 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, sharpness: Tens
         y = y * valid.any(0).to(y.dtype)
     if not safe:
         return _State(x_minus_peak, y_minus_peak, None, share, r, y)
-    y = _with_infinities(y, original, valid, sharpness, windows)
+    y = _with_infinities(2 * y, original, valid, sharpness, windows)
     return _State(x_minus_peak, y_minus_peak, original == torch.inf, share, r, y)
 
 
@@ -137,7 +137,7 @@ def _backward(
         return grad_x, sharpness
     curve = _curve(excess, v, weights, share, r)
     if pos_inf is not None:
-        curve = curve.masked_fill(y.isinf(), 0)
+        curve = 4 * curve.masked_fill(y.isinf(), 0)
     return grad_x, per_channel_sum(grad * curve)
 
 

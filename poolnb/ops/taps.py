@@ -89,7 +89,22 @@ def finite(taps: Tensor, safe: bool = True) -> Tensor:
 
 def softmax(taps: Tensor, scale: Tensor, valid: Tensor | None, safe: bool = True) -> Tensor:
     """Weights softmax(scale * taps) over the tap axis, finite for every input without NaN; see the rules above."""
-    return softmax_of(scale * finite(taps, safe), taps, valid, safe)
+    if not safe:
+        return softmax_of(scale * taps, taps, valid, safe)
+    sign = torch.where(scale < 0, -1.0, 1.0).to(taps.dtype)
+    out = taps.isinf() if valid is None else taps.isinf() | ~valid
+    return softmax_of(2 * (scale * half_below_top(finite(taps), sign, out)), taps, valid, safe)
+
+
+def half_below_top(taps: Tensor, sign: Tensor | int, out: Tensor) -> Tensor:
+    """(taps - top) / 2, top the largest tap of those that are not ``out``, the smallest where ``sign`` is -1.
+
+    A factor of that sign makes of it at most 0, where its product with the taps may overflow for all of them. In
+    halves, since a difference may overflow too.
+    """
+    halves = taps * 0.5
+    top = (halves.detach() * sign).masked_fill(out, -torch.inf).amax(0)
+    return halves - top.masked_fill(top == -torch.inf, 0) * sign
 
 
 def softmax_of(logits: Tensor, taps: Tensor, valid: Tensor | None, safe: bool = True) -> Tensor:
@@ -104,7 +119,7 @@ def softmax_of(logits: Tensor, taps: Tensor, valid: Tensor | None, safe: bool = 
     pos_inf = counted & (taps == torch.inf)
     pos_inf = pos_inf | (counted & (logits == torch.inf) & ~pos_inf.any(0))
     largest = torch.finfo(taps.dtype).max
-    # The clamp keeps an overflow of scale * tap from becoming inf - inf; NaN passes through it.
+    # The clamp keeps a logit of +inf from becoming inf - inf; NaN passes through it.
     weights = normalise(logits.clamp(-largest, largest).masked_fill(~counted, -torch.inf))
     n_pos_inf = pos_inf.sum(0)
     return torch.where(n_pos_inf > 0, pos_inf / n_pos_inf.clamp(min=1).to(taps.dtype), weights)

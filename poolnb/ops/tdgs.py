@@ -19,7 +19,16 @@ from poolnb.geometry import Geometry, scatter
 from poolnb.ops import philox
 from poolnb.ops.checks import PER_CHANNEL_AND_WINDOW
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import all_finite, normalise, one_hot, open_windows, pick, to_acc_dtype, weighted_mean
+from poolnb.ops.taps import (
+    all_finite,
+    half_below_top,
+    normalise,
+    one_hot,
+    open_windows,
+    pick,
+    to_acc_dtype,
+    weighted_mean,
+)
 
 
 class _State(NamedTuple):
@@ -49,9 +58,11 @@ def _evaluate(
     t = temperature.relu() + eps
     finite, excluded = _finite(taps, valid, safe)
     z, norm = _unit(finite) if normalize else (finite, None)
-    scores = z / t
-    if safe:  # no inf - inf among the scores
-        scores = scores.clamp(-torch.finfo(taps.dtype).max, torch.finfo(taps.dtype).max)
+    if safe:
+        assert excluded is not None
+        scores = 2 * (half_below_top(z, 1, excluded) / t)
+    else:
+        scores = z / t
     if excluded is not None:
         scores = scores.masked_fill(excluded, -torch.inf)
     if seed is not None:  # in differences: next to large scores a sum with the noise would lose it
