@@ -76,23 +76,6 @@ bool channels_last(const Tensor& x) {
   return spatial;
 }
 
-template <class Backend>
-Tensor empty(const Sizes& size, bool last, ScalarType type, int32_t device) {
-  Sizes stride(size.size());
-  int64_t step = 1;
-  const int64_t dims = size.size();
-  for (int64_t i = 0; i < dims; ++i) {
-    const int64_t d = !last ? dims - 1 - i : i == 0 ? 1 : i == dims - 1 ? 0 : dims - i;
-    stride[d] = step;
-    if (__builtin_mul_overflow(step, std::max<int64_t>(size[d], 1), &step))
-      throw std::runtime_error("output_size must give an output of fewer than 2**63 elements");
-  }
-  AtenTensorHandle made;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, size.data(), stride.data(), to<int32_t>(from(type)),
-                                                  Backend::device_type(), device, &made));
-  return Tensor(made);
-}
-
 Sizes sizes(const Tensor& t) {
   Sizes s;
   for (int64_t d = 0; d < t.dim(); ++d) s.push_back(t.size(d));
@@ -147,6 +130,25 @@ std::string text(ScalarType type) {
     case ScalarType::Long: return "int64";
     default: return torch::headeronly::toString(type);
   }
+}
+
+template <class Backend>
+Tensor empty(const char* what, const Sizes& size, bool last, ScalarType type, int32_t device) {
+  Sizes stride(size.size());
+  int64_t step = 1;
+  const int64_t dims = size.size();
+  for (int64_t i = 0; i < dims; ++i) {
+    const int64_t d = !last ? dims - 1 - i : i == 0 ? 1 : i == dims - 1 ? 0 : dims - i;
+    stride[d] = step;
+    if (__builtin_mul_overflow(step, std::max<int64_t>(size[d], 1), &step))
+      throw std::runtime_error("output_size must give an output of fewer than 2**63 elements");
+  }
+  AtenTensorHandle made;
+  if (aoti_torch_empty_strided(dims, size.data(), stride.data(), to<int32_t>(from(type)), Backend::device_type(),
+                               device, &made) != AOTI_TORCH_SUCCESS)
+    refuse("no memory for the ", what, ": shape ", text(size), " takes ", step, " elements of ",
+           type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2, " bytes");
+  return Tensor(made);
 }
 
 int32_t device_type(const Tensor& t) {
@@ -408,7 +410,7 @@ void forward_kernel(StableIValue* stack, uint64_t, uint64_t) {
   Call call = read_call<Backend, Op>(arguments);
   Problem& q = call.problem;
   const int32_t device = call.input.get_device_index();
-  Tensor output = empty<Backend>(output_size(call), call.last, call.input.scalar_type(), device);
+  Tensor output = empty<Backend>("output", output_size(call), call.last, call.input.scalar_type(), device);
   q.output = view(output);
   if (output.numel() > 0) Backend::template forward<Op>(q, call);
   stack[0] = from(output);
@@ -452,7 +454,7 @@ class OwnGradient {
 
  private:
   Tensor make(const Sizes& size, bool last, ScalarType type) const {
-    return empty<Backend>(size, last, type, own_.get_device_index());
+    return empty<Backend>("gradient", size, last, type, own_.get_device_index());
   }
 
   Tensor own_, result_, full_;
@@ -472,7 +474,7 @@ void backward_kernel(StableIValue* stack, uint64_t, uint64_t) {
   q.want_parameters = want;
   q.grad = view(grad);
   const int32_t device = call.input.get_device_index();
-  const Tensor grad_input = empty<Backend>(sizes(call.input), call.last, call.input.scalar_type(), device);
+  const Tensor grad_input = empty<Backend>("gradient", sizes(call.input), call.last, call.input.scalar_type(), device);
   // What no window writes.
   const bool gaps = !Backend::reduces && q.windows.disjoint() && !q.windows.cover();
   if (gaps) torch::stable::fill_(grad_input, 0);

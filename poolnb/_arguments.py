@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, IntOrSizes, per_dim, plain_int, resolve
-from poolnb.ops.checks import DTYPES, SUM_DTYPES
+from poolnb.ops.checks import DTYPES, ACC_DTYPES
 from poolnb.ops.seed import draw_seed
 from poolnb.ops.taps import visible
 
@@ -36,7 +36,7 @@ class Call(NamedTuple):
     @property
     def acc_dtype(self) -> torch.dtype:
         """The dtype that sums are kept in: float32 for half types."""
-        return SUM_DTYPES[self.input.dtype]
+        return ACC_DTYPES[self.input.dtype]
 
     @property
     def trimmed(self) -> Geometry:
@@ -246,7 +246,7 @@ def _shape(tensor: Tensor) -> str:
 def check_parameter_tensor(name: str, value: Tensor, input: Tensor) -> None:
     """Device and dtype of a parameter: input's dtype, or float32 beside half types."""
     check_device(name, value, input)
-    accepted = {input.dtype, torch.promote_types(input.dtype, torch.float32)}
+    accepted = {input.dtype, ACC_DTYPES[input.dtype]}
     if value.dtype not in accepted:
         names = " or ".join(sorted(str(d).removeprefix("torch.") for d in accepted))
         raise TypeError(f"{name} must have dtype {names} beside an input of {input.dtype}, got {value.dtype}")

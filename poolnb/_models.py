@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import re
 import types
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.fx
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from poolnb import modules
@@ -29,8 +32,8 @@ Sizes = tuple[int, ...]
 
 # What a subclass may say without computing anything else: how it is made and shown, and values of torch's own options.
 _HARMLESS = set("__init__ __repr__ __str__ __annotate__ __annotate_func__ __class_getitem__ extra_repr".split())
-_HARMLESS |= set("kernel_size stride padding dilation ceil_mode output_size norm_type".split())
-_HARMLESS |= set("return_indices count_include_pad divisor_override".split())
+_VALUES = set("kernel_size stride padding dilation ceil_mode output_size norm_type".split())
+_VALUES |= set("return_indices count_include_pad divisor_override".split())
 _OPERATOR = set("op dims own options needs made_for reset_parameters".split())  # what a pooler of ours is made of
 _CALL_HOOKS = (
     "_forward_pre_hooks",
@@ -57,7 +60,9 @@ def peculiarity(module: nn.Module) -> str | None:
     for part in (c for c in cls.__mro__ if c not in base.__mro__):
         for name, value in vars(part).items():
             special = name.startswith("__") and name.endswith("__")
-            if name not in harmless and (callable(value) or not special):
+            if name in harmless or (name in _VALUES and not hasattr(value, "__get__")):  # a property computes something
+                continue
+            if callable(value) or not special:
                 return f"its class defines {name}"
     known = _usual_names(base)
     held = (("parameter", module._parameters), ("buffer", module._buffers), ("module", module._modules))
@@ -68,6 +73,14 @@ def peculiarity(module: nn.Module) -> str | None:
     if any(getattr(module, hooks) for hooks in _STATE_HOOKS):
         return "it has hooks on its state_dict"
     return next((f"it has its own {name}" for name in _extras(module) if hasattr(cls, name)), None)
+
+
+def named(path: str, module: nn.Module) -> str:
+    """A module in words: its place, and what it says of itself, if it can."""
+    try:
+        return f"{path} ({module})"
+    except Exception:  # a subclass without what its base shows
+        return f"{path} ({type(module).__name__})"
 
 
 def _base(module: nn.Module) -> Any:
@@ -126,7 +139,9 @@ def _inside(value: Any, depth: int = 3) -> Iterator[Any]:
         yield value
     elif isinstance(value, types.MethodType):
         yield value.__self__
-    elif isinstance(value, list | tuple | set | dict) and depth:
+    elif isinstance(value, functools.partial):
+        yield from _inside([value.func, value.args, value.keywords], depth)
+    elif isinstance(value, list | tuple | set | frozenset | deque | dict) and depth:
         for entry in value.values() if isinstance(value, dict) else value:
             yield from _inside(entry, depth - 1)
 
@@ -142,32 +157,39 @@ def _pool_function(function: Any) -> str | None:
 
 
 class _Watch(TorchFunctionMode):
-    """Notes the input shapes of some modules, and the pools that are called as functions, not by modules."""
+    """Notes the input shapes of some modules, and the pools that are called as functions, not by modules.
 
-    def __init__(self, model: nn.Module, watched: Iterable[nn.Module]) -> None:
+    ``standing`` are the modules that stand in the places of those during the pass, and share their hooks. Who calls one
+    of those itself holds it somewhere else.
+    """
+
+    def __init__(self, standing: Mapping[nn.Module, nn.Module]) -> None:
         super().__init__()
-        self.shapes: dict[nn.Module, list[Sizes]] = {m: [] for m in watched}
+        self.shapes: dict[nn.Module, list[Sizes]] = {m: [] for m in standing.values()}
+        self.elsewhere: list[nn.Module] = []
         self.functions: dict[str, None] = {}  # an ordered set
+        self._standing = standing
         self._open: list[str | None] = []  # the modules being called; None for a pool
-        self._hooks = [hook for name, m in model.named_modules() for hook in self._watch(name, m)]
 
-    def _watch(self, name: str, module: nn.Module) -> list[Any]:
+    def hooks(self, name: str, module: nn.Module) -> Iterator[Any]:
+        """Hook a module; yields the handles."""
         if isinstance(module, torch.jit.ScriptModule):
-            return []
+            return
         label = None if isinstance(module, REPLACEABLE) else name
 
         def before(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
             self._open.append(label)
             if module in self.shapes:
-                self.shapes[module].append(tuple((inputs[0] if inputs else named["input"]).shape))
+                self.elsewhere.append(module)
+            watched = self._standing.get(module, module)
+            if watched in self.shapes:
+                self.shapes[watched].append(tuple((inputs[0] if inputs else named["input"]).shape))
 
         def after(module: nn.Module, inputs: Any, output: Any) -> None:
             self._open.pop()
 
-        return [
-            module.register_forward_pre_hook(before, with_kwargs=True),
-            module.register_forward_hook(after, always_call=True),
-        ]
+        yield module.register_forward_pre_hook(before, with_kwargs=True)
+        yield module.register_forward_hook(after, always_call=True)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = _pool_function(func)
@@ -175,47 +197,86 @@ class _Watch(TorchFunctionMode):
             self.functions[_place(name, next(reversed(self._open), ""))] = None
         return func(*args, **(kwargs or {}))
 
-    def remove(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
 
 def _place(function: str, path: str | None) -> str:
     return f"{function} in {path}" if path else f"{function} in the model's own forward"
 
 
+class Seen(NamedTuple):
+    """What a forward pass shows."""
+
+    shapes: dict[nn.Module, list[Sizes]]  # the inputs' of each watched module, one per call
+    functions: list[str]  # the pools that were called as functions, and where
+    elsewhere: list[nn.Module]  # watched modules that were called, but not from their places
+
+
 def watch(
-    model: nn.Module, watched: Iterable[nn.Module], arguments: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[dict[nn.Module, list[Sizes]], list[str]]:
-    """Call a model once in evaluation mode, without gradients; its modes, buffers and random numbers stay as they were.
+    model: nn.Module, watched: Sequence[tuple[str, nn.Module]], arguments: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Seen:
+    """Call a model once in evaluation mode, without gradients, with an eye on modules in their places.
 
-    Returns:
-        The input shapes of each watched module, one per call; the pools that were called as functions, and where.
+    Whatever it holds and whatever it raises, its modes, buffers, hooks and random numbers are as before afterwards.
     """
-    modes = {m: m.training for m in model.modules()}
-    buffers = [(m, dict(m._buffers), {n: b.clone() for n, b in m._buffers.items() if b is not None}) for m in modes]
-    seen = _Watch(model, watched)
-    try:
+    with contextlib.ExitStack() as after:
+        after.enter_context(torch.random.fork_rng(_gpus(model)))
+        for module in model.modules():
+            _keep(module, after)
+        standing = {_shallow(m): m for m in dict.fromkeys(m for _, m in watched)}
+        by_original = {m: s for s, m in standing.items()}
+        for path, module in watched:
+            parent, _, child = path.rpartition(".")
+            children = model.get_submodule(parent)._modules
+            after.callback(children.__setitem__, child, module)
+            children[child] = by_original[module]
+        seen = _Watch(standing)
+        for name, module in model.named_modules():
+            for hook in seen.hooks(name, module):
+                after.callback(hook.remove)
         model.eval()
-        with torch.no_grad(), torch.random.fork_rng(_gpus(model)), seen:
+        with torch.no_grad(), seen:
             model(*arguments, **kwargs)
-    finally:
-        seen.remove()
-        for module, mode in modes.items():
-            module.training = mode
-        for module, names, values in buffers:
-            module._buffers.update(names)
-            _restore(names, values)
-    return seen.shapes, list(seen.functions)
+    return Seen(seen.shapes, list(seen.functions), seen.elsewhere)
 
 
-def _restore(buffers: Mapping[str, Tensor | None], values: Mapping[str, Tensor]) -> None:
+def _shallow(module: nn.Module) -> nn.Module:
+    """Another module of the same state, down to the hooks."""
+    twin = object.__new__(type(module))
+    twin.__dict__.update(vars(module))
+    return twin
+
+
+def _keep(module: nn.Module, after: contextlib.ExitStack) -> None:
+    """Have a module's mode, buffers and generators put back."""
+    after.callback(setattr, module, "training", module.training)
+    values = {n: b.clone() for n, b in module._buffers.items() if b is not None and not is_lazy(b)}
+    after.callback(_restore, module, dict(module._buffers.items()), values)
+    for value in vars(module).values():
+        if isinstance(value, torch.Generator):
+            after.callback(value.set_state, value.get_state())
+
+
+def _restore(module: nn.Module, buffers: Mapping[str, Tensor | None], values: Mapping[str, Tensor]) -> None:
     """Only those that changed: writing to a buffer spoils a backward pass that still needs it."""
-    with torch.no_grad():
-        for name, value in values.items():
-            buffer = buffers[name]
-            if buffer is not None and not (buffer.is_meta or torch.equal(buffer, value)):
-                buffer.copy_(value)
+    if isinstance(module, torch.jit.ScriptModule):  # its compiled code holds the names
+        for name in values:
+            setattr(module, name, buffers[name])
+    else:
+        module._buffers.clear()
+        module._buffers.update(buffers)
+    for name, value in values.items():
+        buffer = buffers[name]
+        assert buffer is not None
+        if buffer.is_meta or _equal(buffer, value):
+            continue
+        with torch.inference_mode(buffer.is_inference()), torch.no_grad():
+            buffer.copy_(value)
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    try:
+        return torch.equal(first, second)
+    except RuntimeError:  # a layout that cannot be compared
+        return False
 
 
 def _gpus(model: nn.Module) -> list[int]:
@@ -227,7 +288,7 @@ def _gpus(model: nn.Module) -> list[int]:
 
 class _Tracer(torch.fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, REPLACEABLE) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (*REPLACEABLE, torch.jit.ScriptModule)) or super().is_leaf_module(m, module_qualified_name)
 
 
 def pool_functions(model: nn.Module) -> list[str]:
@@ -248,10 +309,10 @@ def pool_functions(model: nn.Module) -> list[str]:
 
 def _twin(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
     """A copy that shares the parameters: a trace leaves its marks there, not on the model."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
     if id(module) not in made:
-        twin = object.__new__(type(module))
-        twin.__dict__.update(vars(module))
-        made[id(module)] = twin
+        made[id(module)] = twin = _shallow(module)
         twin._parameters = dict(module._parameters)
         twin._buffers = {n: b if b is None else b.clone() for n, b in module._buffers.items()}
         twin._modules = {n: m if m is None else _twin(m, made) for n, m in module._modules.items()}

@@ -16,9 +16,11 @@ from poolnb._models import (
     ADAPTIVE,
     REPLACEABLE,
     WINDOWED,
+    Seen,
     Sizes,
     hand_over,
     held_elsewhere,
+    named,
     peculiarity,
     pool_functions,
     watch,
@@ -157,7 +159,8 @@ def replace_pooling(
     of its own, or hooks on its ``state_dict``; ``return_indices``; ``divisor_override``; an adaptive pool of another
     output size. By ``"avg"``, an average that counts its padding, which poolnb never does; by ``"lp"``, an Lp whose
     norm is not an even number or infinity (torch sums signed powers there) or that has ``ceil_mode`` (torch scales
-    windows that reach over the edge). A module that the model also keeps in a list or as a method; new parameters
+    windows that reach over the edge). A module that the model also keeps in a list or as a method, or that the pass over ``example_input``
+    sees called from elsewhere; new parameters
     in a model that ``DistributedDataParallel`` or FSDP has already wrapped. ``where`` chooses other modules.
 
     **Left, with a warning** that names them: calls of ``torch.nn.functional`` inside a ``forward``, such as the last
@@ -208,12 +211,18 @@ def replace_pooling(
     needs = any(own.get(n) is None for m in new for n in pool_class(name, _dims_of(m)).needs(**own))
     if needs and arguments is None:
         raise ValueError(f"example_input must be given for {name}, whose parameters depend on its input, got None")
-    shapes, functions = _look(model, olds, arguments)
-    news = {m: _successor(m, path, name, geometries[m], shapes.get(m), own) for m, path in olds.items()}
+    seen = _look(model, places, arguments)
+    news = {m: _successor(m, path, name, geometries[m], seen.shapes.get(m), own) for m, path in olds.items()}
+    for module in seen.elsewhere:
+        if news[module] is not module:
+            raise ValueError(
+                f"{named(olds[module], module)} is called from somewhere else than its place in the model, where it "
+                "cannot be replaced"
+            )
     _fit(model, places, news, own, factory)
-    if functions:
+    if seen.functions:
         warnings.warn(
-            f"replace_pooling leaves pools that are functions, not modules: {', '.join(functions)}", stacklevel=2
+            f"replace_pooling leaves pools that are functions, not modules: {', '.join(seen.functions)}", stacklevel=2
         )
     for path, module in places:
         parent, _, child = path.rpartition(".")
@@ -264,7 +273,7 @@ def _dims_of(module: nn.Module) -> int:
 
 def _check_replaceable(module: nn.Module, path: str) -> None:
     """Whether a geometry says all about a pool."""
-    what = f"{path} ({module})"
+    what = named(path, module)
     if (why := peculiarity(module)) is not None:
         raise ValueError(f"types: a pool must be as its class in torch or poolnb to be replaced; {why}: {what}")
     if getattr(module, "return_indices", False):
@@ -281,7 +290,7 @@ def _check_reachable(model: nn.Module, olds: dict[nn.Module, str]) -> None:
     elsewhere = held_elsewhere(model, olds)
     if elsewhere is not None:
         module, place = elsewhere
-        raise ValueError(f"{olds[module]} ({module}) is held by {place} as well, where it cannot be replaced")
+        raise ValueError(f"{named(olds[module], module)} is held by {place} as well, where it cannot be replaced")
 
 
 def _geometry_of(module: nn.Module) -> dict[str, Any]:
@@ -292,13 +301,13 @@ def _geometry_of(module: nn.Module) -> dict[str, Any]:
 
 
 def _look(
-    model: nn.Module, olds: dict[nn.Module, str], arguments: tuple[Sequence[Any], Mapping[str, Any]] | None
-) -> tuple[dict[nn.Module, list[Sizes]], list[str]]:
-    """The input shapes of every pooler in one forward pass, if there is an example; the pools that are functions."""
+    model: nn.Module, places: list[tuple[str, nn.Module]], arguments: tuple[Sequence[Any], Mapping[str, Any]] | None
+) -> Seen:
+    """What one forward pass shows, if there is an example; else the pools that are functions."""
     if arguments is None:
-        return {}, pool_functions(model)
+        return Seen({}, pool_functions(model), [])
     try:
-        return watch(model, olds, *arguments)
+        return watch(model, places, *arguments)
     except Exception as error:
         raise ValueError(f"example_input must be an input that the model accepts, but it fails: {error}") from error
 
@@ -322,7 +331,7 @@ def _successor(
         new.train(old.training)
         hand_over(old, new)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{path} ({old}) cannot become {name}: {error}") from error
+        raise type(error)(f"{named(path, old)} cannot become {name}: {error}") from error
     return new
 
 

@@ -11,6 +11,7 @@ from poolnb._arguments import check, flag, number
 from poolnb.functional._dimensions import overridable
 from poolnb.geometry import IntOrSizes, per_dim
 from poolnb.modules._base import Device, Pool, check_factory, is_traced, record
+from poolnb.ops.checks import ACC_DTYPES
 
 __all__ = [
     "AttentionPool1d",
@@ -55,7 +56,7 @@ def _shown(dims: int, input: Tensor, *arguments: Any) -> Tensor:
 @overridable
 def _as_logits(answer: Tensor, input: Tensor) -> Tensor:
     """The network's answer in the dtype of sums, which autocast may have left, and batched where the input is."""
-    logits = answer.to(torch.promote_types(input.dtype, torch.float32))
+    logits = answer.to(ACC_DTYPES[input.dtype])
     return logits if input.dim() == logits.dim() else logits.squeeze(0)
 
 
@@ -124,7 +125,7 @@ class _LIPPool(_Weighted):
 @overridable
 def _normalised(x: Tensor, mask: Tensor | None, eps: float = 1e-5) -> Tensor:
     """Mean 0 and variance 1 over the valid positions of every sample and channel; for a single position 0."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    x = x.to(ACC_DTYPES[x.dtype])
     axes = tuple(range(2, x.dim()))
     if mask is None:
         centred = x - x.mean(axes, keepdim=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from poolnb.geometry import output_size
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-SUM_DTYPES = {dtype: torch.promote_types(dtype, torch.float32) for dtype in DTYPES}  # that sums are kept in
+ACC_DTYPES = {dtype: torch.promote_types(dtype, torch.float32) for dtype in DTYPES}  # that sums are kept in
 _GEOMETRY = {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1, "output_size": 1}  # name, least entry
 _LARGEST, _MOST_TAPS = 2**31 - 1, 2**62
 _REMEMBERED = 1024
@@ -122,7 +122,7 @@ def check_call(
     s = Sizes(size[0], size[1], size[2:], math.prod(geometry[0]), tuple(geometry[-1]))
     if mask is not None:
         _check_tensor("mask", mask, input, (torch.bool,), [(s.batch, 1), (s.channels, 1), *_each(s.size)])
-    sums = SUM_DTYPES[input.dtype]
+    sums = ACC_DTYPES[input.dtype]
     for i, (name, form) in enumerate(zip(names, forms, strict=True)):
         dtypes = (input.dtype, sums) if form.as_input and sums != input.dtype else (sums,)
         _check_tensor(name, own[i], input, dtypes, form.shape(s, own[:i]))

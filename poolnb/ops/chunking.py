@@ -6,23 +6,28 @@ Those of windows of 7 x 7 at stride 1, for example, are 49 times the input.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry
+from poolnb.ops.checks import ACC_DTYPES
 from poolnb.ops.philox import Seed
 
 _CPU_BYTES, _GPU_BYTES = 2**23, 2**28  # of taps; a few times as much is in use at once
 
 
-def batch_parts(x: Tensor, windows: Geometry) -> list[slice]:
-    """The batch dimension of (N, C, *size) in slices, as few as the taps' bytes allow; at least one sample each."""
-    size = torch.promote_types(x.dtype, torch.float32).itemsize
-    sample = windows.taps * x.size(1) * math.prod(windows.output) * size
-    step = max(1, (_CPU_BYTES if x.device.type == "cpu" else _GPU_BYTES) // max(1, sample))
-    return [slice(start, start + step) for start in range(0, x.size(0), step)] or [slice(None)]
+def samples_at_once(x: Tensor, windows: Geometry) -> int:
+    """How many samples of (N, C, *size) the taps' bytes allow at once, at least one."""
+    sample = windows.taps * x.size(1) * math.prod(windows.output) * ACC_DTYPES[x.dtype].itemsize
+    return max(1, (_CPU_BYTES if x.device.type == "cpu" else _GPU_BYTES) // max(1, sample))
+
+
+def batch_parts(x: Tensor, windows: Geometry) -> Iterator[slice]:
+    """The batch dimension of (N, C, *size) in slices, as few as the taps' bytes allow."""
+    step = samples_at_once(x, windows)
+    return (slice(start, start + step) for start in range(0, x.size(0), step))
 
 
 def part_of(arg: Any, part: slice, batched: bool = True) -> Any:

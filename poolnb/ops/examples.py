@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poolnb.ops.checks import Form, Sizes
+from poolnb.ops.checks import ACC_DTYPES, Form, Sizes
 from poolnb.ops.registration import OPS
 
 
@@ -31,7 +31,7 @@ def _tensor(form: Form, x: Tensor, output: Sequence[int] | None, usual: bool) ->
     if form.as_input:
         return x.detach().flip(-1)
     low, high = (form.usual, form.usual) if usual else (form.low, form.high)
-    dtype = torch.promote_types(x.dtype, torch.float32)
+    dtype = ACC_DTYPES[x.dtype]
     values = torch.linspace(low, high, x.size(1), dtype=dtype, device=x.device)
     spatial = x.dim() - 2
     sizes = Sizes(x.size(0), x.size(1), tuple(x.shape[2:]), math.prod(x.shape[2:]), tuple(output or (1,) * spatial))

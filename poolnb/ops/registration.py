@@ -6,8 +6,8 @@ the op's default kernels, for every device; a compiled kernel registered for CPU
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 
 from poolnb.geometry import Geometry, empty_output, memory_format, windows_of
 from poolnb.ops.checks import Checks, Form
-from poolnb.ops.chunking import batch_parts, part_of
+from poolnb.ops.chunking import batch_parts, part_of, samples_at_once
 from poolnb.ops.philox import Seed
 from poolnb.ops.taps import to_acc_dtype
 
@@ -147,25 +147,25 @@ class PoolOp:
         return [*cut, *own[self.first :]]
 
     def _forward_in_parts(self, windows: Geometry, own: Sequence[Any]) -> Tensor:
-        x, parts = own[0], batch_parts(own[0], windows)
-        if len(parts) == 1:
+        x = own[0]
+        if x.size(0) <= samples_at_once(x, windows):
             return _in_layout_of(x, self.forward(windows, *own))
         output = empty_output(x, windows)
-        for part in parts:
+        for part in batch_parts(x, windows):
             output[part] = self.forward(windows, *self._part(own, part))
         return output
 
     def _backward_in_parts(
         self, windows: Geometry, param_grads: bool, grad: Tensor, own: Sequence[Any]
     ) -> tuple[Tensor, ...]:
-        x, parts = own[0], batch_parts(own[0], windows)
-        if len(parts) == 1:
+        x = own[0]
+        if x.size(0) <= samples_at_once(x, windows):
             first, *rest = self._as_tuple(self.backward(windows, param_grads, grad, *own))
             return (_in_layout_of(x, first), *rest)
         # Sums in place: small results that outlive their part would keep the allocator from using its memory again.
         tensors = own[2 : 2 + self.n_tensors]
         sums = (_empty_like(x), *(torch.zeros_like(to_acc_dtype(t)) for t in tensors))
-        for part in parts:
+        for part in batch_parts(x, windows):
             grads = self._as_tuple(self.backward(windows, param_grads, grad[part], *self._part(own, part)))
             sums[0][part] = grads[0]
             if param_grads:
@@ -179,7 +179,7 @@ class PoolOp:
         def kernel(*args: Any) -> Tensor:
             self.check(args)
             windows, own = self._split(args)
-            with _below_autograd(), _without_autocast(own[0]):
+            with _below_autograd(), _without_autocast(own[0]), _enough_memory(own[0], "output", windows.output):
                 return self._forward_in_parts(windows, own)
 
         def fake(*args: Any) -> Tensor:
@@ -230,7 +230,7 @@ class PoolOp:
         def kernel(param_grads: bool, grad: Tensor, *args: Any) -> Any:
             self.check(args, grad)
             windows, own = self._split(args)
-            with _below_autograd(), _without_autocast(own[0]):
+            with _below_autograd(), _without_autocast(own[0]), _enough_memory(own[0], "gradient", windows.size):
                 grads = self._backward_in_parts(windows, param_grads, grad, own)
             params = [_param_grad(g, p, param_grads) for g, p in zip(grads[1:], own[2:], strict=False)]
             return (grads[0], *params) if self.n_tensors else grads[0]
@@ -369,6 +369,19 @@ def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """Kernels choose their dtypes themselves; autocast would compute their matrix products in a half type."""
     device = x.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+@contextmanager
+def _enough_memory(x: Tensor, what: str, size: Sequence[int]) -> Iterator[None]:
+    """Says what a call would need where the CPU's memory ends; a GPU's allocator has an error of its own."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        shape = (*x.shape[:2], *size)
+        need = f"{math.prod(shape)} elements of {x.itemsize} bytes"
+        raise RuntimeError(f"no memory for the {what}: shape {shape} takes {need}, and its taps more") from error
 
 
 def _empty_like(x: Tensor) -> Tensor:
