@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, IntOrSizes, per_dim, plain_int, resolve
-from poolnb.ops.checks import DTYPES, ACC_DTYPES
+from poolnb.ops.checks import ACC_DTYPES, DTYPES
 from poolnb.ops.seed import draw_seed
 from poolnb.ops.taps import visible
 
@@ -19,6 +19,7 @@ TORCHSCRIPT = (
     "which would keep the example's sizes: use torch.export, or torch.onnx.export with dynamo=True"
 )
 _AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
+_LIMITS = {d: (torch.finfo(d).smallest_normal, torch.finfo(d).max) for d in DTYPES}
 
 
 class Call(NamedTuple):
@@ -156,12 +157,23 @@ def channel_parameter(
     """A float, 0-d tensor or (C,) tensor as a (C,) tensor in the dtype of sums; ``allow_inf``: +inf may be in it."""
     if not isinstance(value, Tensor):
         value = number(name, value, low, high, strict, "real number or a torch.Tensor")
+        value = held(name, value, call.acc_dtype, strict)
         return torch.full((call.channels,), value, dtype=call.acc_dtype, device=call.input.device)
     check_parameter_tensor(name, value, call.input)
     if tuple(value.shape) not in ((), (call.channels,)):
         raise ValueError(f"{name} must be 0-d or have shape ({call.channels},), got shape {tuple(value.shape)}")
     check_range(name, value, low, high, strict, allow_inf)
     return _spread(value.to(call.acc_dtype), (call.channels,))
+
+
+def held(name: str, value: float, dtype: torch.dtype, positive: bool = False) -> float:
+    """A number that a dtype can hold; one that must be ``positive`` may not be rounded to 0 either."""
+    tiny, most = _LIMITS[dtype]
+    least = tiny if positive else -most
+    if not least <= value <= most and -math.inf < value < math.inf:
+        beside = str(dtype).removeprefix("torch.")
+        raise ValueError(f"{name} must be in [{least:g}, {most:g}], the range of {beside}, got {value!r}")
+    return value
 
 
 def _spread(value: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -262,7 +274,7 @@ def position_parameter(name: str, value: float | Tensor, call: Call) -> Tensor:
     """A float, 0-d, (C,) or (C, *output) tensor as a (C, *output) tensor in the dtype of sums."""
     shape = (call.channels, *call.windows.output)
     if not isinstance(value, Tensor):
-        value = number(name, value, accepted="real number or a torch.Tensor")
+        value = held(name, number(name, value, accepted="real number or a torch.Tensor"), call.acc_dtype)
         return torch.full(shape, value, dtype=call.acc_dtype, device=call.input.device)
     check_parameter_tensor(name, value, call.input)
     if tuple(value.shape) not in ((), shape[:1], shape):
@@ -277,7 +289,7 @@ def position_parameter(name: str, value: float | Tensor, call: Call) -> Tensor:
 def strip_sizes(grid_size: IntOrSizes | None, stride: tuple[int, ...]) -> tuple[int, ...]:
     """S3Pool's strips, one width per dimension: multiples of the stride."""
     if grid_size is None:
-        return tuple(2 * s for s in stride)
+        return tuple(2 * s if 2 * s < 2**31 else s for s in stride)
     grid = per_dim("grid_size", grid_size, len(stride), least=1)
     if any(g % s for g, s in zip(grid, stride, strict=True)):
         raise ValueError(f"grid_size must be a multiple of stride in every dimension, got {grid_size!r}, {stride=}")

@@ -69,13 +69,16 @@ def build(device: str = "cpu", force: bool = False) -> Path:
             try:
                 record = _compile(device, Path(work), compiler)
             except BuildError as error:
-                with contextlib.suppress(OSError):
-                    failure.write_text(f"{compiler}\n{error}")
+                with contextlib.suppress(OSError):  # replaced, not written to: a pipe would wait for a reader
+                    note = Path(work) / "failed"
+                    note.write_text(f"{compiler}\n{error}")
+                    os.replace(note, failure)
                 raise
             with _locked(folder.parent):
                 _publish(Path(work), folder, library, record)
                 why = native.fault(folder / library)
-        failure.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            failure.unlink()
     except OSError as error:
         raise BuildError(f"the cache {folder.parent} cannot be used: {error} (XDG_CACHE_HOME names another)") from error
     if why is not None:

@@ -161,10 +161,10 @@ def _cached(device: str) -> Path | None:
 def fault(library: Path) -> str | None:
     """Why a cached library is not to be loaded, in words: others could have written it, or it is damaged."""
     try:
-        return _open_to_others(library) or _damage(library)
+        return _open_to_others(library) or _not_a_file(library) or _damage(library)
     except PermissionError as error:
         return f"{library} cannot be read: {error}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # links in a circle, braces without end
         return f"{library} is damaged: {error}"
 
 
@@ -185,6 +185,12 @@ def _open_to_others(library: Path) -> str | None:
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:  # in a sticky folder nobody renames what others own
             return f"{path} can be written by other users"
     return None
+
+
+def _not_a_file(library: Path) -> str | None:
+    """A pipe would be waited for, a device read without end."""
+    there = (library, library.parent / RECORD)
+    return next((f"{library} is damaged: {p} is no file" for p in there if not stat.S_ISREG(p.stat().st_mode)), None)
 
 
 def _damage(library: Path) -> str | None:

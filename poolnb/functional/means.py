@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from poolnb._arguments import channel_parameter, check, number
+from poolnb._arguments import channel_parameter, check, held, number
 from poolnb.functional._dimensions import by_dimension
 from poolnb.geometry import IntOrSizes
 from poolnb.ops.gem import gem_pool
@@ -75,7 +75,8 @@ def _gem_pool(
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     exponent = channel_parameter("p", p, call, low=0, strict=True)
-    least = number("eps", eps, low=0, strict=True)
+    least = held("eps", number("eps", eps, low=0, strict=True), call.acc_dtype, positive=True)
+    held("eps", least, call.input.dtype)  # no result is below it
     return call.finish(gem_pool(call.input, call.mask, call.trimmed, exponent, least))
 
 

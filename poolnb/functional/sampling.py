@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from poolnb._arguments import check, flag, noise_seed, number, position_parameter, strip_sizes
+from poolnb._arguments import check, flag, held, noise_seed, number, position_parameter, strip_sizes
 from poolnb.functional._dimensions import by_dimension
 from poolnb.geometry import IntOrSizes
 from poolnb.ops.s3 import s3_pool
@@ -83,8 +83,8 @@ def _s3_pool(
     :func:`avg_pool2d`.
 
     Args:
-        grid_size: width of a strip, a multiple of ``stride``; ``None``: twice the stride. Equal to ``stride``, one
-            position of each stride cell is kept.
+        grid_size: width of a strip, a multiple of ``stride``; ``None``: twice the stride (from 2^30 on, the stride). Equal
+            to ``stride``, one position of each stride cell is kept.
         eval_mode: what evaluation computes. ``"average"``, as the authors do: the mean of the max map over each
             stride cell, where windows without a valid tap do not count. ``"expectation"``: the exact mean of the
             training output over the draws; the two agree when ``grid_size`` equals ``stride``.
@@ -145,7 +145,8 @@ def _tdgs_pool(
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     temperature = position_parameter("temperature", temperature, call)
-    tau, eps = number("tau", tau, low=0, strict=True), number("eps", eps, low=0, strict=True)
+    options = (("tau", tau), ("eps", eps))
+    tau, eps = (held(n, number(n, v, low=0, strict=True), call.acc_dtype, positive=True) for n, v in options)
     hard, normalize = flag("hard", hard), flag("normalize", normalize)
     key = noise_seed(seed, training, call)
     pooled = tdgs_pool(call.input, call.mask, call.numbered, temperature, key, tau, hard, normalize, eps)

@@ -349,7 +349,7 @@ def _critical(correlation: tuple[float, ...], df: float, alpha: float) -> float:
     one, all_alone = float(t.isf(alpha / 2, df)), float(t.isf(alpha / (2 * count), df))  # Bonferroni's is the largest
     if count == 1:
         return one
-    return float(brentq(lambda c: _probability(correlation, df, c) - (1 - alpha), one, all_alone + 1e-3, xtol=1e-7))
+    return float(brentq(lambda c: _probability(correlation, df, c) - (1 - alpha), one, all_alone + 1e-3, xtol=1e-12))
 
 
 def _probability(correlation: tuple[float, ...], df: float, c: float) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 from poolnb.geometry import Geometry, is_long, scatter
 from poolnb.ops.checks import LIKE_OUTPUT
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import all_finite, counts, may_be_empty, one_hot, open_windows, to_acc_dtype
+from poolnb.ops.taps import all_finite, counts, may_be_empty, one_hot, open_windows, to_acc_dtype, without_invalid
 
 
 class Extremes(NamedTuple):
@@ -26,7 +26,7 @@ class Extremes(NamedTuple):
 
 def extremes(windows: Geometry, x: Tensor, mask: Tensor | None, *parameters: Tensor) -> Extremes:
     taps, valid = open_windows(x, mask, windows)
-    largest = candidates(taps, valid).amax(0)
+    largest = (taps if valid is None else without_invalid(taps, valid)).amax(0)
     if may_be_empty(mask, windows):
         assert valid is not None
         largest = largest.masked_fill(~valid.any(0), 0)
@@ -35,13 +35,6 @@ def extremes(windows: Geometry, x: Tensor, mask: Tensor | None, *parameters: Ten
     if safe:  # where the sum overflows, shares of it do not
         mean = torch.where(mean.isinf(), (taps / size).sum(0), mean)
     return Extremes(taps, valid, largest, mean, size, safe)
-
-
-def candidates(taps: Tensor, valid: Tensor | None) -> Tensor:
-    """The taps, -inf where they are not valid."""
-    if valid is None:
-        return taps
-    return taps + torch.zeros(valid.shape, dtype=taps.dtype, device=taps.device).masked_fill(~valid, -torch.inf)
 
 
 def blend(alpha: Tensor, first: Tensor, second: Tensor, safe: bool) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from poolnb import functional as F
 from poolnb import native
+from poolnb.geometry import resolve
 from poolnb.ops.examples import own_arguments
 from poolnb.ops.registration import OPS
 
@@ -34,7 +36,7 @@ def _results(name: str, x: Tensor, grad: Callable[[Tensor], Tensor], own: Own, *
     leaves = [x.detach().requires_grad_()]  # keeps the strides
     learned = {k: v.detach().requires_grad_() for k, v in own.items() if isinstance(v, Tensor) and k != "mask"}
     leaves += learned.values()
-    y = getattr(F, f"{name}_pool2d")(leaves[0], *windows, **own | learned)
+    y = getattr(F, f"{name}_pool{x.dim() - 2}d")(leaves[0], *windows, **own | learned)
     return [y.detach(), *torch.autograd.grad(y, leaves, grad(y))]
 
 
@@ -166,16 +168,47 @@ def test_a_few_special_values_in_the_fast_paths(name: str, value: float) -> None
         torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
+# Lines that are cut into pieces, kernel size, stride and padding: apart, overlapping, with a halo and padding, dilated
+# rows, windows of more taps than a table holds, windows of four taps in rows and along channels.
+_LONG_LINES = [
+    ((1, 2, 1, 150_001), (1, 2), (1, 2), 0),
+    ((1, 1, 1, 150_001), (1, 3), 1, (0, 1)),
+    ((2, 1, 3, 140_000), 3, (1, 2), 1),
+    ((1, 1, 1, 200_000), (1, 1500), (1, 1000), (0, 700)),
+    ((1, 1, 1, 1, 200_000), (1, 1, 200_000), None, 0),
+    ((1, 3, 2, 300, 500), (2, 2, 3), (1, 1, 2), 1),
+    ((1, 1, 4, 140_003), 2, 2, 0),
+    ((1, 16, 2, 9000), 2, 2, 0),
+    ((1, 5, 1, 40_000), (1, 5), (1, 2), (0, 2)),
+]
+
+
 @pytest.mark.cpu
+@pytest.mark.parametrize("line", _LONG_LINES, ids=str)
 @every_operator
-def test_the_number_of_threads_changes_no_bit(name: str) -> None:
-    x = _random(8, 32, 40, 40)
+def test_a_long_line_is_worked_on_in_pieces(name: str, line: tuple[Any, ...]) -> None:
+    shape, *windows = line
+    x = _random(*shape)
+    if x.size(1) > 3:
+        x = x.contiguous(memory_format=torch.channels_last)
+    ones = torch.ones_like  # sums over so many windows do not cancel
+    _compare(name, x, *windows, grad=ones)
+    if x.numel() <= 200_000:
+        _compare(name, x, *windows, grad=ones, **own_arguments(name, x), mask=_random(*shape) < 1)
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize(("shape", "windows"), [((8, 32, 40, 40), (3, 2, 1)), ((1, 1, 1, 300_000), ((1, 3), 1))], ids=str)
+@every_operator
+def test_the_number_of_threads_changes_no_bit(name: str, shape: tuple[int, ...], windows: tuple[Any, ...]) -> None:
+    x = _random(*shape)
+    own = own_arguments(name, x, resolve(shape[2:], *windows).output)  # else torch sums what a parameter is spread over
     before = torch.get_num_threads()
     results = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            results.append(_results(name, x, torch.ones_like, own_arguments(name, x), 3, 2, 1))
+            results.append(_results(name, x, torch.ones_like, own, *windows))
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
@@ -235,31 +268,51 @@ def test_nothing_of_the_inputs_size_is_saved_besides_the_inputs(name: str) -> No
     assert all(t.data_ptr() in given or t.numel() < x.numel() / 8 for t in saved)
 
 
-@pytest.mark.cpu
-@every_operator
-def test_peak_memory(name: str) -> None:
-    """Beyond the input: the output, the input's gradients, a gradient per window, and a fixed small amount."""
+def _peaks(names: Sequence[str], shape: tuple[int, ...], windows: Any) -> dict[str, float]:
+    """The peak of a process's memory after each operator, forward and backward, beyond input and gradient, in MiB."""
     code = f"""
-import resource, sys, torch
+import json, resource, sys, torch
 sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers")]!r}
-import poolnb.functional as F
 from poolnb.ops.examples import own_arguments
 from test_compiled import _results
 torch.set_num_threads(2)
 small = torch.randn(1, 16, 32, 32)
-_results({name!r}, small, torch.ones_like, own_arguments({name!r}, small), 2)
-x = torch.randn(16, 16, 256, 256)  # 64 MiB
-own = own_arguments({name!r}, x)
-grad = torch.ones(16, 16, 128, 128)
+for name in {names!r}: _results(name, small, torch.ones_like, own_arguments(name, small), 2)
+x = torch.randn({shape!r})
+grad = torch.ones(*x.shape[:2], *(n // k for n, k in zip(x.shape[2:], {windows!r})))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-start = peak()
-_results({name!r}, x, lambda y: grad, own, 2)
-print(peak() - start)
+start, peaks = peak(), {{}}
+for name in {names!r}:
+    _results(name, x, lambda y: grad, own_arguments(name, x), {windows!r})
+    peaks[name] = peak() - start
+print(json.dumps(peaks))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    gradients = 1 + any(form.as_input for form in OPS[f"{name}_pool"].tensors.values())
-    assert float(done.stdout) < 64 * gradients + 16 + 16 + 12
+    return json.loads(done.stdout)
+
+
+def _gradients(name: str) -> int:
+    """Of the input's size."""
+    return 1 + any(form.as_input for form in OPS[f"{name}_pool"].tensors.values())
+
+
+@pytest.mark.cpu
+@every_operator
+def test_peak_memory(name: str) -> None:
+    """Beyond the input: the output, the input's gradients, a gradient per window, and a fixed small amount."""
+    (peak,) = _peaks([name], (16, 16, 256, 256), (2, 2)).values()  # 64 MiB
+    assert peak < 64 * _gradients(name) + 16 + 16 + 12
+
+
+@pytest.mark.cpu
+def test_peak_memory_of_a_long_line() -> None:
+    """The same; of a window as long as the line a copy of the line and of its gradient, too."""
+    names = sorted(OPERATORS, key=_gradients)
+    for name, peak in _peaks(names, (1, 1, 1, 2**24), (1, 2)).items():
+        assert peak < 64 * _gradients(name) + 32 + 32 + 12, name
+    for name, peak in _peaks(names, (1, 1, 1, 2**23), (1, 2**23)).items():
+        assert peak < 32 * 2 * _gradients(name) + 32 + 32 + 12, name  # the last: noise
 
 
 @every_operator

@@ -151,6 +151,15 @@ _DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "with another record": (lambda p: (p.parent / native.RECORD).write_text("[]"), "is damaged"),
     "a folder": (lambda p: (p.unlink(), p.mkdir()), "is damaged"),
     "a link to nothing": (lambda p: (p.unlink(), p.symlink_to("nothing")), "is damaged"),
+    "a link in a circle": (lambda p: (p.unlink(), p.symlink_to(p)), "is damaged"),
+    "a pipe": (lambda p: (p.unlink(), os.mkfifo(p, 0o700)), "is no file"),
+    "with a pipe as record": (lambda p: ((r := p.parent / native.RECORD).unlink(), os.mkfifo(r, 0o600)), "is no file"),
+    "with a device as record": (
+        lambda p: ((r := p.parent / native.RECORD).unlink(), r.symlink_to("/dev/zero")),
+        "is no file",
+    ),
+    "with a circle as record": (lambda p: ((r := p.parent / native.RECORD).unlink(), r.symlink_to(r)), "is damaged"),
+    "with an endless record": (lambda p: (p.parent / native.RECORD).write_text("[" * 10**6), "is damaged"),
     "not a library": (_text, "cannot be loaded"),
     "somebody else's": (_foreign, "cannot be loaded"),
 }

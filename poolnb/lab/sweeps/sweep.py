@@ -60,8 +60,10 @@ def _expand(spec: Mapping[str, Any]) -> list[RunConfig]:
     for name, value, kind in (("fixed", fixed, dict), ("grid", grid, dict), ("variants", variants, list)):
         if not isinstance(value, kind) or (kind is list and not all(isinstance(one, dict) for one in value)):
             raise ConfigError(f"{name} is {shown(value)}; accepted: {'a table' if kind is dict else 'tables'}")
-    if not variants:
-        raise ConfigError("variants is []; accepted: at least one table")
+    if not (fixed or grid or "variants" in spec):
+        raise ConfigError("it names no run; accepted: at least one parameter in fixed, grid or variants")
+    if not variants or ("variants" in spec and not all(variants)):
+        raise ConfigError("variants is empty or holds a table that is; accepted: tables with at least one parameter")
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"grid: {name} is {shown(values)}; accepted: a list with at least one value")
@@ -136,13 +138,14 @@ def sweep(
             there.append(record)
     _check_options([task.config for task in tasks])
     workers = default_workers(configs) if workers is None else workers
+    local = executor is None
+    executor = executor or LocalProcesses(workers)
     waiting = {task.config.key: task.config for task in tasks}
     expected = None
-    if on_forecast is not None and executor is None and tasks:
+    if on_forecast is not None and local and tasks:
         expected = forecast(list(waiting.values()), there, workers, each=not fast)
         report.left = expected.left(waiting.values())
         on_forecast(expected, report.left)
-    executor = executor or LocalProcesses(workers)
     in_vain = 0
     with _bar(report, progress) as bar:
         for outcome in executor.execute(tasks) if tasks else ():
