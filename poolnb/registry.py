@@ -159,9 +159,9 @@ def replace_pooling(
     of its own, or hooks on its ``state_dict``; ``return_indices``; ``divisor_override``; an adaptive pool of another
     output size. By ``"avg"``, an average that counts its padding, which poolnb never does; by ``"lp"``, an Lp whose
     norm is not an even number or infinity (torch sums signed powers there) or that has ``ceil_mode`` (torch scales
-    windows that reach over the edge). A module that the model also keeps in a list or as a method, or that the pass over ``example_input``
-    sees called from elsewhere; new parameters
-    in a model that ``DistributedDataParallel`` or FSDP has already wrapped. ``where`` chooses other modules.
+    windows that reach over the edge). A module that the model also keeps in a list or as a method, or that the pass
+    over ``example_input`` shows to be called from elsewhere; new parameters in a model that
+    ``DistributedDataParallel`` or FSDP has already wrapped. ``where`` chooses other modules.
 
     **Left, with a warning** that names them: calls of ``torch.nn.functional`` inside a ``forward``, such as the last
     pool of torchvision's DenseNet. They are seen in the pass over ``example_input``, or without one as far as

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -83,7 +85,9 @@ def test_the_number_of_parts_follows_from_the_taps() -> None:
     x = torch.empty(64, 16, 32, 32)
     assert len(list(chunking.batch_parts(x, resolve(x.shape[2:], 2, 2)))) == 1
     taps = 49 * 16 * 26 * 26 * 4
-    assert len(list(chunking.batch_parts(x, resolve(x.shape[2:], 7, 1)))) == math.ceil(64 / (chunking._CPU_BYTES // taps))
+    assert len(list(chunking.batch_parts(x, resolve(x.shape[2:], 7, 1)))) == math.ceil(
+        64 / (chunking._CPU_BYTES // taps)
+    )
 
 
 @pytest.mark.cpu
@@ -105,3 +109,15 @@ print(peak() - start)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 6 * 32
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("kernels", ["pytorch", "compiled"])
+@pytest.mark.parametrize("shape", [(2**40, 1, 4), (2**11, 2**9, 2**22)], ids=str)
+def test_what_no_memory_holds_is_refused_at_once(kernels: str, shape: tuple[int, ...]) -> None:
+    x = torch.zeros(1, 1, 1).expand(shape)
+    context = native.disabled() if kernels == "pytorch" else nullcontext()
+    output = (*shape[:2], shape[2] // 2)
+    wanted = f"no memory for the output: shape {output} takes {2**41} elements of 4 bytes"
+    with context, pytest.raises(RuntimeError, match=re.escape(wanted)):
+        F.lse_pool1d(x, 2)

@@ -158,5 +158,6 @@ def test_strides_up_to_the_largest_are_those_of_torch(dims: int) -> None:
         expected = getattr(TF, f"max_pool{dims}d")(x, 3, stride, 1)
         assert torch.equal(getattr(F, f"max_pool{dims}d")(x, 3, stride, 1), expected)
         y = getattr(F, f"lp_pool{dims}d")(x, 3, stride, 1, norm_type=torch.inf)
+        assert torch.equal(getattr(F, f"s3_pool{dims}d")(x, 3, stride, 1), getattr(F, f"s3_pool{dims}d")(x, 3, 1000, 1))
         first = x[(..., *(slice(0, 2),) * dims)].abs().flatten(2).amax(2)
         torch.testing.assert_close(y.flatten(2).squeeze(2), first)

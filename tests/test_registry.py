@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
+import weakref
+from collections import deque
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
@@ -312,6 +318,7 @@ _SUBCLASSES = {
     "method": {"halve": lambda self, x: x / 2},
     "property": {"scale": property(lambda self: 2)},
     "constant": {"scale": 2},
+    "size": {"ceil_mode": property(lambda self: False, lambda self, value: None)},
     "train": {"train": lambda self, mode=True: nn.Module.train(self, False)},
 }
 
@@ -467,10 +474,107 @@ def test_a_module_that_is_also_kept_elsewhere_is_refused() -> None:
             super().__init__()
             self.pool = nn.MaxPool2d(2)
             kept = {"list": [self.pool], "dict": {"a": (self.pool,)}, "method": self.pool.forward}
+            kept |= {"deque": deque([self.pool]), "partial": partial(F.relu, self.pool), "called": partial(self.pool)}
             self.steps = kept[keep]
 
-    for keep in ("list", "dict", "method"):
+    for keep in ("list", "dict", "method", "deque", "partial", "called"):
         refused(nn.Sequential(Listed(keep)), r"0\.pool .* is held by 0\.steps as well")
+
+
+@pytest.mark.parametrize("keep", ["object", "closure", "weak", "class"])
+def test_a_module_that_is_called_from_elsewhere_is_refused(keep: str) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = pool = nn.MaxPool2d(2)
+            Model.kept = pool
+            self.steps: Any = {
+                "object": SimpleNamespace(pool=pool),
+                "closure": lambda x: pool(x),
+                "weak": weakref.ref(pool),
+                "class": None,
+            }[keep]
+
+        def forward(self, x: Tensor) -> Tensor:
+            if keep == "object":
+                return self.steps.pool(x)
+            return self.steps(x) if keep == "closure" else self.steps()(x) if keep == "weak" else Model.kept(x)
+
+    model, x = Model(), torch.rand(1, 3, 8, 8)
+    hooks = model.pool.register_forward_hook(lambda *_: None)
+    for name in ("soft", "auto"):
+        refused(model, r"pool \(MaxPool2d.* is called from somewhere else than its place", name, example_input=x)
+    assert list(model.pool._forward_hooks) == [hooks.id] and not model.pool._forward_pre_hooks
+    assert poolnb.replace_pooling(nn.Sequential(nn.MaxPool2d(2)), "auto", example_input=x) == 1
+
+
+class _Counting(nn.Module):
+    """Buffers of every kind, all changed by a call: in place, anew, removed, added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("counted", torch.zeros(3))
+        self.register_buffer("renewed", torch.zeros(3))
+        self.register_buffer("sparse", torch.eye(3).to_sparse())
+        self.register_buffer("spread", torch.zeros(1).expand(3))
+        self.register_buffer("gone", torch.zeros(1))
+        self.register_buffer("nothing", None)
+        self.noise = torch.Generator()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.counted += 1
+        self.renewed = self.renewed + 1
+        self.sparse = self.sparse * 2
+        self.spread = self.spread + 1
+        del self.gone
+        self.register_buffer("late", torch.ones(1))
+        self.nothing = torch.rand(3, generator=self.noise) + torch.rand(3)
+        return x
+
+
+class _Scripted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("counted", torch.zeros(3))
+        self.register_buffer("renewed", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.counted += 1
+        self.renewed = self.renewed + 1
+        return x
+
+
+class _Raising(nn.Module):
+    def __init__(self, error: BaseException | None) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.error is not None:
+            raise self.error
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("error", [None, RuntimeError("no"), KeyboardInterrupt()], ids=repr)
+def test_a_model_is_as_it_was_whatever_it_holds_and_raises(error: BaseException | None) -> None:
+    parts = [_Counting(), torch.jit.script(_Scripted()), nn.BatchNorm2d(3).eval(), nn.Dropout(), nn.MaxPool2d(2)]
+    model = nn.Sequential(*parts, nn.LazyBatchNorm2d(), _Raising(error))
+    plain = {n: b for n, b in model.named_buffers() if not n.startswith("5.")}  # the lazy ones get their sizes
+    values = {n: (b.to_dense() if b.is_sparse else b).clone() for n, b in plain.items()}
+    x = torch.rand(2, 3, 8, 8)
+    modes, noise, own = [m.training for m in model.modules()], torch.get_rng_state(), model[0].noise.get_state()
+    with contextlib.suppress(ValueError, KeyboardInterrupt):
+        assert poolnb.replace_pooling(model, "auto", example_input=x) == 1 and error is None
+    assert isinstance(model[4], nn.MaxPool2d) == (error is not None)
+    after = dict(model.named_buffers())
+    assert [n for n in after if not n.startswith("5.")] == list(values)
+    for name, value in values.items():
+        assert torch.equal(after[name].to_dense() if after[name].is_sparse else after[name], value), name
+        assert after[name] is plain[name] or name.startswith("1."), name
+    assert model[0].nothing is None and [m.training for m in model.modules()] == modes
+    assert torch.equal(noise, torch.get_rng_state()) and torch.equal(own, model[0].noise.get_state())
+    assert not any(m._forward_hooks for m in model.modules() if not isinstance(m, torch.jit.ScriptModule))
 
 
 # ---- what a replacement keeps ----------------------------------------------------------------------------------------

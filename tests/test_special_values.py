@@ -416,11 +416,17 @@ def test_a_product_that_overflows_before_an_exponential(name: str, dtype: torch.
     x = windows.to(dtype).view(1, 1, -1)
     for own in _OVERFLOWING[name]:
         leaf = x.clone().requires_grad_()
-        y = getattr(F, f"{name}_pool1d")(leaf, 2, **{k: torch.tensor(v, dtype=dtype) if k not in ("eps", "normalize") else v for k, v in own.items()})
+        y = getattr(F, f"{name}_pool1d")(
+            leaf, 2, **{k: torch.tensor(v, dtype=dtype) if k not in ("eps", "normalize") else v for k, v in own.items()}
+        )
         (grad,) = torch.autograd.grad(y, leaf, torch.ones_like(y))
         exact = {k: torch.tensor(v, dtype=dtype).item() if type(v) is float else v for k, v in own.items()}
-        for pair, actual, slopes in zip(x.view(-1, 2).tolist(), y.flatten().tolist(), grad.view(-1, 2).tolist(), strict=True):
+        for pair, actual, slopes in zip(
+            x.view(-1, 2).tolist(), y.flatten().tolist(), grad.view(-1, 2).tolist(), strict=True
+        ):
             expected, weights = _exact(name, [Fraction(v) for v in pair], exact)
             assert actual == pytest.approx(float(expected), rel=1e-5, abs=1e-6 * largest), (own, pair)
-            if name != "tdgs" and (min(weights) in (0, Fraction(1, 2)) or pair[0] == pair[1]):  # elsewhere slopes are huge
+            if name != "tdgs" and (
+                min(weights) in (0, Fraction(1, 2)) or pair[0] == pair[1]
+            ):  # elsewhere slopes are huge
                 assert slopes == pytest.approx([float(w) for w in weights], abs=1e-5), (own, pair)

@@ -83,8 +83,8 @@ def _s3_pool(
     :func:`avg_pool2d`.
 
     Args:
-        grid_size: width of a strip, a multiple of ``stride``; ``None``: twice the stride (from 2^30 on, the stride). Equal
-            to ``stride``, one position of each stride cell is kept.
+        grid_size: width of a strip, a multiple of ``stride``; ``None``: twice the stride (the stride itself from
+            2^30 on). Equal to ``stride``, one position of each stride cell is kept.
         eval_mode: what evaluation computes. ``"average"``, as the authors do: the mean of the max map over each
             stride cell, where windows without a valid tap do not count. ``"expectation"``: the exact mean of the
             training output over the draws; the two agree when ``grid_size`` equals ``stride``.

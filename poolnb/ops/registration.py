@@ -6,6 +6,7 @@ the op's default kernels, for every device; a compiled kernel registered for CPU
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial

@@ -230,6 +230,7 @@ def bad_number(name: str, setting: Setting, *out_of_range: float) -> list[tuple[
     c, other = setting.channels, torch.float32 if setting.dtype == torch.float64 else torch.float64
     values: list[Any] = [
         *out_of_range,
+        *([] if setting.dtype == torch.float64 else [1e300, -1e300]),
         "1",
         None,
         True,
@@ -251,7 +252,7 @@ def bad_flag(name: str) -> list[tuple[Own, str]]:
 
 def bad_positive(name: str) -> list[tuple[Own, str]]:
     """Wrong values for a number that is greater than 0."""
-    values: list[Any] = [0, 0.0, -1e-6, float("nan"), float("inf"), "1", None, True, torch.tensor(1e-6)]
+    values: list[Any] = [0, 0.0, 1e-320, -1e-6, float("nan"), float("inf"), "1", None, True, torch.tensor(1e-6)]
     return [({name: v}, name) for v in values]
 
 

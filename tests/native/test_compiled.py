@@ -198,7 +198,9 @@ def test_a_long_line_is_worked_on_in_pieces(name: str, line: tuple[Any, ...]) ->
 
 
 @pytest.mark.cpu
-@pytest.mark.parametrize(("shape", "windows"), [((8, 32, 40, 40), (3, 2, 1)), ((1, 1, 1, 300_000), ((1, 3), 1))], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "windows"), [((8, 32, 40, 40), (3, 2, 1)), ((1, 1, 1, 300_000), ((1, 3), 1))], ids=str
+)
 @every_operator
 def test_the_number_of_threads_changes_no_bit(name: str, shape: tuple[int, ...], windows: tuple[Any, ...]) -> None:
     x = _random(*shape)
