@@ -39,6 +39,16 @@ _X86_64 = {
 _TUNE = {"x86-64-v4": "icelake-server"}
 
 
+# What a compiler says where the machine is at fault: the next build may do, and tries.
+_PASSING = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "Killed signal",
+    "out of memory",
+    "Cannot allocate memory",
+)
+
+
 class BuildError(RuntimeError):
     """The compiled kernels could not be built; the message ends with the compiler's last lines."""
 
@@ -69,6 +79,8 @@ def build(device: str = "cpu", force: bool = False) -> Path:
             try:
                 record = _compile(device, Path(work), compiler)
             except BuildError as error:
+                if any(reason in str(error) for reason in _PASSING):
+                    raise
                 with contextlib.suppress(OSError):  # replaced, not written to: a pipe would wait for a reader
                     note = Path(work) / "failed"
                     note.write_text(f"{compiler}\n{error}")
@@ -190,6 +202,7 @@ def _compile(device: str, work: Path, compiler: str, level: str = NATIVE) -> dic
         said = done.stdout.partition("ninja: build stopped")[0]  # what follows is the traceback of who called ninja
         lines = said.strip().splitlines()[-_SHOWN:]
         first = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "it said nothing")
+        first = next((line for line in said.splitlines() if any(reason in line for reason in _PASSING)), first)
         raise BuildError("\n".join([f"the compiler failed: {first.strip()}", *lines]))
     record = {"compiler": compiler, "torch": torch.__version__, "seconds": round(time.monotonic() - began, 1)}
     return record if device == "cpu" else {**record, "kernels": kernel_report(done.stdout)}

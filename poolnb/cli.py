@@ -230,8 +230,11 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 def _do(name: str, configs: Any, results: Any, arguments: argparse.Namespace, **how: Any) -> int:
     """The runs of one sweep that are missing, told as they are done; the exit status."""
+    from poolnb.lab.sweeps.processes import check_workers
     from poolnb.lab.sweeps.sweep import sweep
 
+    if how["workers"] is not None:
+        check_workers(how["workers"])
     print(f"{name}: {len(configs)} runs, records in {results}", flush=True)
     try:
         report = sweep(

@@ -172,3 +172,10 @@ def test_a_package_that_is_not_installed_is_one_line(tmp_path, capsys, monkeypat
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     error = "sklearn.datasets is not installed; pip install 'poolnb[lab]' brings what experiments need"
     assert refused([*QUICK, "--results", str(tmp_path)], capsys) == f"poolnb: error: {error}"
+
+
+def test_a_number_of_processes_that_cannot_be_is_told_before_anything_else(tmp_path, capsys):
+    (tmp_path / "spec.toml").write_text("grid = {seed = [0]}")
+    arguments = ["sweep", str(tmp_path / "spec.toml"), "--results", str(tmp_path / "results"), "--workers", "0"]
+    assert refused(arguments, capsys) == "poolnb: error: workers is 0; accepted: a whole number from 1 to 1024"
+    assert not (tmp_path / "results").exists()

@@ -35,11 +35,11 @@ def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _broken_compiler(folder: Path) -> Path:
+def _broken_compiler(folder: Path, says: str = "the disk of the compiler is on fire") -> Path:
     script = folder / "broken-c++"
     script.write_text(
         '#!/bin/sh\ncase "$1" in --version|-dumpversion|-dumpfullversion|-v) exec c++ "$@";; esac\n'
-        "echo 'error: the disk of the compiler is on fire' >&2\nexit 1\n"
+        f"echo 'error: {says}' >&2\nexit 1\n"
     )
     script.chmod(0o755)
     return script
@@ -60,6 +60,16 @@ def test_a_failing_compiler_is_quoted_once_and_nothing_else_breaks(
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("() 0.0\n") and "the disk of the compiler is on fire" in done.stdout
     assert "fire" not in done.stderr  # the import says nothing
+
+
+@pytest.mark.parametrize("says", ["No space left on device", "Killed signal terminated program cc1plus"])
+def test_what_the_machine_failed_of_is_tried_again(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    monkeypatch.setenv("CXX", str(_broken_compiler(empty_cache, says)))
+    with pytest.raises(_build.BuildError, match=f"^the compiler failed: .*{says}"):
+        _build.build()
+    assert not list((empty_cache / "cache" / "poolnb" / "native").iterdir())
 
 
 def test_without_a_compiler_the_command_says_so(

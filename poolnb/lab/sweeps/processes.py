@@ -27,13 +27,18 @@ def check_main_module() -> None:
         raise UserError(_GUARD)
 
 
+def check_workers(workers: int) -> int:
+    """The number of processes, if it can be one. Raises `ConfigError`."""
+    if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= MOST:
+        raise ConfigError(f"workers is {shown(workers)}; accepted: a whole number from 1 to {MOST}")
+    return workers
+
+
 class LocalProcesses:
     """An executor with `workers` processes. Each does one run after the other; one that dies is replaced."""
 
     def __init__(self, workers: int) -> None:
-        if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= MOST:
-            raise ConfigError(f"workers is {shown(workers)}; accepted: a whole number from 1 to {MOST}")
-        self.workers = workers
+        self.workers = check_workers(workers)
 
     def execute(self, tasks: Sequence[Task]) -> Iterator[Outcome | None]:
         _check_machine([task.config for task in tasks])
