@@ -378,3 +378,24 @@ def test_an_empty_batch_raises_no_warning(name: str) -> None:
 def test_repr_can_be_read(name: str) -> None:
     text = repr(poolnb.create_pool(name, 3, 2, padding=1, channels=4, output_size=2))
     assert "kernel_size=3, stride=2, padding=1" in text and "dilation" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "argument"),
+    [
+        ("gem", {"p": 1e39}, "p"),
+        ("lse", {"r": -1e39}, "r"),
+        ("tdgs", {"init": 1e39}, "init"),
+        ("tdgs", {"init": 1e-39}, "init"),
+    ],
+)
+def test_a_number_beyond_the_parameter_s_dtype_is_named(name: str, own: dict[str, float], argument: str) -> None:
+    options = {"granularity": "layer", **own}
+    with pytest.raises(ValueError, match=f"^{argument} must be in .* the range of float32, got"):
+        poolnb.create_pool(name, 2, **options)
+    assert poolnb.create_pool(name, 2, dtype=torch.float64, **options)(torch.rand(1, 1, 4, 4).double()).shape == (
+        1,
+        1,
+        2,
+        2,
+    )

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from poolnb._arguments import number
+from poolnb._arguments import held, number
 from poolnb.geometry import IntOrSizes
 from poolnb.modules._base import Device, Pool, check_factory, parameter_shape
 
@@ -32,7 +32,9 @@ class _LearnedMean(Pool):
     def _learn(self, start: float, granularity: str, channels: int | None, factory: dict[str, Any]) -> None:
         shape = parameter_shape(self.dims, granularity, ("layer", "channel"), channels)
         self.granularity, self.channels, self.start, self.made_for = granularity, channels, start, shape
-        setattr(self, self.parameter, torch.nn.Parameter(torch.empty(shape, **factory)))
+        parameter = torch.nn.Parameter(torch.empty(shape, **factory))
+        held(self.parameter, start, parameter.dtype)
+        setattr(self, self.parameter, parameter)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

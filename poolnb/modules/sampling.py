@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from poolnb._arguments import flag, number, strip_sizes
+from poolnb._arguments import flag, held, number, strip_sizes
 from poolnb.geometry import IntOrSizes, check_sizes
 from poolnb.modules._base import Device, Pool, check_factory, is_traced, needed_for, parameter_shape, record
 
@@ -162,6 +162,7 @@ class _TDGSPool(_Sampled):
         self.made_for = shape
         #: The parameter; :meth:`current_temperature` is the temperature itself.
         self.temperature = torch.nn.Parameter(torch.empty(shape, **check_factory(device, dtype)))
+        held("init", self.init, self.temperature.dtype, positive=True)
         self.reset_parameters()
 
     @classmethod
