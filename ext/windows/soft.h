@@ -12,8 +12,8 @@ struct Soft {
   template <class V>
   struct Window {
     V parameter[1];  // beta
-    V scale, peak, inv_sum, y;
-    V top;                                 // safe path: the finite tap that beta favours
+    V scale, inv_sum, y;
+    V peak;                                // the largest logit; safe path: the finite tap that beta favours
     typename Traits<V>::Mask has_pos_inf;  // safe path: the window holds +inf
 
     // On the fast path, to the base 2.
@@ -25,8 +25,8 @@ struct Soft {
       } else {
         const auto is_pos_inf = x == splat<V>(kInf<T>);
         const auto neg_inf = x == splat<V>(-kInf<T>);
-        // beta (x - top), at most 0: beta * x may overflow for all taps. In halves, as a difference may overflow too.
-        const V half = splat<V>(T(0.5)), l_half = parameter[0] * (half * x - half * top);
+        // beta (x - peak), at most 0: beta * x may overflow for all taps. In halves, as a difference may overflow too.
+        const V half = splat<V>(T(0.5)), l_half = parameter[0] * (half * x - half * peak);
         V l = select(neg_inf, splat<V>(-kInf<T>), l_half + l_half);
         l = select(has_pos_inf, select(is_pos_inf, splat<V>(0), splat<V>(-kInf<T>)), l);
         return select(valid, l, splat<V>(-kInf<T>));
@@ -55,7 +55,7 @@ struct Soft {
         w.has_pos_inf = w.has_pos_inf | ((x == splat<V>(kInf<T>)) & taps.valid(i));
         peak = vmax(peak, select(infinite(x), none, select(taps.valid(i), x * sign, none)));
       }
-      w.top = select(peak == none, splat<V>(0), peak * sign);
+      peak = select(peak == none, splat<V>(0), peak * sign);
     } else {
       POOLNB_UNROLL for (int64_t i = 0; i < n; ++i)
         peak = vmax(peak, w.template logit<false>(taps.x(i), taps.valid(i)));
