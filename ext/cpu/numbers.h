@@ -199,8 +199,8 @@ POOLNB_HD void store_pairs(BFloat* p, PackF even, PackF odd) {
 }
 #endif
 
-// `use(pointer)`, as with_type, for tensors of floats, or of one of the `halves`. A look at the type costs little beside
-// a conversion, but would be seen beside floats.
+// `use(pointer)`, as with_type, for tensors of floats, or of one of the `halves`. A look at the type costs little
+// beside a conversion, but would be seen beside floats.
 template <bool halves, class Use>
 POOLNB_HD void with_float_type(Dtype dtype, void* data, const Use& use) {
   if constexpr (!halves) use(static_cast<float*>(data));

@@ -83,8 +83,9 @@ class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, halves, narrow>> {
   }
 
   POOLNB_HD V read_output(const At& at) const {
+    const View& v = q_.grad;
     V g;
-    with_float_type<halves>(q_.grad.dtype, q_.grad.data, [&](auto* y) POOLNB_INLINE { g = load_as<V>(y + output(q_.grad, at)); });
+    with_float_type<halves>(v.dtype, v.data, [&](auto* y) POOLNB_INLINE { g = load_as<V>(y + output(v, at)); });
     return g;
   }
   POOLNB_HD void write_output(const At& at, V value) const {

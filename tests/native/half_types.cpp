@@ -56,6 +56,8 @@ int64_t differ_writing() {
 }  // namespace
 
 int main() {
-  std::printf("float16 read %ld\nfloat16 written %ld\n", long(differ_reading<Half>()), long(differ_writing<Half>()));
-  std::printf("bfloat16 read %ld\nbfloat16 written %ld\n", long(differ_reading<BFloat>()), long(differ_writing<BFloat>()));
+  std::printf("float16 read %ld\n", long(differ_reading<Half>()));
+  std::printf("float16 written %ld\n", long(differ_writing<Half>()));
+  std::printf("bfloat16 read %ld\n", long(differ_reading<BFloat>()));
+  std::printf("bfloat16 written %ld\n", long(differ_writing<BFloat>()));
 }
