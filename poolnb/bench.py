@@ -1,4 +1,4 @@
-"""``poolnb bench``: what the operators cost, beside torch's own pooling and a plain copy.
+"""``poolnb bench``: what the operators cost, beside what users write today, torch's own pooling and a plain copy.
 
 Everything that is compared is timed in turns within one run, so that a change of the machine's speed meets all alike; a
 time is the median of the turns. Beside it stands the traffic: the least bytes that the operation has to read and write,
@@ -19,34 +19,36 @@ import platform
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from poolnb import baselines, functional, native, published
-from poolnb.geometry import resolve
 from poolnb.ops.examples import own_arguments
-from poolnb.ops.philox import Seed
 from poolnb.ops.registration import OPS
 
 Run = Callable[[], Any]
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
-_WINDOWS = {"k2s2": (2, 2, 0), "k3s2p1": (3, 2, 1), "k3s1p1": (3, 1, 1)}
-_ATEN: dict[str, Callable[..., Tensor]] = {"aten max": F.max_pool2d, "aten avg": F.avg_pool2d}
-_KERNELS = ("pytorch", "torch.compile", "compiled")
-_OTHERS = ("plain", "stable", "published")  # code of users, through torch.compile, and SoftPool's own extension
+_WINDOWS: dict[str, baselines.Windows] = {
+    "k2s2": (2, 2, 0),
+    "k3s2p1": (3, 2, 1),
+    "k3s1p1": (3, 1, 1),
+    "k7s1p3": (7, 1, 3),
+    "global": None,
+}
+_ATEN: dict[str, Callable[..., Tensor]] = {"aten max": baselines.maximum, "aten avg": baselines.mean}
+_FORMS = {"plain": baselines.PLAIN, "stable": baselines.STABLE}
+_EAGER = " eager"
+_RIVALS = tuple(form + way for form in _FORMS for way in ("", _EAGER))  # "": through torch.compile
+_KERNELS = ("compiled", "pytorch", *_RIVALS)
 _CACHES = 256 << 20  # bytes well past the caches of a GPU
 _AHEAD = 2_000_000  # clock cycles that a GPU waits, while Python launches what will be timed
 
@@ -110,30 +112,38 @@ def _tasks(setting: Setting, operators: Sequence[str], kernels: Sequence[str]) -
     tasks: dict[tuple[str, str, str], Run] = {("copy_", "aten", "forward"): lambda: ready.copy_(x)}
     x.requires_grad_()
     for name, pool in _ATEN.items():
-        _add(tasks, name, "aten", partial(pool, x, *windows), [x])
-    output = F.max_pool2d(x.detach(), *windows).shape[2:]
+        _add(tasks, name, "aten", partial(pool, x, windows), [x])
+    geometry = (None,) if windows is None else windows
+    output = baselines.maximum(x.detach(), windows).shape[2:]
     for name in operators:
         pool = getattr(functional, f"{_base(name)}_pool2d")
         own = _own(name, setting, output)
         leaves = [x, *(t for t in own.values() if isinstance(t, Tensor))]
-        forward = partial(pool, x, *windows, **own)
+        forward = partial(pool, x, *geometry, **own)
         if "pytorch" in kernels:
             _add(tasks, name, "pytorch", _with(native.disabled, forward), leaves)
-        if "torch.compile" in kernels:
-            for direction, call in _inductor(name, x.detach(), own, windows).items():
-                tasks[name, "torch.compile", direction] = call
         if "compiled" in kernels and _base(name) in native.operators(x.device.type):
             _add(tasks, name, "compiled", forward, leaves)
-        for kernel, pools in (("plain", baselines.PLAIN), ("stable", baselines.STABLE)):
-            if kernel in kernels and name in pools:
-                _add_compiled(tasks, name, kernel, pools[name], x, windows, leaves[1:])
+        for form, pools in _FORMS.items():
+            if name not in pools:
+                continue
+            if form in kernels:
+                _add_compiled(tasks, name, form, pools[name], x, windows, leaves[1:])
+            if form + _EAGER in kernels:
+                _add(tasks, name, form + _EAGER, partial(pools[name], x, windows, *leaves[1:]), leaves)
     if "published" in kernels and "soft" in operators:
         _add_published(tasks, x, windows)
     return tasks
 
 
 def _add_compiled(
-    tasks: dict[Any, Run], name: str, kernel: str, pool: baselines.Pool, x: Tensor, windows: Any, own: list[Tensor]
+    tasks: dict[Any, Run],
+    name: str,
+    kernel: str,
+    pool: baselines.Pool,
+    x: Tensor,
+    windows: baselines.Windows,
+    own: list[Tensor],
 ) -> None:
     """A user's code through ``torch.compile``, gradient and all."""
     torch._dynamo.config.recompile_limit = 1000  # one function for every layout and dtype
@@ -142,17 +152,17 @@ def _add_compiled(
         with torch._functorch.config.patch(donated_buffer=False):  # the graph is kept and used many times
             _add(tasks, name, kernel, lambda: compiled(x, windows, *own), [x, *own])
             tasks[name, kernel, "backward"]()
-    except Exception as error:  # as in `_inductor`
+    except Exception as error:  # whatever the compiler of torch runs into is its own affair: no row, one line
         print(f"torch.compile of {name}, {kernel}: {type(error).__name__}", file=sys.stderr)
         for direction in ("forward", "backward"):
             tasks.pop((name, kernel, direction), None)
 
 
-def _add_published(tasks: dict[Any, Run], x: Tensor, windows: tuple[int, int, int]) -> None:
+def _add_published(tasks: dict[Any, Run], x: Tensor, windows: baselines.Windows) -> None:
     pool = published.soft_pool()
     if isinstance(pool, str):
         print(f"SoftPool's extension: {pool}", file=sys.stderr)
-    elif windows[2] == 0 and x.is_contiguous():  # it knows no padding, and only this layout
+    elif windows is not None and windows[2] == 0 and x.is_contiguous():  # it knows no padding, and only this layout
         _add(tasks, "soft", "published", partial(pool, x, *windows[:2]), [x])
 
 
@@ -162,43 +172,6 @@ def _with(context: Callable[[], Any], call: Run) -> Run:
             return call()
 
     return run
-
-
-def _inductor(name: str, x: Tensor, own: dict[str, Any], windows: tuple[int, int, int]) -> dict[str, Run]:
-    """``torch.compile`` of the operator's PyTorch kernels, forward and backward, each by itself."""
-    op = OPS[f"{_base(name)}_pool"]
-    geometry = resolve(x.shape[2:], *windows)
-    arguments = [a.detach() if isinstance(a, Tensor) else a for a in _arguments(name, x, own)]
-    torch._dynamo.config.recompile_limit = 1000  # one function for every operator
-    forward = torch.compile(lambda x, *own: op.forward(geometry, x, None, *own), dynamic=False)
-    backward = torch.compile(lambda g, x, *own: op.backward(geometry, True, g, x, None, *own), dynamic=False)
-    try:
-        with warnings.catch_warnings(), _all_finite(sys.modules[op.forward.__module__]):
-            warnings.simplefilter("ignore")
-            grad = torch.randn_like(forward(x, *arguments))
-            backward(grad, x, *arguments)
-    except Exception as error:  # whatever the compiler of torch runs into is its own affair: no row, one line
-        print(f"torch.compile of {name}: {type(error).__name__}", file=sys.stderr)
-        return {}
-    return {"forward": lambda: forward(x, *arguments), "backward": lambda: backward(grad, x, *arguments)}
-
-
-@contextmanager
-def _all_finite(module: ModuleType) -> Iterator[None]:
-    """A traced kernel cannot look at its data and would take the safe path: here it is told not to."""
-    with ExitStack() as stack:
-        for name, answer in (("all_finite", True), ("needs_safe_path", False)):
-            if hasattr(module, name):
-                stack.enter_context(mock.patch.object(module, name, lambda *_, answer=answer: answer))
-        yield
-
-
-def _arguments(name: str, x: Tensor, own: dict[str, Any]) -> list[Any]:
-    """The op's own arguments after input and mask, from those of the function."""
-    op = OPS[f"{_base(name)}_pool"]
-    given = {**own_arguments(_base(name), x, usual=True), **own}
-    seed = [Seed(torch.tensor(given["seed"]))] if op.sampled else []
-    return [*(given[tensor] for tensor in op.tensors), *seed, *op.attributes.values()]
 
 
 def _add(tasks: dict[Any, Run], name: str, kernel: str, forward: Run, leaves: Sequence[Tensor]) -> None:
@@ -254,7 +227,7 @@ def _least_bytes(setting: Setting, name: str, direction: str) -> int:
     size = x.nbytes
     if name == "copy_":
         return 2 * size
-    out = F.max_pool2d(x, *_WINDOWS[setting.windows]).nbytes
+    out = baselines.maximum(x, _WINDOWS[setting.windows]).nbytes
     second = size if _second_input(name) else 0
     return size + second + out if direction == "forward" else 2 * (size + second) + out
 
@@ -321,7 +294,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="poolnb bench", description="Measure the operators.")
     several: list[tuple[str, Sequence[str], Sequence[str]]] = [
         ("operators", OPERATORS, OPERATORS),
-        ("kernels", (*_KERNELS, *_OTHERS), _KERNELS),
+        ("kernels", (*_KERNELS, "published"), _KERNELS),
         ("windows", tuple(_WINDOWS), tuple(_WINDOWS)),
         ("dtypes", tuple(_DTYPES), ("float32",)),
         ("layouts", tuple(LAYOUTS), tuple(LAYOUTS)),
@@ -329,7 +302,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, known, default in several:
         text = f"any of {' '.join(known)} (default: {' '.join(default) if default != known else 'all'})"
         parser.add_argument(f"--{name}", nargs="+", metavar="NAME", choices=known, default=list(default), help=text)
-    parser.add_argument("--shape", nargs=4, type=int, metavar="N", help="input N C H W (default: 32 64 56 56)")
+    parser.add_argument(
+        "--shape", nargs=4, type=int, metavar="N", help="input N C H W (default: 32 64 56 56; global: 32 2048 7 7)"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, help="threads (default: torch's)")
     parser.add_argument("--seconds", type=float, default=3.0, help="least time per input and windows (default: 3)")
@@ -346,8 +321,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     _keep_freed_memory()
-    shape = tuple(arguments.shape or _shape(arguments.device))
     for windows in arguments.windows:
+        shape = tuple(arguments.shape or _shape(arguments.device, windows))
         for dtype in arguments.dtypes:
             for layout in arguments.layouts:
                 setting = Setting(shape, windows, dtype, layout, arguments.device)
@@ -390,5 +365,7 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     return (*(row[name] for name in names), *row["shape"])
 
 
-def _shape(device: str) -> tuple[int, int, int, int]:
-    return (32, 64, 56, 56) if device == "cpu" else (_CACHES // (4 * 64 * 56 * 56), 64, 56, 56)
+def _shape(device: str, windows: str) -> tuple[int, int, int, int]:
+    """A layer of a usual network: 64 channels early, or 2048 at its end; on a GPU so large that no cache holds it."""
+    channels, size = (2048, 7) if windows == "global" else (64, 56)
+    return (32 if device == "cpu" else _CACHES // (4 * channels * size * size), channels, size, size)

@@ -13,15 +13,15 @@ from poolnb import functional as F
 _FORMS = [(f, n) for f, pools in (("plain", baselines.PLAIN), ("stable", baselines.STABLE)) for n in pools]
 
 
-@pytest.mark.parametrize("windows", [(2, 2, 0), (3, 2, 1)], ids=str)
+@pytest.mark.parametrize("windows", [(2, 2, 0), (3, 2, 1), None], ids=str)
 @pytest.mark.parametrize(("form", "name"), _FORMS)
-def test_what_a_user_would_write_is_the_operator(form: str, name: str, windows: tuple[int, int, int]) -> None:
+def test_what_a_user_would_write_is_the_operator(form: str, name: str, windows: baselines.Windows) -> None:
     setting = bench.Setting((2, 3, 6, 8), "k2s2", "float64", "nchw", "cpu")
     x = setting.input()
     own: dict[str, Any] = bench._own(name, setting, ())
     pool = {"plain": baselines.PLAIN, "stable": baselines.STABLE}[form][name]
     function = getattr(F, f"{'soft' if name == 'auto' else name}_pool2d")
-    torch.testing.assert_close(pool(x, windows, *own.values()), function(x, *windows, **own))
+    torch.testing.assert_close(pool(x, windows, *own.values()), function(x, *(windows or (None,)), **own))
 
 
 def test_softpool_s_extension_is_named_or_said_to_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

@@ -6,15 +6,15 @@
 
 namespace poolnb {
 
-template <class Op, class T>
-class ChannelsLast4 : public Register4<Op, T, ChannelsLast4<Op, T>> {
-  using Base = Register4<Op, T, ChannelsLast4<Op, T>>;
+template <class Op, class T, bool halves>
+class ChannelsLast4 : public Register4<Op, T, ChannelsLast4<Op, T, halves>> {
+  using Base = Register4<Op, T, ChannelsLast4<Op, T, halves>>;
   friend Base;
   using typename Base::V;
   using Base::lanes, Base::p_, Base::q_, Base::w_;
 
  public:
-  explicit ChannelsLast4(const Plan<T>& plan) : Base(plan) {
+  explicit ChannelsLast4(const Plan<T>& plan) : Base(plan), dtype_(q_.input[0].dtype) {
     std::copy_n(this->read_.table(), 4, tap_);
     if (p_.backward) std::copy_n(this->sum_.table(), 4, tap_sum_);
   }
@@ -28,10 +28,10 @@ class ChannelsLast4 : public Register4<Op, T, ChannelsLast4<Op, T>> {
   template <class Each>
   POOLNB_HD void each_pack(const Each& each) {
     for (int i = 0; i < Op::inputs; ++i) {
-      x_[i] = this->tensor(q_.input[i]);
-      if (p_.backward && q_.grad_input[i].data) dx_[i] = this->tensor(q_.grad_input[i]);
+      x_[i] = this->memory(q_.input[i]);
+      if (p_.backward && q_.grad_input[i].data) dx_[i] = this->memory(q_.grad_input[i]);
     }
-    y_ = this->tensor(p_.backward ? q_.grad : q_.output);
+    y_ = this->memory(p_.backward ? q_.grad : q_.output);
     const int64_t width = this->packs_ * lanes;
     int64_t out = 0;
     for (int64_t d = 0; d < this->windows_[0]; ++d)
@@ -49,18 +49,29 @@ class ChannelsLast4 : public Register4<Op, T, ChannelsLast4<Op, T>> {
   }
 
   POOLNB_HD void read_taps(const At& at, int i, V* taps) const {
-    for (int k = 0; k < 4; ++k) taps[k] = load<V>(x_[i] + at.x + tap_[k]);
+    with_float_type<halves>(dtype_, x_[i], [&](auto* x) POOLNB_INLINE {
+      for (int k = 0; k < 4; ++k) taps[k] = load_as<V>(x + at.x + tap_[k]);
+    });
   }
   POOLNB_HD void write_taps(const At& at, int i, const V* taps) const {
-    for (int k = 0; k < 4; ++k) store<V>(dx_[i] + at.sum + tap_sum_[k], taps[k]);
+    with_float_type<halves>(dtype_, dx_[i], [&](auto* dx) POOLNB_INLINE {
+      for (int k = 0; k < 4; ++k) store_as(dx + at.sum + tap_sum_[k], taps[k]);
+    });
   }
-  T* output(const At& at) const { return y_ + at.y; }
+  POOLNB_HD V read_output(const At& at) const {
+    V g;
+    with_float_type<halves>(dtype_, y_, [&](auto* y) POOLNB_INLINE { g = load_as<V>(y + at.y); });
+    return g;
+  }
+  POOLNB_HD void write_output(const At& at, V value) const {
+    with_float_type<halves>(dtype_, y_, [&](auto* y) POOLNB_INLINE { store_as(y + at.y, value); });
+  }
   int64_t out(const At& at) const { return at.out; }
   int64_t lane(const At& at) const { return at.lane; }
   Always fresh(const At&) const { return {}; }
 
-  const T* x_[kMaxInputs];
-  T *dx_[kMaxInputs], *y_;
+  const Dtype dtype_;
+  void *x_[kMaxInputs], *dx_[kMaxInputs], *y_;
   int64_t tap_[4], tap_sum_[4];
 };
 

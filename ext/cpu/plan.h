@@ -42,6 +42,7 @@ struct Plan {
   bool pairs;                  // windows of 2 x 2 that cover contiguous rows: everything happens in registers
   bool across;                 // windows of 4 taps along channels, every tensor used where it lies: the same
   bool narrow;                 // those, of rows that are shorter than a pack and follow each other without a gap
+  bool halves;                 // tensors hold a half type
   bool direct_in, direct_out, direct_sum;  // tensors are used where they lie, not as blocks
   Layout read, write, sum;                 // input, output (or its gradient), input's gradient, as they are used
 
@@ -67,16 +68,10 @@ struct Plan {
     int64_t shared = 1;
     for (int a = 0; a < 3; ++a) shared *= std::min(w.output[a], (w.span(a) - 1) / w.stride[a] + 1);
     shares = backward && shared > kTerms;
+    halves = q.input[0].dtype != dtype_of<T>;
     choose_pairs(inputs);
-    direct_in = channels && inside;
-    for (int i = 0; i < inputs; ++i) direct_in = direct_in && direct(q.input[i]) && same_steps(q.input[i], q.input[0]);
-    direct_out = channels && direct(backward ? q.grad : q.output);
-    direct_sum = backward && channels && covered;
-    for (int i = 0; direct_sum && i < inputs; ++i) {
-      const View& v = q.grad_input[i];  // one that nobody wants is left out `across`
-      direct_sum = v.data ? direct(v) && same_steps(v, q.grad_input[0]) : direct_in && direct_out;
-    }
-    across = fixed && w.taps() == 4 && direct_in && direct_out && (!backward || direct_sum);
+    across = fixed && w.taps() == 4 && use_directly(inputs, [&](const View& v) { return v.dtype == q.input[0].dtype; });
+    if (!across) use_directly(inputs, [](const View& v) { return v.dtype == dtype_of<T>; });
     read = direct_in ? Layout::of(q.input[0]) : in;
     write = direct_out ? Layout::of(backward ? q.grad : q.output) : out;
     sum = direct_sum ? Layout::of(q.grad_input[0]) : in;
@@ -130,15 +125,28 @@ struct Plan {
     const bool last = q.input[0].stride[1] == 1 && q.input[0].stride[4] != 1;
     return last ? q.channels >= lanes / 2 || plane < lanes : plane < lanes / 2 && q.channels > plane;
   }
-  bool direct(const View& v) const {
-    return v.stride[1] == 1 && v.dtype == dtype_of<T> && q.channels % lanes == 0 && !q.mask.data;
+  // Which tensors are used where they lie, if `fits` says that their numbers can be: whether all are.
+  template <class Fits>
+  bool use_directly(int inputs, const Fits& fits) {
+    const auto direct = [&](const View& v) {
+      return v.stride[1] == 1 && fits(v) && q.channels % lanes == 0 && !q.mask.data;
+    };
+    direct_in = channels && inside;
+    for (int i = 0; i < inputs; ++i) direct_in = direct_in && direct(q.input[i]) && same_steps(q.input[i], q.input[0]);
+    direct_out = channels && direct(backward ? q.grad : q.output);
+    direct_sum = backward && channels && covered;
+    for (int i = 0; direct_sum && i < inputs; ++i) {
+      const View& v = q.grad_input[i];  // one that nobody wants is left out `across`
+      direct_sum = v.data ? direct(v) && same_steps(v, q.grad_input[0]) : direct_in && direct_out;
+    }
+    return direct_in && direct_out && (!backward || direct_sum);
   }
 
   void choose_pairs(int inputs) {
     pairs = covered && !channels && w.kernel[2] == 2 && !q.mask.data;
     narrow = w.kernel[1] == 2 && lanes % w.output[2] == 0 && last_band() >= lanes && bands == parts[axis];
     const auto look = [&](const View& v, const int64_t size[3]) {
-      pairs = pairs && v.stride[4] == 1 && v.dtype == dtype_of<T>;
+      pairs = pairs && v.stride[4] == 1 && v.dtype == q.input[0].dtype;
       narrow = narrow && v.stride[3] == size[2] && (size[0] == 1 || v.stride[2] == size[1] * size[2]);
     };
     for (int i = 0; i < inputs; ++i) {

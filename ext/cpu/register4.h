@@ -4,7 +4,8 @@
 //   each_pack(each)          each(at) for every pack of windows of one image of the unit, `at` as it likes
 //   read_taps(at, i, taps)   the taps of input i
 //   write_taps(at, i, taps)  the taps of its gradient
-//   output(at), out(at)      where the pack lies in the output or its gradient; in blocks, window by window
+//   read_output(at), write_output(at, y)      the pack in the gradient of the output, in the output
+//   out(at)                  where the pack lies in blocks, window by window
 //   lane(at)                 its first channel, for lanes along channels
 //   fresh(at)                its lanes that belong to no other pack
 #pragma once
@@ -61,7 +62,7 @@ class Register4 : protected Unit<Op, T> {
     Op::template forward<safe>(w, taps, q_.options, none);
     const V y = Op::value(w);
     if (!safe && any(infinite_or_nan(y))) return false;
-    store<V>(self().output(at), y);
+    self().write_output(at, y);
     return true;
   }
 
@@ -72,7 +73,7 @@ class Register4 : protected Unit<Op, T> {
     const HeldTaps<V> taps = read(at, w);
     Op::template forward<safe>(w, taps, q_.options, saved);
     if (!safe && any(infinite_or_nan(Op::value(w)))) return false;
-    const V g = load<V>(self().output(at));
+    const V g = self().read_output(at);
     Sum<V> own[Op::parameters + 1];
     V part[4], part_second[4];
     POOLNB_UNROLL for (int i = 0; i < 4; ++i) {

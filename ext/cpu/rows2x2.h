@@ -8,9 +8,9 @@
 
 namespace poolnb {
 
-template <class Op, class T, bool narrow>
-class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, narrow>> {
-  using Base = Register4<Op, T, Rows2x2<Op, T, narrow>>;
+template <class Op, class T, bool halves, bool narrow>
+class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, halves, narrow>> {
+  using Base = Register4<Op, T, Rows2x2<Op, T, halves, narrow>>;
   friend Base;
   using typename Base::V;
   using Base::lanes, Base::p_, Base::q_, Base::w_;
@@ -51,48 +51,55 @@ class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, narrow>> {
   }
 
   // Where the taps begin: 0 and 1 of the windows, 2 and 3. Of narrow rows: the first half of the numbers, the second.
-  POOLNB_HD void find_taps(const View& v, const At& at, T* rows[2]) const {
+  POOLNB_HD void find_taps(const View& v, const At& at, int64_t rows[2]) const {
     const int64_t d = (this->first_[0] + at.d) * w_.kernel[0], h = (this->first_[1] + at.h) * w_.kernel[1];
-    T* data = static_cast<T*>(v.data);
-    rows[0] = data + v.offset(this->n_, this->c_, d, h, 2 * this->first_[2]) + (narrow ? 4 : 2) * at.column;
+    rows[0] = v.offset(this->n_, this->c_, d, h, 2 * this->first_[2]) + (narrow ? 4 : 2) * at.column;
     rows[1] = narrow ? rows[0] + 2 * lanes
                      : rows[0] + (w_.kernel[0] - 1) * v.stride[2] + (w_.kernel[1] - 1) * v.stride[3];
   }
 
   // Even numbers are taps 0 and 2, odd ones 1 and 3.
   POOLNB_HD void read_taps(const At& at, int i, V* taps) const {
-    T* rows[2];
-    find_taps(q_.input[i], at, rows);
+    const View& v = q_.input[i];
+    int64_t rows[2];
+    find_taps(v, at, rows);
     V part[4];
-    for (int r = 0; r < 2; ++r)
-      deinterleave(load<V>(rows[r]), load<V>(rows[r] + lanes), part[2 * r], part[2 * r + 1], Numbers());
+    with_float_type<halves>(v.dtype, v.data, [&](auto* x) POOLNB_INLINE {
+      for (int r = 0; r < 2; ++r) load_pairs(x + rows[r], part[2 * r], part[2 * r + 1]);
+    });
     for (int k = 0; k < 4; ++k)
       taps[k] = narrow ? __builtin_shuffle(part[k % 2], part[k % 2 + 2], split_[k / 2]) : part[k];
   }
   POOLNB_HD void write_taps(const At& at, int i, const V* taps) const {
-    T* rows[2];
-    find_taps(q_.grad_input[i], at, rows);
+    const View& v = q_.grad_input[i];
+    int64_t rows[2];
+    find_taps(v, at, rows);
     V part[4];
     for (int k = 0; k < 4; ++k)
       part[k] = narrow ? __builtin_shuffle(taps[k % 2], taps[k % 2 + 2], join_[k / 2]) : taps[k];
-    for (int r = 0; r < 2; ++r) {
-      V a, b;
-      interleave(part[2 * r], part[2 * r + 1], a, b, Numbers());
-      store<V>(rows[r], a);
-      store<V>(rows[r] + lanes, b);
-    }
+    with_float_type<halves>(v.dtype, v.data, [&](auto* dx) POOLNB_INLINE {
+      for (int r = 0; r < 2; ++r) store_pairs(dx + rows[r], part[2 * r], part[2 * r + 1]);
+    });
   }
 
-  POOLNB_HD T* output(const At& at) const {
-    const View& v = p_.backward ? q_.grad : q_.output;
-    const int64_t d = this->first_[0] + at.d, h = this->first_[1] + at.h;
-    return static_cast<T*>(v.data) + v.offset(this->n_, this->c_, d, h, this->first_[2] + at.column);
+  POOLNB_HD V read_output(const At& at) const {
+    const View& v = q_.grad;
+    V g;
+    with_float_type<halves>(v.dtype, v.data, [&](auto* y) POOLNB_INLINE { g = load_as<V>(y + output(v, at)); });
+    return g;
+  }
+  POOLNB_HD void write_output(const At& at, V value) const {
+    const View& v = q_.output;
+    with_float_type<halves>(v.dtype, v.data, [&](auto* y) POOLNB_INLINE { store_as(y + output(v, at), value); });
+  }
+  POOLNB_HD int64_t output(const View& v, const At& at) const {
+    return v.offset(this->n_, this->c_, this->first_[0] + at.d, this->first_[1] + at.h,
+                    this->first_[2] + at.column);
   }
   POOLNB_HD int64_t out(const At& at) const { return p_.out.at(at.d, at.h, at.column); }
   POOLNB_HD int64_t lane(const At&) const { return 0; }
   POOLNB_HD Mask fresh(const At& at) const { return at.fresh; }
 
-  using Numbers = std::make_index_sequence<lanes>;
   // Of even (or odd) numbers of narrow rows to two taps, and back.
   Mask split_[2], join_[2];
 };

@@ -15,11 +15,14 @@ void each_unit(const Plan<T>& plan, const Parallel& parallel, const Each& each) 
     const auto work = [&](auto worker) {
       for (int64_t u = begin; u < end; ++u) each(worker, u);
     };
-    if constexpr (Plan<T>::fixed) {
-      if (plan.across) return work(ChannelsLast4<Op, T>(plan));
-      if (plan.narrow) return work(Rows2x2<Op, T, true>(plan));
-      if (plan.pairs) return work(Rows2x2<Op, T, false>(plan));
-    }
+    const auto in_registers = [&](auto halves) {
+      if (plan.across) return work(ChannelsLast4<Op, T, halves.value>(plan));
+      if (plan.narrow) return work(Rows2x2<Op, T, halves.value, true>(plan));
+      work(Rows2x2<Op, T, halves.value, false>(plan));
+    };
+    if constexpr (Plan<T>::fixed)
+      if (plan.across || plan.pairs)
+        return plan.halves ? in_registers(std::true_type()) : in_registers(std::false_type());
     work(Generic<Op, T>(plan));
   });
 }

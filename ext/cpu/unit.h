@@ -240,11 +240,12 @@ class Unit {
   int64_t own_place() const { return p_.out.at(skip(0), skip(1), skip(2)); }
 
   // The tensor's memory at the block's first position or window.
-  T* tensor(const View& v) const {
+  void* memory(const View& v) const {
     const bool input = v.data != q_.output.data && v.data != q_.grad.data;
     const int64_t s[3] = {input ? w_.stride[0] : 1, input ? w_.stride[1] : 1, input ? w_.stride[2] : 1};
-    return static_cast<T*>(v.data) + v.offset(n_, c_, first_[0] * s[0], first_[1] * s[1], first_[2] * s[2]);
+    return memory_at(v, v.offset(n_, c_, first_[0] * s[0], first_[1] * s[1], first_[2] * s[2]));
   }
+  T* tensor(const View& v) const { return static_cast<T*>(memory(v)); }
 
   // ---- a pack of windows ------------------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ main() {
     pytest 150 --device cuda -n "${WORKERS:-12}"
     step sanitizer 60 "$PYTHON" $here/sanitize.py "$OUT/sanitizer.jsonl" --device cuda
     step bench 50 "$PYTHON" -m poolnb bench --device cuda --results "$OUT" --seconds 0.5 --kernels compiled \
-      --dtypes float32 float16 bfloat16 --layouts channels_last nchw
+      --windows k2s2 k3s2p1 k3s1p1 --dtypes float32 float16 bfloat16 --layouts channels_last nchw
     step rivals 60 "$PYTHON" -m poolnb bench --device cuda --results "$OUT" --seconds 0.3 --layouts nchw channels_last \
       --operators soft lse --kernels compiled plain stable published --windows k2s2 k3s2p1
     step training 70 "$PYTHON" $here/training.py "$OUT/training.jsonl" --device cuda --at-once 1 4 8 16 --steps 200
