@@ -128,7 +128,7 @@ class Geometry:
         """Whether windows reach over so much more than the input that it takes memory for nothing."""
         if any(isinstance(n, torch.SymInt) for n in (*self.size, *self.reach)):
             return False
-        reach = math.prod(max(n, r) for n, r in zip(self.size, self.reach, strict=True))
+        reach = math.prod([max(n, r) for n, r in zip(self.size, self.reach, strict=True)])
         return reach > max(_FAR, _PER_POSITION * math.prod(self.size))
 
     def axis_taps(self, dim: int) -> list[list[int]]:
@@ -307,7 +307,7 @@ def adaptive_kernel(n: int, o: int) -> tuple[int, int | None]:
     With n = q o + r a window holds q + 1 or q + 2 positions; all hold q + 1 where r divides o, and begin q apart where
     r = 1.
     """
-    q, r = divmod(n, o)
+    q, r = n // o, n % o
     if r == 0:
         return q, q
     if o % r:
@@ -323,9 +323,8 @@ def adaptive_equal(n: int, o: int) -> bool:
 def _adaptive(size: tuple[int, ...], asked: tuple[int | None, ...]) -> Geometry:
     output = tuple(n if o is None else o for n, o in zip(size, asked, strict=True))
     ones, zeros = (1,) * len(size), (0,) * len(size)
-    # Which positions a window takes is a matter of the size itself: a trace that keeps it open settles it here.
     axes = [
-        (1, 1) if o is None else (n, n) if o == 1 else adaptive_kernel(int(n), o)
+        (1, 1) if o is None else (n, n) if o == 1 else adaptive_kernel(n, o)
         for n, o in zip(size, asked, strict=True)
     ]
     kernel = tuple(k for k, _ in axes)
@@ -333,7 +332,8 @@ def _adaptive(size: tuple[int, ...], asked: tuple[int | None, ...]) -> Geometry:
     if all(step is not None for _, step in axes):
         return Geometry(size, kernel, stride, zeros, ones, output)
     beside = tuple(n if step is not None else k * o for n, o, (k, step) in zip(size, output, axes, strict=True))
-    if math.prod(beside) > max(_FAR, _PER_POSITION * math.prod(size)):
+    known = not any(isinstance(n, torch.SymInt) for n in beside)
+    if known and math.prod(beside) > max(_FAR, _PER_POSITION * math.prod(size)):
         raise ValueError(
             f"output_size must give at most {_PER_POSITION} taps per input position, "
             f"got {output} for spatial size {size}"

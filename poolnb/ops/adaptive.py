@@ -39,12 +39,12 @@ def copied(x: Tensor, size: Sizes, output: Sizes) -> Tensor:
 
 def _differing(size: Sizes, output: Sizes) -> list[tuple[int, int, int]]:
     """(number, size, output) of the axes along which windows have no common length and step."""
-    axes = [(a, int(n), int(o)) for a, (n, o) in enumerate(zip(size, output, strict=True))]
+    axes = [(a, n, o) for a, (n, o) in enumerate(zip(size, output, strict=True))]
     return [(a, n, o) for a, n, o in axes if adaptive_kernel(n, o)[1] is None]
 
 
 def _taps(n: int, o: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The positions of the windows' taps, (o, K), and which are a window's own; in place of others stands its last."""
+    """The positions of the windows' taps, (o, K), and which are a window's own; others are within the input too."""
     window = torch.arange(o, device=device).unsqueeze(1)
     position = window * n // o + torch.arange(adaptive_kernel(n, o)[0], device=device)
     last = ((window + 1) * n - 1) // o
@@ -69,9 +69,12 @@ def _mask_beside(mask: Tensor | None, windows: Geometry, device: torch.device) -
 
 
 def _select(x: Tensor, size: Sizes, output: Sizes, first: int = 2) -> Tensor:
-    """Copy; ``first`` is the first spatial dimension."""
+    """Copy, with 0 for what is not a window's own; ``first`` is the first spatial dimension."""
     for axis, n, o in _differing(size, output):
-        x = x.index_select(first + axis, _taps(n, o, x.device)[0].flatten())
+        position, own = _taps(n, o, x.device)
+        x = x.index_select(first + axis, position.flatten())
+        if not adaptive_equal(n, o):
+            x = x.masked_fill(~_along(own.flatten(), x, first + axis), 0)
     return x
 
 
@@ -82,10 +85,15 @@ def _collect(taps: Tensor, size: Sizes, output: Sizes, first: int = 2) -> Tensor
         window, belongs = _taps(o, n, x.device)
         position = torch.arange(n, device=x.device).unsqueeze(1)
         place = window * adaptive_kernel(n, o)[0] + position - window * n // o
-        each = x.index_select(first + axis, place.flatten()).unflatten(first + axis, place.shape)
-        apart = belongs.view(*belongs.shape, *(1,) * (x.dim() - 1 - first - axis))
-        x = each.masked_fill(~apart, 0).sum(first + axis + 1)
+        each = x.index_select(first + axis, place.flatten())
+        each = each.masked_fill(~_along(belongs.flatten(), each, first + axis), 0)
+        x = each.unflatten(first + axis, place.shape).sum(first + axis + 1)
     return x.to(taps.dtype)
+
+
+def _along(values: Tensor, x: Tensor, dim: int) -> Tensor:
+    """One value per position along a dimension of ``x``, shaped to broadcast."""
+    return values.view(-1, *(1,) * (x.dim() - 1 - dim))
 
 
 class _Copy:
@@ -140,14 +148,14 @@ class _Copy:
             )
         if any(not 1 <= n < 2**31 for n in size):
             raise ValueError(f"size must be at least 1 and below 2**31 in every dimension, got {tuple(size)}")
-        beside = resolve(tuple(map(int, size)), None, output_size=tuple(map(int, output))).size
+        beside = resolve(tuple(size), None, output_size=tuple(output)).size
         given, made = (beside, tuple(size)) if self.backwards else (tuple(size), beside)
         if (got := tuple(x.shape[2:])) != given:
             raise ValueError(f"input must have spatial size {given}, as size and output_size say, got {got}")
         return made
 
     def _gradient(self, ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return self.other(grad, *ctx.sizes), None, None
+        return self.other(grad.contiguous(memory_format=ctx.layout), *ctx.sizes), None, None
 
     def _tangent(self, ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         return self(tangent, *ctx.sizes)
@@ -160,7 +168,7 @@ class _Copy:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.sizes = inputs[1:]
+    ctx.sizes, ctx.layout = inputs[1:], memory_format(inputs[0])
 
 
 _copy, _add = (
