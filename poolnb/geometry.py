@@ -324,8 +324,7 @@ def _adaptive(size: tuple[int, ...], asked: tuple[int | None, ...]) -> Geometry:
     output = tuple(n if o is None else o for n, o in zip(size, asked, strict=True))
     ones, zeros = (1,) * len(size), (0,) * len(size)
     axes = [
-        (1, 1) if o is None else (n, n) if o == 1 else adaptive_kernel(n, o)
-        for n, o in zip(size, asked, strict=True)
+        (1, 1) if o is None else (n, n) if o == 1 else adaptive_kernel(n, o) for n, o in zip(size, asked, strict=True)
     ]
     kernel = tuple(k for k, _ in axes)
     stride = tuple(k if step is None else step for k, step in axes)

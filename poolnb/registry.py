@@ -284,9 +284,10 @@ def _check_reachable(model: nn.Module, olds: dict[nn.Module, str]) -> None:
 
 def _geometry_of(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, tuple(ADAPTIVE)):
-        return {"kernel_size": None, **_asked(module.output_size)}
+        size = module.output_size
+        return {"kernel_size": None, **_asked((None,) * _dims_of(module) if size is None else size)}
     if isinstance(module, modules.Pool) and module.kernel_size is None:
-        return {"kernel_size": None, **_asked(module.output_size)}
+        return {"kernel_size": None, **_asked(1 if module.output_size is None else module.output_size)}
     found = {n: getattr(module, n) for n in _GEOMETRY if hasattr(module, n)}
     return {**found, "ceil_mode": bool(found["ceil_mode"])}  # torch takes 0 and 1 too
 
@@ -294,7 +295,7 @@ def _geometry_of(module: nn.Module) -> dict[str, Any]:
 def _asked(size: Any) -> dict[str, Any]:
     """The output size in the place of a kernel; one window over everything needs none."""
     entries = size if isinstance(size, list | tuple) else (size,)
-    return {} if size is None or all(n == 1 for n in entries) else {"output_size": size}
+    return {} if all(n == 1 for n in entries) else {"output_size": size}
 
 
 def _look(

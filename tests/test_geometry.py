@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from operators import Operator, every_dimension, every_operator
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import gradcheck, gradgradcheck
 
 from poolnb.geometry import gather, memory_format, resolve, scatter
+from poolnb.ops.adaptive import copied
 
 _TORCH = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
@@ -69,6 +71,21 @@ def test_scatter_is_the_adjoint_of_gather(dims: int, data: st.DataObject) -> Non
     assert taps.shape == (windows.taps, 2, 3, *windows.output)
     other = torch.randn(taps.shape, generator=generator, dtype=torch.float64)
     torch.testing.assert_close((taps * other).sum(), (x * scatter(other, windows)).sum())
+
+
+@every_dimension
+def test_the_copies_of_taps_are_adjoint_in_every_mode(dims: int) -> None:
+    size, output = (3, 2, 1)[:dims], (4, 3, 2)[:dims]
+    x = torch.randn(2, 1, *size, dtype=torch.float64, requires_grad=True)
+
+    def copies(x: torch.Tensor) -> torch.Tensor:
+        return copied(x, size, output)
+
+    assert gradcheck(copies, x, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True)
+    assert gradgradcheck(copies, x, check_fwd_over_rev=True, check_rev_over_rev=True)
+    torch.library.opcheck(torch.ops.poolnb.adaptive_taps.default, (x, size, output))
+    taps = copies(x).detach().requires_grad_()
+    torch.library.opcheck(torch.ops.poolnb.adaptive_taps_backward.default, (taps, size, output))
 
 
 def test_stride_may_be_an_empty_list() -> None:

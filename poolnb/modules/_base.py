@@ -22,6 +22,8 @@ _GEOMETRY_DEFAULTS: dict[str, Any] = {"stride": None, "padding": 0, "dilation": 
 class Pool(torch.nn.Module):
     """Base of the poolers: geometry, ``extra_repr``, and the call of the operator's function.
 
+    Geometry is what the functions take; ``output_size`` goes with ``kernel_size=None``.
+
     A subclass names its operator in ``op``, its number of spatial dimensions in ``dims``, and gives the operator's own
     arguments in ``own()``. One of another package gives the operator's functions too, in ``functions``.
     """

@@ -54,14 +54,15 @@ def _taps(n: int, o: int, device: torch.device) -> tuple[Tensor, Tensor]:
 def _mask_beside(mask: Tensor | None, windows: Geometry, device: torch.device) -> Tensor | None:
     """The taps that the mask allows and that are a window's own; of one sample or channel where the mask is."""
     assert windows.source is not None
-    allowed = mask
+    own = None
     for axis, n, o in _differing(windows.source, windows.output):
         position, valid = _taps(n, o, device)
-        if allowed is not None:
-            allowed = allowed.index_select(2 + axis, position.flatten())
+        if mask is not None:
+            mask = mask.index_select(2 + axis, position.flatten())
         if not adaptive_equal(n, o):
-            own = valid.view(1, 1, *(-1 if a == axis else 1 for a in range(windows.dims)))
-            allowed = own if allowed is None else allowed & own
+            along = valid.view(1, 1, *(-1 if a == axis else 1 for a in range(windows.dims)))
+            own = along if own is None else own & along
+    allowed = own if mask is None else mask if own is None else mask & own
     return None if allowed is None else allowed.expand(*allowed.shape[:2], *windows.size)
 
 
