@@ -133,6 +133,9 @@ class Geometry:
 
     def axis_taps(self, dim: int) -> list[list[int]]:
         """Input coordinates along one dimension, per output position; only those inside the input."""
+        if self.source is not None:
+            n, o = self.source[dim], self.output[dim]
+            return [list(range(i * n // o, -(-(i + 1) * n // o))) for i in range(o)]
         starts = (o * self.stride[dim] - self.padding[dim] for o in range(self.output[dim]))
         steps = [t * self.dilation[dim] for t in range(self.kernel[dim])]
         return [[a + t for t in steps if 0 <= a + t < self.size[dim]] for a in starts]
