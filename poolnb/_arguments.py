@@ -248,14 +248,19 @@ def blend_parameter(name: str, value: float | Tensor, call: Call) -> Tensor:
     return value.to(call.acc_dtype).reshape(full)
 
 
+def check_equal_windows(reason: str, call: Call) -> None:
+    """For an operator whose taps have numbers: a short window is no part of a long one."""
+    if call.source is not None and not all(map(adaptive_equal, call.source, call.windows.output)):
+        raise ValueError(
+            f"output_size must give windows of equal size where {reason}, got output size {call.windows.output} for "
+            f"spatial size {call.source}"
+        )
+
+
 def tap_weights(name: str, value: Tensor, call: Call, rows: int | None = None) -> Tensor:
     """Weights with one entry per tap, row-major: (rows, k), or without ``rows`` (k,) and (C, k), as (C, k)."""
     taps = call.windows.taps
-    if call.source is not None and not all(map(adaptive_equal, call.source, call.windows.output)):
-        raise ValueError(
-            f"output_size must give windows of equal size where every tap has an entry in {name}, got output size "
-            f"{call.windows.output} for spatial size {call.source}"
-        )
+    check_equal_windows(f"every tap has an entry in {name}", call)
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {value!r}")
     check_parameter_tensor(name, value, call.input)

@@ -71,11 +71,11 @@ def _mask_beside(mask: Tensor | None, windows: Geometry, device: torch.device) -
 
 def _select(x: Tensor, size: Sizes, output: Sizes, first: int = 2) -> Tensor:
     """Copy, with 0 for what is not a window's own; ``first`` is the first spatial dimension."""
-    for axis, n, o in _differing(size, output):
+    for axis, n, o in reversed(_differing(size, output)):  # the innermost, whose numbers lie apart, while x is small
         position, own = _taps(n, o, x.device)
-        x = x.index_select(first + axis, position.flatten())
+        x = _pick(x, first + axis, position.flatten())
         if not adaptive_equal(n, o):
-            x = x.masked_fill(~_along(own.flatten(), x, first + axis), 0)
+            x = x.masked_fill_(~_along(own.flatten(), x, first + axis), 0)
     return x
 
 
@@ -86,10 +86,18 @@ def _collect(taps: Tensor, size: Sizes, output: Sizes, first: int = 2) -> Tensor
         window, belongs = _taps(o, n, x.device)
         position = torch.arange(n, device=x.device).unsqueeze(1)
         place = window * adaptive_kernel(n, o)[0] + position - window * n // o
-        each = x.index_select(first + axis, place.flatten())
-        each = each.masked_fill(~_along(belongs.flatten(), each, first + axis), 0)
-        x = each.unflatten(first + axis, place.shape).sum(first + axis + 1)
+        total, *others = (_pick(x, first + axis, each) for each in place.unbind(1))
+        for each, some in zip(others, belongs.unbind(1)[1:], strict=True):
+            total = total.add_(each.masked_fill_(~_along(some, each, first + axis), 0))
+        x = total
     return x.to(taps.dtype)
+
+
+def _pick(x: Tensor, dim: int, position: Tensor) -> Tensor:
+    """The entries at some positions of a dimension. Along the last one `gather` is the faster way."""
+    if dim < x.dim() - 1:
+        return x.index_select(dim, position)
+    return x.gather(dim, position.expand(*x.shape[:-1], -1))
 
 
 def _along(values: Tensor, x: Tensor, dim: int) -> Tensor:

@@ -36,6 +36,10 @@ class Windows:
     axes: tuple[Axis, ...]
 
     @property
+    def kernel(self) -> Index:
+        return tuple(axis.kernel for axis in self.axes)
+
+    @property
     def output(self) -> Index:
         return tuple(len(axis.starts) for axis in self.axes)
 
@@ -101,7 +105,7 @@ def each_window(x: Array, mask: ArrayLike | None, windows: Windows) -> Iterator[
     for n, c in np.ndindex(*x.shape[:2]):
         for position in np.ndindex(*windows.output):
             taps, numbers = [], []
-            for number, offset in enumerate(product(*(range(axis.kernel) for axis in axes))):
+            for number, offset in enumerate(product(*map(range, windows.kernel))):
                 where = tuple(a.starts[o] + t * a.dilation for a, o, t in zip(axes, position, offset, strict=True))
                 own = all(t < a.lengths[o] for a, o, t in zip(axes, position, offset, strict=True))
                 inside = all(0 <= i < axis.size for i, axis in zip(where, axes, strict=True))
