@@ -63,7 +63,7 @@ class Call(NamedTuple):
     def numbered(self) -> Geometry:
         """The windows for one that does, where they are not nearly all padding: that would take memory for nothing."""
         w = self.windows
-        if any(w.padding) and w.taps > 2**16 and w.taps > 64 * math.prod(w.size):
+        if w.padded and w.taps > 2**16 and w.taps > 64 * math.prod(w.size):
             raise ValueError(
                 f"kernel_size must give at most 64 taps per input position, got {w.kernel} for spatial size {w.size}: "
                 "nearly all of a window would be padding"

@@ -92,16 +92,21 @@ class Geometry:
         return is_long(self.taps)
 
     @_remembered_property
+    def padded(self) -> bool:
+        """Whether there is padding before the input; of a free size: may be."""
+        return not surely(p == 0 for p in self.padding)
+
+    @_remembered_property
     def inside(self) -> bool:
         """Whether every tap of every window lies inside the input."""
-        return not any(self.padding) and surely(r <= n for r, n in zip(self.reach, self.size, strict=True))
+        return not self.padded and surely(r <= n for r, n in zip(self.reach, self.size, strict=True))
 
     @_remembered_property
     def single(self) -> bool:
         """Whether one window covers the whole input (global pooling)."""
         whole = surely(k == n for k, n in zip(self.kernel, self.size, strict=True))
         whole = whole and surely(o == 1 for o in self.output)
-        return whole and not any(self.padding) and all(d == 1 for d in self.dilation)
+        return whole and not self.padded and all(d == 1 for d in self.dilation)
 
     @_remembered_property
     def disjoint(self) -> bool:
@@ -116,7 +121,7 @@ class Geometry:
     @_remembered_property
     def known_to_torch(self) -> bool:
         """Whether torch's pooling has these windows, with ``ceil_mode=self.rounded_up``."""
-        narrow = all(p <= k // 2 for p, k in zip(self.padding, self.kernel, strict=True))
+        narrow = surely(p <= k // 2 for p, k in zip(self.padding, self.kernel, strict=True))
         return narrow and (not self.rounded_up or self._has_output(ceil_mode=True))
 
     def _has_output(self, ceil_mode: bool) -> bool:
@@ -160,7 +165,7 @@ class Geometry:
 
         The numbers of the taps change: it is for operators that give them no meaning.
         """
-        w = replace(self, **self._trim()) if any(self.padding) and (self.long or self.far) else self
+        w = replace(self, **self._trim()) if (self.long or self.far) and self.padded else self
         return w.near()
 
     def near(self) -> Geometry:
@@ -275,7 +280,8 @@ def _resolve(
         return _adaptive(size, check_output_size(dims, output_size))
     kernel, strides, pads, dilations = checked
     if pads is None:
-        pads = tuple(map(_same, size, kernel, strides, dilations))
+        before = tuple(map(_same, size, kernel, strides, dilations))
+        return Geometry(size, kernel, strides, before, dilations, tuple(map(_strides_in, size, strides)))
     before, after = zip(*pads, strict=True)
     output = tuple(map(_output_size, size, kernel, strides, before, after, dilations, (ceil_mode,) * dims))
     if any(o < 1 for o in output):
@@ -435,10 +441,15 @@ def _shown(pads: Pairs) -> tuple[Any, ...]:
     return tuple(before for before, _ in pads) if symmetric else pads
 
 
-def _same(n: int, k: int, s: int, d: int) -> tuple[int, int]:
-    """Padding that makes the output ceil(n / s): the smaller half of what is missing stands before the input."""
-    missing = larger((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
-    return missing // 2, missing - missing // 2
+def _strides_in(n: int, s: int) -> int:
+    return -(-n // s)
+
+
+def _same(n: int, k: int, s: int, d: int) -> int:
+    """Padding before the input where as many windows shall be as strides begin in it: the smaller half of what is
+    missing.
+    """
+    return larger((_strides_in(n, s) - 1) * s + d * (k - 1) + 1 - n, 0) // 2
 
 
 def _is_default(stride: IntOrSizes | None) -> bool:
@@ -554,7 +565,11 @@ def scatter(g: Tensor, geometry: Geometry) -> Tensor:
 def pad(x: Tensor, geometry: Geometry, fill: float | bool = 0) -> Tensor:
     """(N, C, *size) with ``fill`` around it, as far as windows reach; ``x`` itself where they stay inside."""
     sizes = zip(geometry.padding, geometry.reach, geometry.size, strict=True)
-    margins = [(before, larger(0, reach - size - before)) for before, reach, size in sizes]
+    if torch.compiler.is_compiling() and any(isinstance(n, torch.SymInt) for n in geometry.size):
+        # Not a position further, so that a trace knows how many windows a free size gives.
+        margins = [(before, reach - size - before) for before, reach, size in sizes]
+    else:
+        margins = [(before, max(0, reach - size - before)) for before, reach, size in sizes]
     amounts = [m for pair in reversed(margins) for m in pair]
     return x if surely(m == 0 for m in amounts) else F.pad(x, amounts, value=fill)
 

@@ -214,6 +214,26 @@ def test_in_torch_compile_and_export(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.cpu
+@pytest.mark.parametrize("padding", ["same", ((1, 0), (2, 1)), 2], ids=str)
+@pytest.mark.parametrize("name", ["max", "avg", "soft"])
+def test_a_size_stays_free_in_an_export(name: str, padding: Any) -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = poolnb.create_pool(name, 3, 2, padding=padding)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.pool(x), self.pool(x, mask=x > 0)
+
+    free = {2: torch.export.Dim("height", min=4, max=64), 3: torch.export.Dim("width", min=4, max=64)}
+    program = torch.export.export(Masked(), (torch.randn(2, 3, 9, 10),), dynamic_shapes=({0: None} | free,)).module()
+    for size in ((9, 10), (8, 8), (11, 7)):
+        x = torch.randn(2, 3, *size)
+        torch.testing.assert_close(program(x), Masked()(x))
+
+
+@pytest.mark.slow
 def test_a_free_size_is_compiled_once_for_each_kind_of_windows() -> None:
     torch._dynamo.reset()
     module = pooler("soft")
