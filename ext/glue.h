@@ -207,13 +207,20 @@ void check_tensor(const char* name, const Tensor& t, const Tensor& input, Scalar
   check_shape(name, t, size, one);
 }
 
-// Windows along one axis, without and with ceil_mode.
+constexpr double kFar = 1 << 20, kPerPosition = 64;  // as poolnb/geometry.py has them
+
+// The fewest and the most windows along one axis, whatever the padding behind it.
 void output_sizes(const Windows& w, int a, int64_t both[2]) {
-  const int64_t s = w.stride[a], room = w.size[a] + 2 * w.padding[a] - w.span(a);
-  const auto floor = [](int64_t n, int64_t by) { return n / by - (n % by < 0); };
-  both[0] = floor(room, s) + 1;
-  both[1] = floor(room + s - 1, s) + 1;
-  if ((both[1] - 1) * s >= w.size[a] + w.padding[a]) --both[1];
+  const int64_t s = w.stride[a], room = w.size[a] + w.padding[a] - w.span(a);
+  both[0] = room < 0 ? 1 : room / s + 1;
+  both[1] = (w.size[a] + w.padding[a] - 1) / s + 1;
+}
+
+// How many positions the windows reach over, those of the input included. In floating numbers: it may be any number.
+double reach(const Windows& w) {
+  double all = 1;
+  for (int a = 0; a < 3; ++a) all *= std::max<double>(w.size[a], w.stride[a] * double(w.output[a] - 1) + w.span(a));
+  return all;
 }
 
 void check_windows(const Windows& w, int dims) {
@@ -226,21 +233,33 @@ void check_windows(const Windows& w, int dims) {
         refuse(f.name, " must be at least ", f.least, " and below 2**31 in every dimension, got ",
                text(f.entries + first, dims));
   int64_t taps = 1, both[3][2];
-  bool follows = true, many = false;
+  bool follows = true, many = false, narrow = true;
+  Sizes spans;
   for (int a = first; a < 3; ++a) {
-    if (w.padding[a] > w.kernel[a] / 2)
-      refuse("padding must be at most half of kernel_size, got padding=", text(w.padding + first, dims),
-             ", kernel_size=", text(w.kernel + first, dims));
+    const int64_t span = w.span(a);
+    spans.push_back(span);
+    narrow = narrow && w.padding[a] < span;
     many = many || __builtin_mul_overflow(taps, w.kernel[a], &taps) || taps >= int64_t(1) << 62;
     output_sizes(w, a, both[a]);
-    follows = follows && (w.output[a] == both[a][0] || w.output[a] == both[a][1]);
+    follows = follows && w.output[a] >= both[a][0] && w.output[a] <= both[a][1];
   }
+  if (!narrow)
+    refuse("padding must be less than the extent of a window, dilation * (kernel_size - 1) + 1 = ", text(spans),
+           ", got ", text(w.padding + first, dims));
   if (many) refuse("kernel_size must have fewer than 2**62 taps, got ", text(w.kernel + first, dims));
-  if (follows) return;
-  Sizes floor, ceil;
-  for (int a = first; a < 3; ++a) floor.push_back(both[a][0]), ceil.push_back(both[a][1]);
-  refuse("output_size must follow from the input's size and the windows, ", text(floor), " or with ceil_mode ",
-         text(ceil), ", got ", text(w.output + first, dims));
+  if (!follows) {
+    Sizes fewest, most;
+    for (int a = first; a < 3; ++a) fewest.push_back(both[a][0]), most.push_back(both[a][1]);
+    refuse("output_size must follow from the input's size and the windows, from ", text(fewest), " to ", text(most),
+           ", got ", text(w.output + first, dims));
+  }
+  double size = 1;
+  for (int a = first; a < 3; ++a) size *= w.size[a];
+  if (reach(w) > std::max(kFar, kPerPosition * size))
+    refuse("padding must leave windows that reach over at most 64 positions per input position, got padding=",
+           text(w.padding + first, dims), " before spatial size ", text(w.size + first, dims), ", kernel_size=",
+           text(w.kernel + first, dims), ", stride=", text(w.stride + first, dims), ", dilation=",
+           text(w.dilation + first, dims));
 }
 
 void check_input(const Tensor& x, int32_t device) {

@@ -9,7 +9,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from poolnb.geometry import Geometry, IntOrSizes, per_dim, plain_int, resolve
+from poolnb.geometry import (
+    Geometry,
+    IntOrSizes,
+    OutputSize,
+    Padding,
+    adaptive_equal,
+    check_output_size,
+    per_dim,
+    plain_int,
+    resolve,
+)
+from poolnb.ops.adaptive import copied, side_by_side
 from poolnb.ops.checks import ACC_DTYPES, DTYPES
 from poolnb.ops.seed import draw_seed
 from poolnb.ops.taps import visible
@@ -23,12 +34,17 @@ _LIMITS = {d: (torch.finfo(d).smallest_normal, torch.finfo(d).max) for d in DTYP
 
 
 class Call(NamedTuple):
-    """A checked call: ``input`` with a batch dimension, ``mask`` with as many dimensions (or ``None``), the windows."""
+    """A checked call: ``input`` with a batch dimension, ``mask`` with as many dimensions (or ``None``), the windows.
+
+    Where an ``output_size`` makes windows differ, these three have the windows' taps side by side, and ``source`` is
+    the spatial size that the input came with.
+    """
 
     input: Tensor
     mask: Tensor | None
     windows: Geometry
     batched: bool
+    source: tuple[int, ...] | None = None
 
     @property
     def channels(self) -> int:
@@ -48,12 +64,16 @@ class Call(NamedTuple):
     def numbered(self) -> Geometry:
         """The windows for one that does, where they are not nearly all padding: that would take memory for nothing."""
         w = self.windows
-        if any(w.padding) and w.taps > 2**16 and w.taps > 64 * math.prod(w.size):
+        if w.padded and w.taps > 2**16 and w.taps > 64 * math.prod(w.size):
             raise ValueError(
                 f"kernel_size must give at most 64 taps per input position, got {w.kernel} for spatial size {w.size}: "
                 "nearly all of a window would be padding"
             )
-        return w
+        return w.near()
+
+    def like_input(self, x: Tensor) -> Tensor:
+        """A tensor of the size that the input came with, its taps laid out as the input's."""
+        return x if self.source is None else copied(x, self.source, self.windows.output)
 
     def finish(self, output: Tensor) -> Tensor:
         """The output as the caller shaped the input: without a batch dimension where there was none."""
@@ -65,16 +85,34 @@ def check(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None,
-    padding: IntOrSizes,
+    padding: Padding,
     dilation: IntOrSizes,
     ceil_mode: bool,
     mask: Tensor | None,
+    output_size: OutputSize = None,
 ) -> Call:
     """Check what every pooler takes and resolve its windows."""
+    call = check_as_given(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
+    source = call.windows.source
+    return call if source is None else Call(*side_by_side(*call[:3]), call.batched, source)
+
+
+def check_as_given(
+    dims: int,
+    input: Tensor,
+    kernel_size: IntOrSizes | None,
+    stride: IntOrSizes | None,
+    padding: Padding,
+    dilation: IntOrSizes,
+    ceil_mode: bool,
+    mask: Tensor | None,
+    output_size: OutputSize = None,
+) -> Call:
+    """As :func:`check`, for who sees to windows that differ by himself: nothing is laid side by side."""
     check_input(dims, input)
     batched = input.dim() == dims + 2
     x = input if batched else input.unsqueeze(0)
-    windows = resolve(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    windows = resolve(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode, output_size)
     return Call(x, _check_mask(mask, input, dims), windows, batched)
 
 
@@ -222,9 +260,19 @@ def blend_parameter(name: str, value: float | Tensor, call: Call) -> Tensor:
     return value.to(call.acc_dtype).reshape(full)
 
 
+def check_equal_windows(reason: str, call: Call) -> None:
+    """For an operator whose taps have numbers: a short window is no part of a long one."""
+    if call.source is not None and not all(map(adaptive_equal, call.source, call.windows.output)):
+        raise ValueError(
+            f"output_size must give windows of equal size where {reason}, got output size {call.windows.output} for "
+            f"spatial size {call.source}"
+        )
+
+
 def tap_weights(name: str, value: Tensor, call: Call, rows: int | None = None) -> Tensor:
     """Weights with one entry per tap, row-major: (rows, k), or without ``rows`` (k,) and (C, k), as (C, k)."""
     taps = call.windows.taps
+    check_equal_windows(f"every tap has an entry in {name}", call)
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {value!r}")
     check_parameter_tensor(name, value, call.input)
@@ -242,13 +290,13 @@ def position_logits(name: str, value: Tensor, call: Call) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {value!r}")
     check_parameter_tensor(name, value, call.input)
-    shape = tuple(call.input.shape)
+    shape = (*call.input.shape[:2], *(call.source or call.input.shape[2:]))
     accepted = [shape, (shape[0], 1, *shape[2:])]
     if not call.batched:
         accepted = [s[1:] for s in accepted]
     if tuple(value.shape) not in accepted:
         raise ValueError(f"{name} must have shape {accepted[0]} or {accepted[1]}, got {_shape(value)}")
-    return value if call.batched else value.unsqueeze(0)
+    return call.like_input(value if call.batched else value.unsqueeze(0))
 
 
 def _shape(tensor: Tensor) -> str:
@@ -284,6 +332,12 @@ def position_parameter(name: str, value: float | Tensor, call: Call) -> Tensor:
     check_range(name, value)
     aligned = value.view(-1, *(1,) * len(call.windows.output)) if value.dim() == 1 else value
     return _spread(aligned.to(call.acc_dtype), shape)
+
+
+def no_output_size(operator: str, dims: int, output_size: OutputSize) -> None:
+    """For an operator whose windows have a stride, which windows that an output size asks for may not have."""
+    if any(n != 1 for n in check_output_size(dims, output_size)):
+        raise ValueError(f"output_size must be None or 1 for {operator}, which needs a stride, got {output_size!r}")
 
 
 def strip_sizes(grid_size: IntOrSizes | None, stride: tuple[int, ...]) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ poolnb's repository is a complete example, with an oracle in NumPy.
 
 from poolnb._arguments import Call, channel_parameter, check, flag, noise_seed, number
 from poolnb.functional._dimensions import by_dimension
-from poolnb.geometry import Geometry, IntOrSizes, scatter
+from poolnb.geometry import Geometry, IntOrSizes, OutputSize, Padding, scatter
 from poolnb.modules._base import Device, Pool, check_factory, parameter_shape
 from poolnb.ops.checks import LIKE_INPUT, LIKE_OUTPUT, PER_CHANNEL, PER_CHANNEL_AND_WINDOW, PER_TAP, Form
 from poolnb.ops.philox import Seed
@@ -39,6 +39,8 @@ __all__ = [
     "Form",
     "Geometry",
     "IntOrSizes",
+    "OutputSize",
+    "Padding",
     "Pool",
     "PoolOp",
     "Seed",

@@ -1,7 +1,8 @@
 """Windows: which input positions each output position looks at.
 
 This module is the only place that knows how ``kernel_size``, ``stride``, ``padding``, ``dilation``, ``ceil_mode`` and
-``mask`` become windows. The meaning is that of :func:`torch.nn.functional.max_pool2d`, in one, two or three dimensions.
+``mask`` become windows. The meaning is that of :func:`torch.nn.functional.max_pool2d`, in one, two or three dimensions;
+beyond it, padding may differ before and after, and an ``output_size`` may be asked for in the place of a kernel.
 
 A *tap* is one position of a window. A tap is *valid* when it lies inside the input and the mask allows it.
 """
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,14 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 IntOrSizes = int | Sequence[int]
+#: One number for both sides, per dimension or for all; one pair (before, after) per dimension; or what keeps the size.
+Padding = int | Sequence[int] | Sequence[Sequence[int]] | Literal["same"]
+#: Of the output; an entry ``None`` keeps the input's.
+OutputSize = int | Sequence[int | None] | None
+Pairs = tuple[tuple[int, int], ...]
 _LARGEST = 2**31 - 1
 _LONG = 128
+_FAR, _PER_POSITION = 2**20, 64
 Value = TypeVar("Value")
 
 
@@ -44,6 +51,10 @@ class _remembered_property(Generic[Value]):
 class Geometry:
     """The windows of one pooling call. Every tuple has one entry per spatial dimension, outermost first.
 
+    ``padding`` is what lies before the input; what lies behind it follows from ``output``. Where an output size asks
+    for windows that differ, ``size`` is that of the input with their taps laid side by side (see ``ops/adaptive.py``)
+    and ``source`` is the input's own; elsewhere it is ``None``.
+
     Eager calls of the same sizes share one; what takes a call's time to find is kept in it.
     """
 
@@ -53,6 +64,7 @@ class Geometry:
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
     output: tuple[int, ...]
+    source: tuple[int, ...] | None = None
 
     @property
     def dims(self) -> int:
@@ -80,15 +92,21 @@ class Geometry:
         return is_long(self.taps)
 
     @_remembered_property
+    def padded(self) -> bool:
+        """Whether there is padding before the input; of a free size: may be."""
+        return not surely(p == 0 for p in self.padding)
+
+    @_remembered_property
     def inside(self) -> bool:
         """Whether every tap of every window lies inside the input."""
-        return not any(self.padding) and surely(r <= n for r, n in zip(self.reach, self.size, strict=True))
+        return not self.padded and surely(r <= n for r, n in zip(self.reach, self.size, strict=True))
 
     @_remembered_property
     def single(self) -> bool:
         """Whether one window covers the whole input (global pooling)."""
         whole = surely(k == n for k, n in zip(self.kernel, self.size, strict=True))
-        return whole and not any(self.padding) and all(d == 1 for d in self.dilation)
+        whole = whole and surely(o == 1 for o in self.output)
+        return whole and not self.padded and all(d == 1 for d in self.dilation)
 
     @_remembered_property
     def disjoint(self) -> bool:
@@ -98,11 +116,31 @@ class Geometry:
     @_remembered_property
     def rounded_up(self) -> bool:
         """Whether the output size is larger than ``ceil_mode=False`` would give; of a free size: may be."""
-        sizes = zip(self.output, self.size, self.padding, self.span, self.stride, strict=True)
-        return not surely(o == (n + 2 * p - e) // s + 1 for o, n, p, e, s in sizes)
+        return not self._has_output(ceil_mode=False)
+
+    @_remembered_property
+    def known_to_torch(self) -> bool:
+        """Whether torch's pooling has these windows, with ``ceil_mode=self.rounded_up``."""
+        narrow = surely(p <= k // 2 for p, k in zip(self.padding, self.kernel, strict=True))
+        return narrow and (not self.rounded_up or self._has_output(ceil_mode=True))
+
+    def _has_output(self, ceil_mode: bool) -> bool:
+        axes = zip(self.output, self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return surely(o == output_size(n, k, s, p, p, d, ceil_mode) for o, n, k, s, p, d in axes)
+
+    @_remembered_property
+    def far(self) -> bool:
+        """Whether windows reach over so much more than the input that it takes memory for nothing."""
+        if any(isinstance(n, torch.SymInt) for n in (*self.size, *self.reach)):
+            return False
+        reach = math.prod([max(n, r) for n, r in zip(self.size, self.reach, strict=True)])
+        return reach > max(_FAR, _PER_POSITION * math.prod(self.size))
 
     def axis_taps(self, dim: int) -> list[list[int]]:
         """Input coordinates along one dimension, per output position; only those inside the input."""
+        if self.source is not None:
+            n, o = self.source[dim], self.output[dim]
+            return [list(range(i * n // o, -(-(i + 1) * n // o))) for i in range(o)]
         starts = (o * self.stride[dim] - self.padding[dim] for o in range(self.output[dim]))
         steps = [t * self.dilation[dim] for t in range(self.kernel[dim])]
         return [[a + t for t in steps if 0 <= a + t < self.size[dim]] for a in starts]
@@ -127,7 +165,18 @@ class Geometry:
 
         The numbers of the taps change: it is for operators that give them no meaning.
         """
-        return replace(self, **self._trim()) if any(self.padding) and self.long else self
+        w = replace(self, **self._trim()) if (self.long or self.far) and self.padded else self
+        return w.near()
+
+    def near(self) -> Geometry:
+        """The windows themselves, which must not be :attr:`far`."""
+        if self.far:
+            raise ValueError(
+                f"padding must leave windows that reach over at most {_PER_POSITION} positions per input position, got "
+                f"padding={self.padding} before spatial size {self.size}, kernel_size={self.kernel}, "
+                f"stride={self.stride}, dilation={self.dilation}"
+            )
+        return self
 
     def _trim(self) -> dict[str, tuple[int, ...]]:
         axes = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, self.output, strict=True)
@@ -138,16 +187,15 @@ class Geometry:
 def _trimmed_axis(n: int, k: int, s: int, p: int, d: int, o: int) -> tuple[int, int]:
     """Kernel and padding of an axis without taps that lie in the padding in all of its ``o`` windows.
 
-    They still are what a call could give: at most half of the kernel is padding, and ``o`` follows from them. As many
-    taps off both ends change nothing of that; more off one end sometimes.
+    They still are what a call could give. Without dilation that is no question.
     """
     # The last window reaches furthest to the end, the first one to the begin.
     before = min(max(0, -(((o - 1) * s - p) // d)), p // d, k - 1)
     after = k - 1 - min((n - 1 + p) // d, k - 1)
-    for first, last in ((before, after), (min(before, after),) * 2, (0, after)):
+    for first, last in ((before, after), (before, 0), (0, after)):
         kernel, padding = max(k - first - last, 1), p - first * d
-        sizes = (output_size(n, kernel, s, padding, d, ceil_mode) for ceil_mode in (False, True))
-        if padding <= kernel // 2 and o in sizes:
+        fewest, most = output_sizes(n, kernel, s, padding, d)
+        if padding <= d * (kernel - 1) and fewest <= o <= most:
             return kernel, padding
     return k, p
 
@@ -176,20 +224,22 @@ def resolve(
     size: Sequence[int],
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
+    output_size: OutputSize = None,
 ) -> Geometry:
     """Check the arguments of a pooling call and return its windows.
 
-    ``size`` holds the spatial extents of the input. ``kernel_size=None`` means one window over all of it.
+    ``size`` holds the spatial extents of the input. ``kernel_size=None`` means ``output_size`` windows that together
+    take up all of it; without ``output_size`` one.
 
     Raises:
         TypeError: an argument is not an int or a sequence of ints (``ceil_mode``: not a bool).
         ValueError: a wrong number of entries, an entry out of range, or an input too small for one window.
     """
     size = tuple(size)
-    arguments = (kernel_size, stride, padding, dilation, ceil_mode)
+    arguments = (kernel_size, stride, padding, dilation, ceil_mode, output_size)
     # A network asks the same few questions in every step.
     if (
         not torch.compiler.is_compiling()
@@ -200,13 +250,15 @@ def resolve(
     return _resolve(size, *arguments)
 
 
-_PLAIN = frozenset((int, bool, type(None)))
-_INT = frozenset((int,))
+_PLAIN = frozenset((int, bool, str, type(None)))
+_INT, _SIZE = frozenset((int,)), frozenset((int, type(None)))
 
 
 def _is_plain(value: Any) -> bool:
     """Whether equal values of the same type mean the same: not so for (1.0,) and (1,), nor for a traced size."""
-    return _all_ints(value) if type(value) is tuple else type(value) in _PLAIN
+    if type(value) is not tuple:
+        return type(value) in _PLAIN
+    return all(type(entry) in _SIZE or (type(entry) is tuple and _all_ints(entry)) for entry in value)
 
 
 def _all_ints(sizes: tuple[Any, ...]) -> bool:
@@ -217,23 +269,27 @@ def _resolve(
     size: tuple[int, ...],
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None,
-    padding: IntOrSizes,
+    padding: Padding,
     dilation: IntOrSizes,
     ceil_mode: bool,
+    output_size: OutputSize,
 ) -> Geometry:
     dims = len(size)
-    checked = check_sizes(dims, kernel_size, stride, padding, dilation, ceil_mode)
+    checked = check_sizes(dims, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     if checked is None:
-        ones, zeros = (1,) * dims, (0,) * dims
-        return Geometry(size, size, size, zeros, ones, ones)
+        return _adaptive(size, check_output_size(dims, output_size))
     kernel, strides, pads, dilations = checked
-    output = tuple(map(output_size, size, kernel, strides, pads, dilations, (ceil_mode,) * dims))
+    if pads is None:
+        before = tuple(map(_same, size, kernel, strides, dilations))
+        return Geometry(size, kernel, strides, before, dilations, tuple(map(_strides_in, size, strides)))
+    before, after = zip(*pads, strict=True)
+    output = tuple(map(_output_size, size, kernel, strides, before, after, dilations, (ceil_mode,) * dims))
     if any(o < 1 for o in output):
         raise ValueError(
-            f"input is too small for one window: spatial size {size}, kernel_size={kernel}, padding={pads}, "
+            f"input is too small for one window: spatial size {size}, kernel_size={kernel}, padding={_shown(pads)}, "
             f"dilation={dilations}; the output size would be {output}, and every entry must be at least 1"
         )
-    return Geometry(size, kernel, strides, pads, dilations, output)
+    return Geometry(size, kernel, strides, before, dilations, output)
 
 
 _remembered = lru_cache(maxsize=1024, typed=True)(_resolve)
@@ -249,28 +305,151 @@ def windows_of(*sizes: tuple[int, ...]) -> Geometry:
 _same_windows = lru_cache(maxsize=1024)(Geometry)
 
 
+# ---- an output size in the place of a kernel -------------------------------------------------------------------------
+#
+# Along an axis of n positions, window i of o takes the positions floor(i n / o) .. ceil((i + 1) n / o) - 1.
+
+
+def adaptive_kernel(n: int, o: int) -> tuple[int, int | None]:
+    """The longest window of an axis, and the step between windows; ``None`` where they have no common length and step.
+
+    With n = q o + r a window holds q + 1 or q + 2 positions; all hold q + 1 where r divides o, and begin q apart where
+    r = 1.
+    """
+    q, r = n // o, n % o
+    if r == 0:
+        return q, q
+    if o % r:
+        return q + 2, None
+    return q + 1, q if r == 1 and q else None
+
+
+def adaptive_equal(n: int, o: int) -> bool:
+    """Whether all windows of an axis are of one length."""
+    return n % o == 0 or o % (n % o) == 0
+
+
+def _adaptive(size: tuple[int, ...], asked: tuple[int | None, ...]) -> Geometry:
+    output = tuple(n if o is None else o for n, o in zip(size, asked, strict=True))
+    ones, zeros = (1,) * len(size), (0,) * len(size)
+    axes = [
+        (1, 1) if o is None else (n, n) if o == 1 else adaptive_kernel(n, o) for n, o in zip(size, asked, strict=True)
+    ]
+    kernel = tuple(k for k, _ in axes)
+    stride = tuple(k if step is None else step for k, step in axes)
+    if all(step is not None for _, step in axes):
+        return Geometry(size, kernel, stride, zeros, ones, output)
+    beside = tuple(n if step is not None else k * o for n, o, (k, step) in zip(size, output, axes, strict=True))
+    known = not any(isinstance(n, torch.SymInt) for n in beside)
+    if known and math.prod(beside) > max(_FAR, _PER_POSITION * math.prod(size)):
+        raise ValueError(
+            f"output_size must give at most {_PER_POSITION} taps per input position, "
+            f"got {output} for spatial size {size}"
+        )
+    return Geometry(beside, kernel, stride, zeros, ones, output, source=size)
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+
 def check_sizes(
     dims: int,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
-) -> tuple[tuple[int, ...], ...] | None:
-    """What can be checked of a geometry without an input: (kernel, stride, padding, dilation); ``None`` when global."""
+    output_size: OutputSize = None,
+) -> tuple[tuple[int, ...], tuple[int, ...], Pairs | None, tuple[int, ...]] | None:
+    """What can be checked of a geometry without an input: (kernel, stride, padding, dilation).
+
+    ``None`` without a kernel; a padding of ``None`` is ``"same"``.
+    """
     if not isinstance(ceil_mode, bool):
         raise TypeError(f"ceil_mode must be a bool, got {ceil_mode!r}")
+    check_output_size(dims, output_size)
     if kernel_size is None:
         _check_global(dims, stride, padding, dilation)
         return None
+    if output_size is not None:
+        raise ValueError(f"output_size must be None beside a kernel_size, got {output_size!r} and {kernel_size!r}")
     kernel = per_dim("kernel_size", kernel_size, dims, least=1)
     strides = kernel if stride is None or _is_default(stride) else per_dim("stride", stride, dims, least=1)
-    pads = per_dim("padding", padding, dims, least=0)
+    pads = padding_pairs(padding, dims)
     dilations = per_dim("dilation", dilation, dims, least=1)
-    for k, p in zip(kernel, pads, strict=True):
-        if p > k // 2:
-            raise ValueError(f"padding must be at most half of kernel_size, got padding={pads}, kernel_size={kernel}")
+    extents = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True))
+    if pads is not None and any(max(pair) >= e for pair, e in zip(pads, extents, strict=True)):
+        raise ValueError(
+            f"padding must be less than the extent of a window, dilation * (kernel_size - 1) + 1 = {extents}, "
+            f"got {padding!r}"
+        )
     return kernel, strides, pads, dilations
+
+
+def check_output_size(dims: int, output_size: OutputSize) -> tuple[int | None, ...]:
+    """One entry per dimension; without an ``output_size`` all 1."""
+    if output_size is None:
+        return (1,) * dims
+    entries = tuple(output_size) if isinstance(output_size, list | tuple) else (output_size,)
+    try:
+        numbers = per_dim("output_size", tuple(1 if n is None else n for n in entries), dims, least=1)
+    except TypeError:
+        raise TypeError(
+            f"output_size must be an int or a sequence of {dims} ints or None, got {output_size!r}"
+        ) from None
+    except ValueError as error:
+        raise ValueError(str(error).partition(", got")[0] + f", got {output_size!r}") from None
+    kept = entries * dims if len(entries) == 1 else entries
+    return tuple(None if given is None else n for given, n in zip(kept, numbers, strict=True))
+
+
+def padding_pairs(padding: Padding, dims: int) -> Pairs | None:
+    """Padding as one pair (before, after) per dimension; ``None`` for ``"same"``."""
+    if isinstance(padding, str):
+        if padding != "same":
+            raise ValueError(f'padding must be "same" where it is a string, got {padding!r}')
+        return None
+    if isinstance(padding, list | tuple) and any(isinstance(pair, list | tuple) for pair in padding):
+        if len(padding) != dims or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in padding):
+            pairs = ", ".join(["(before, after)"] * dims)
+            raise ValueError(
+                f"padding must be {dims} pairs ({pairs}{',' * (dims == 1)}) where it is pairs, got {padding!r}"
+            )
+        sides = [per_dim("padding", side, dims, least=0) for side in zip(*padding, strict=True)]
+    else:
+        sides = [_both_sides(padding, dims)] * 2
+    before, after = sides
+    return tuple(zip(before, after, strict=True))
+
+
+def _both_sides(padding: Any, dims: int) -> tuple[int, ...]:
+    entries = padding if isinstance(padding, list | tuple) else (padding,)
+    try:
+        return per_dim("padding", padding, dims, least=0)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ValueError) and len(entries) in (1, dims):
+            raise
+        raise type(error)(
+            f'padding must be an int, a sequence of {dims} ints or of {dims} pairs (before, after), or "same", '
+            f"got {padding!r}"
+        ) from None
+
+
+def _shown(pads: Pairs) -> tuple[Any, ...]:
+    """Padding as it is mostly given: one number where both sides have the same."""
+    symmetric = all(before == after for before, after in pads)
+    return tuple(before for before, _ in pads) if symmetric else pads
+
+
+def _strides_in(n: int, s: int) -> int:
+    return -(-n // s)
+
+
+def _same(n: int, k: int, s: int, d: int) -> int:
+    """Padding before the input where as many windows shall be as strides begin in it: the smaller half of what is
+    missing.
+    """
+    return larger((_strides_in(n, s) - 1) * s + d * (k - 1) + 1 - n, 0) // 2
 
 
 def _is_default(stride: IntOrSizes | None) -> bool:
@@ -278,11 +457,15 @@ def _is_default(stride: IntOrSizes | None) -> bool:
     return stride is None or (isinstance(stride, list | tuple) and len(stride) == 0)
 
 
-def _check_global(dims: int, stride: IntOrSizes | None, padding: IntOrSizes, dilation: IntOrSizes) -> None:
+def _check_global(dims: int, stride: IntOrSizes | None, padding: Padding, dilation: IntOrSizes) -> None:
     if not _is_default(stride):
         raise ValueError(f"stride must be left at None when kernel_size is None (global pooling), got {stride!r}")
-    for name, value, default in (("padding", padding, 0), ("dilation", dilation, 1)):
-        if per_dim(name, value, dims, least=0) != (default,) * dims:
+    left = {
+        "padding": (padding, 0, padding_pairs(padding, dims) == ((0, 0),) * dims),
+        "dilation": (dilation, 1, per_dim("dilation", dilation, dims, least=0) == (1,) * dims),
+    }
+    for name, (value, default, is_default) in left.items():
+        if not is_default:
             raise ValueError(
                 f"{name} must be left at {default} when kernel_size is None (global pooling), got {value!r}"
             )
@@ -305,11 +488,19 @@ def per_dim(name: str, value: IntOrSizes, dims: int, least: int) -> tuple[int, .
     return entries * dims if len(entries) == 1 else entries
 
 
-def output_size(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
-    room = n + 2 * p - d * (k - 1) - 1
+def output_size(n: int, k: int, s: int, before: int, after: int, d: int, ceil_mode: bool) -> int:
+    room = n + before + after - d * (k - 1) - 1
     out = (room + (s - 1 if ceil_mode else 0)) // s + 1
     # With ceil_mode the last window must still start inside the input or its left padding.
-    return smaller(out, (n + p - 1) // s + 1) if ceil_mode else out
+    return smaller(out, (n + before - 1) // s + 1) if ceil_mode else out
+
+
+_output_size = output_size  # where an argument has that name
+
+
+def output_sizes(n: int, k: int, s: int, before: int, d: int) -> tuple[int, int]:
+    """Fewest and most windows of an axis, whatever the padding behind it: the last one starts inside or before it."""
+    return larger(output_size(n, k, s, before, 0, d, ceil_mode=False), 1), (n + before - 1) // s + 1
 
 
 # ---- memory layout ---------------------------------------------------------------------------------------------------
@@ -374,7 +565,11 @@ def scatter(g: Tensor, geometry: Geometry) -> Tensor:
 def pad(x: Tensor, geometry: Geometry, fill: float | bool = 0) -> Tensor:
     """(N, C, *size) with ``fill`` around it, as far as windows reach; ``x`` itself where they stay inside."""
     sizes = zip(geometry.padding, geometry.reach, geometry.size, strict=True)
-    margins = [(before, larger(0, reach - size - before)) for before, reach, size in sizes]
+    if torch.compiler.is_compiling() and any(isinstance(n, torch.SymInt) for n in geometry.size):
+        # Not a position further, so that a trace knows how many windows a free size gives.
+        margins = [(before, reach - size - before) for before, reach, size in sizes]
+    else:
+        margins = [(before, max(0, reach - size - before)) for before, reach, size in sizes]
     amounts = [m for pair in reversed(margins) for m in pair]
     return x if surely(m == 0 for m in amounts) else F.pad(x, amounts, value=fill)
 

@@ -25,7 +25,7 @@ from poolnb._models import (
     pool_functions,
     watch,
 )
-from poolnb.geometry import IntOrSizes, per_dim, resolve
+from poolnb.geometry import IntOrSizes, OutputSize, check_output_size, padding_pairs, per_dim, resolve
 from poolnb.modules import POOLS
 from poolnb.modules._base import Device, check_factory
 from poolnb.ops.checks import DTYPES
@@ -79,7 +79,7 @@ def create_pool(
     *,
     dims: int = 2,
     channels: int | None = None,
-    output_size: IntOrSizes | None = None,
+    output_size: OutputSize = None,
     device: Device = None,
     dtype: torch.dtype | None = None,
     **own: Any,
@@ -91,7 +91,8 @@ def create_pool(
         kernel_size, stride: as the pooler takes them; further geometry (``padding``, ...) goes into ``own``.
         dims: number of spatial dimensions, 1 to 3.
         channels: number of input channels; passed on to poolers that need it, ignored by the others.
-        output_size: spatial output size; likewise.
+        output_size: spatial output size: with ``kernel_size=None`` that of the windows; beside a kernel passed on to
+            poolers that need it, ignored by the others.
         device, dtype: of the parameters; ``None``: torch's default; ignored by poolers that have none.
         own: the pooler's own options.
 
@@ -102,12 +103,13 @@ def create_pool(
     """
     cls = pool_class(name, dims)
     accepted = _check_options(name, cls, own)
-    for key, value, entries in (("channels", channels, 1), ("output_size", output_size, dims)):
-        if value is None:
-            continue
-        per_dim(key, value, entries, least=1)  # also where it is not needed
-        if key in accepted:
-            own[key] = value
+    check_output_size(dims, output_size)  # also where it is not needed
+    if channels is not None:
+        per_dim("channels", channels, 1, least=1)
+        own |= {"channels": channels} if "channels" in accepted else {}
+    if output_size is not None and (kernel_size is None or "output_size" in cls.needs(**own)):
+        _check_options(name, cls, {"output_size": output_size})
+        own["output_size"] = output_size
     factory = check_factory(device, dtype)
     own |= {key: value for key, value in factory.items() if key in accepted}
     missing = [n for n in cls.needs(**own) if own.get(n) is None]
@@ -146,21 +148,21 @@ def replace_pooling(
 ) -> int:
     """Replace pooling modules of a model by another pooler, in place. Either all are replaced or, on an error, none.
 
-    **Kept.** The geometry: kernel size, stride, padding, dilation, ``ceil_mode``; an adaptive pool of output size 1
-    becomes global pooling. The values, where a pool is replaced by its own kind: max by ``"max"``, average by
-    ``"avg"``, Lp by ``"lp"`` with its norm (unless ``norm_type`` is given). A module that stands in several places is
-    replaced by one module in all of them. Training mode; forward and backward hooks, which then get the new module;
-    attributes that were set on a module. New parameters have the device and dtype of those around the module (those of
-    the nearest module above it that has any), and learn unless all of these are frozen. A module that already is the
-    new pooler stays as it is where ``own`` gives no options.
+    **Kept.** The geometry: kernel size, stride, padding, dilation, ``ceil_mode``, or an adaptive pool's output size.
+    The indices, where ``"max"`` replaces a max pool that returns them. The values, where a pool is replaced by its own
+    kind: max by ``"max"``, average by ``"avg"``, Lp by ``"lp"`` with its norm (unless ``norm_type`` is given). A module
+    that stands in several places is replaced by one module in all of them. Training mode; forward and backward hooks,
+    which then get the new module; attributes that were set on a module. New parameters have the device and dtype of
+    those around the module (those of the nearest module above it that has any), and learn unless all of these are
+    frozen. A module that already is the new pooler stays as it is where ``own`` gives no options.
 
     **Refused**, by a ``ValueError`` that names the module: one whose class overrides or adds methods, so that it may
     compute something else (a parametrised one among them), or that has a ``forward``, parameters, buffers or modules
-    of its own, or hooks on its ``state_dict``; ``return_indices``; ``divisor_override``; an adaptive pool of another
-    output size. By ``"avg"``, an average that counts its padding, which poolnb never does; by ``"lp"``, an Lp whose
-    norm is not an even number or infinity (torch sums signed powers there) or that has ``ceil_mode`` (torch scales
-    windows that reach over the edge). A module that the model also keeps in a list or as a method, or that the pass
-    over ``example_input`` shows to be called from elsewhere; new parameters in a model that
+    of its own, or hooks on its ``state_dict``; ``return_indices``, unless by ``"max"``; ``divisor_override``. By
+    ``"avg"``, an average that counts its padding, which poolnb never does; by ``"lp"``, an Lp whose norm is not an even
+    number or infinity (torch sums signed powers there) or that has ``ceil_mode`` (torch scales windows that reach over
+    the edge). A module that the model also keeps in a list or as a method, or that the pass over ``example_input``
+    shows to be called from elsewhere; new parameters in a model that
     ``DistributedDataParallel`` or FSDP has already wrapped. ``where`` chooses other modules.
 
     **Left, with a warning** that names them: calls of ``torch.nn.functional`` inside a ``forward``, such as the last
@@ -171,7 +173,7 @@ def replace_pooling(
         model: any module that holds poolers.
         name: one of :func:`list_pools`.
         types: the classes to replace, subclasses included: ``nn.MaxPool*``, ``nn.AvgPool*``, ``nn.LPPool*``,
-            ``nn.AdaptiveAvgPool*`` and ``nn.AdaptiveMaxPool*`` of output size 1, and poolnb's own.
+            ``nn.AdaptiveAvgPool*`` and ``nn.AdaptiveMaxPool*``, and poolnb's own.
         example_input: an input of the model, or a sequence of its positional arguments. Needed when the pooler has
             parameters per channel or per position: one forward pass in evaluation mode, without gradients, then tells
             ``channels`` and ``output_size``, and leaves modes, buffers and random numbers as they were.
@@ -204,7 +206,7 @@ def replace_pooling(
     places = [(path, m) for path, m in found if isinstance(m, wanted) and chosen(path, m)]
     olds = {m: path for path, m in reversed(places)}  # each module once, with its first path
     for module, path in olds.items():
-        _check_replaceable(module, path)
+        _check_replaceable(module, path, name)
     _check_reachable(model, olds)
     geometries = {m: {**_geometry_of(m), **{n: own[n] for n in _GEOMETRY if n in own}} for m in olds}
     new = [m for m in olds if own or type(m) is not pool_class(name, _dims_of(m))]
@@ -271,19 +273,15 @@ def _dims_of(module: nn.Module) -> int:
     return next(d for t, d in {**WINDOWED, **ADAPTIVE}.items() if isinstance(module, t))
 
 
-def _check_replaceable(module: nn.Module, path: str) -> None:
+def _check_replaceable(module: nn.Module, path: str, name: str) -> None:
     """Whether a geometry says all about a pool."""
     what = named(path, module)
     if (why := peculiarity(module)) is not None:
         raise ValueError(f"types: a pool must be as its class in torch or poolnb to be replaced; {why}: {what}")
-    if getattr(module, "return_indices", False):
-        raise ValueError(f"types: a pool that returns indices cannot be replaced, got {what}")
+    if getattr(module, "return_indices", False) and pool_class(name, _dims_of(module)).op != "max":
+        raise ValueError(f"types: a pool that returns indices can be replaced by max alone, got {what}")
     if getattr(module, "divisor_override", None) is not None:
         raise ValueError(f"types: a pool with divisor_override cannot be replaced, got {what}")
-    if isinstance(module, tuple(ADAPTIVE)):
-        size = module.output_size
-        if any(n != 1 for n in (size if isinstance(size, list | tuple) else (size,))):
-            raise ValueError(f"types: an adaptive pool must have output size 1 to be replaced, got {what}")
 
 
 def _check_reachable(model: nn.Module, olds: dict[nn.Module, str]) -> None:
@@ -295,9 +293,18 @@ def _check_reachable(model: nn.Module, olds: dict[nn.Module, str]) -> None:
 
 def _geometry_of(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, tuple(ADAPTIVE)):
-        return {"kernel_size": None}
+        size = module.output_size
+        return {"kernel_size": None, **_asked((None,) * _dims_of(module) if size is None else size)}
+    if isinstance(module, modules.Pool) and module.kernel_size is None:
+        return {"kernel_size": None, **_asked(1 if module.output_size is None else module.output_size)}
     found = {n: getattr(module, n) for n in _GEOMETRY if hasattr(module, n)}
     return {**found, "ceil_mode": bool(found["ceil_mode"])}  # torch takes 0 and 1 too
+
+
+def _asked(size: Any) -> dict[str, Any]:
+    """The output size in the place of a kernel; one window over everything needs none."""
+    entries = size if isinstance(size, list | tuple) else (size,)
+    return {} if all(n == 1 for n in entries) else {"output_size": size}
 
 
 def _look(
@@ -357,12 +364,14 @@ def _same_values(old: Any, cls: type[modules.Pool], own: dict[str, Any]) -> dict
     Raises:
         ValueError: there are none.
     """
+    if cls.op == "max" and getattr(old, "return_indices", False):
+        return {"return_indices": True}
     average = isinstance(old, (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d))
     if (
         cls.op == "avg"
         and average
         and old.count_include_pad
-        and any(per_dim("padding", old.padding, cls.dims, least=0))
+        and any(map(any, padding_pairs(old.padding, cls.dims) or ()))
     ):
         raise ValueError("it counts its padding (count_include_pad=True), which poolnb never does")
     if cls.op != "lp" or "norm_type" in own or not hasattr(old, "norm_type"):

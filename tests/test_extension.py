@@ -64,14 +64,15 @@ def _midrange_pool(
     input: Tensor,
     kernel_size: ext.IntOrSizes | None,
     stride: ext.IntOrSizes | None = None,
-    padding: ext.IntOrSizes = 0,
+    padding: ext.Padding = 0,
     dilation: ext.IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
+    output_size: ext.OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     """The middle between the largest and the smallest valid tap."""
-    call = ext.check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    call = ext.check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
     return call.finish(_op(call.input, call.mask, call.trimmed))
 
 

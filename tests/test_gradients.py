@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import case, cases, examples, laid_out
+from cases import case, cases, examples, laid_out, takes
 from devices import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +25,8 @@ _GEOMETRIES: dict[str, dict[str, Any]] = {
     "plain": {"kernel_size": 2},
     "overlapping": {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
     "dilated": {"kernel_size": 2, "stride": 1, "dilation": 2},
+    "one side": {"kernel_size": 2, "stride": 1, "padding": "same"},
+    "differing": {"kernel_size": None, "output_size": 4},  # windows of one length only along an axis of 6
 }
 _SHAPES = {1: (2, 2, 6), 2: (2, 2, 4, 3), 3: (1, 2, 3, 3, 3)}
 every_geometry = pytest.mark.parametrize("geometry", _GEOMETRIES)
@@ -87,7 +89,9 @@ def finite_differences(drawn: Case, check: Any, **options: Any) -> None:
 
 
 def tensor_cases(operator: Operator, dims: int, geometry: dict[str, Any], masked: bool) -> list[Case]:
-    """The smooth case, with every own parameter that can be a tensor as one, in each of its forms."""
+    """The smooth case, with every own parameter that can be a tensor as one, in each of its forms; if there is one."""
+    if not takes(operator.name, _SHAPES[dims][2:], geometry):
+        return []
     drawn = smooth_case(operator, dims, geometry, masked)
     floats = [n for n in operator.tensors if isinstance(drawn.own.get(n), float) and drawn.own[n] < float("inf")]
     if not floats:
@@ -109,9 +113,10 @@ def test_first_derivative_equals_finite_differences(operator: Operator, dims: in
 @every_dimension
 @every_operator
 def test_second_derivative_equals_finite_differences(operator: Operator, dims: int) -> None:
-    geometry = _GEOMETRIES["plain" if dims == 3 else "overlapping"]
-    for drawn in tensor_cases(operator, dims, geometry, masked=dims == 1):
-        finite_differences(drawn, gradgradcheck, atol=1e-4)
+    geometries = {1: ["overlapping", "differing"], 2: ["overlapping"], 3: ["plain"]}[dims]
+    for geometry in geometries:
+        for drawn in tensor_cases(operator, dims, _GEOMETRIES[geometry], masked=dims == 1):
+            finite_differences(drawn, gradgradcheck, atol=1e-4)
 
 
 @every_dimension

@@ -99,7 +99,7 @@ def test_docstrings_of_modules_say_formula_arguments_and_errors(name: str) -> No
     head, _, errors = text.partition("\nRaises:\n")
     assert ":math:`" in head  # the formula
     assert "TypeError:" in errors and "ValueError:" in errors
-    shared = ("self", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
+    shared = ("self", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "output_size")
     for parameter in inspect.signature(cls).parameters:
         if parameter not in shared:
             assert re.search(rf"^    (\w+, )*{parameter}\b.*:", text, re.MULTILINE), parameter

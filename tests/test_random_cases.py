@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import LAYOUTS, case
+from cases import LAYOUTS, case, takes
 from operators import DIMS, DTYPES, OPERATORS, TOLERANCE, Case
 from torch import Tensor
 
@@ -27,27 +27,47 @@ _LARGEST_AXIS = {1: 11, 2: 7, 3: 4}
 _LONG_AXIS = {1: 1500, 2: 40, 3: 11}
 
 
-def geometry_of(rng: random.Random, dims: int, long: bool) -> tuple[tuple[int, ...], dict[str, Any]]:
+def geometry_of(rng: random.Random, name: str, dims: int, long: bool) -> tuple[tuple[int, ...], dict[str, Any]]:
     """A spatial size and a geometry that gives at least one window, and a few of them where they are long."""
     while True:
         largest = (_LONG_AXIS if long else _LARGEST_AXIS)[dims]
         size = tuple(rng.randint(largest // 2 if long else 1, largest) for _ in range(dims))
-        if rng.random() < 0.15:
-            return size, {"kernel_size": None}
+        if rng.random() < 0.3:
+            geometry = {"kernel_size": None, "output_size": asked_size(rng, size, long)}
+            if takes(name, size, geometry):
+                return size, geometry
+            continue
         kernel = [rng.randint(1, 2 * n if rng.random() < 0.1 else n) for n in size]
         if not long:
             kernel = [min(k, 4) for k in kernel]
         geometry: dict[str, Any] = {
             "kernel_size": kernel,
             "stride": [rng.choice([1, 2, 3, k, k, k + 1, 2**29]) for k in kernel],
-            "padding": [rng.choice([0, rng.randint(0, k // 2)]) for k in kernel],
             "dilation": [rng.choice([1, 1, 2, 3]) for _ in kernel],
             "ceil_mode": rng.random() < 0.3,
         }
+        geometry["padding"] = padding_of(rng, kernel, geometry["dilation"])
         with contextlib.suppress(ValueError):  # the dilated kernel does not fit
             windows = resolve(size, **geometry)
             if windows.taps * math.prod(windows.output) < 20_000:
                 return size, geometry
+
+
+def asked_size(rng: random.Random, size: tuple[int, ...], long: bool) -> Any:
+    """Windows that an output size asks for: one, equal or different ones, more than there are positions."""
+    if rng.random() < 0.4:
+        return rng.choice([None, 1])
+    return [rng.choice([None, 1, 2, rng.randint(1, 3 if long else n + 2)]) for n in size]
+
+
+def padding_of(rng: random.Random, kernel: list[int], dilation: list[int]) -> Any:
+    largest = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    kind = rng.choice(["none", "torch's", "both sides", "pairs", "same"])
+    if kind in ("none", "same"):
+        return {"none": 0, "same": "same"}[kind]
+    if kind == "pairs":
+        return [(rng.randint(0, n), rng.randint(0, n)) for n in largest]
+    return [rng.randint(0, n if kind == "both sides" else k // 2) for n, k in zip(largest, kernel, strict=True)]
 
 
 def special_values(rng: random.Random, x: Tensor) -> Tensor:
@@ -66,7 +86,7 @@ def random_case(name: str, number: int) -> tuple[Case, bool]:
     """A case, and whether all its input is finite and of ordinary size."""
     rng = random.Random(f"{name} {number}")
     dims, dtype, long = rng.choice(DIMS), rng.choice(DTYPES), rng.random() < 0.1
-    size, geometry = geometry_of(rng, dims, long)
+    size, geometry = geometry_of(rng, name, dims, long)
     shape = (rng.choice([1, 2]), rng.choice([1, 3, 20] if not long else [1, 2]), *size)
     generator = torch.Generator().manual_seed(number)
     mask = None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from raw_calls import GEOMETRY, POOL_OPS, call, faults, right_arguments, schemas
+from raw_calls import COPY, GEOMETRY, POOL_OPS, call, faults, right_arguments, schemas
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -22,11 +22,13 @@ _ROUNDS = 2  # right calls per op, each of which is made wrong in every way
 
 
 def test_every_op_is_tried() -> None:
-    assert set(schemas()) == {f"{n}{way}" for n in POOL_OPS for way in ("", "_backward")} | {"draw_seed"}
+    assert set(schemas()) == {f"{n}{way}" for n in (*POOL_OPS, COPY) for way in ("", "_backward")} | {"draw_seed"}
 
 
 def blamed(argument: str, what: str, names: list[str]) -> list[str]:
     """What the message may name: sizes follow from each other, and others are judged beside the input."""
+    if argument in ("size", *GEOMETRY) and "size" in names:  # of a copy, whose input they say the size of
+        return ["size", "output_size", "input"]
     if argument in GEOMETRY:
         return [*GEOMETRY, "grid_size"]
     return names if argument == "input" and (what.startswith(("a spatial", "shape", "torch."))) else [argument]
@@ -91,7 +93,7 @@ def _message(name: str, arguments: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", [f"{n}{way}" for n in POOL_OPS for way in ("", "_backward")])
+@pytest.mark.parametrize("name", [f"{n}{way}" for n in (*POOL_OPS, COPY) for way in ("", "_backward")])
 def test_traces_refuse_the_same(name: str) -> None:
     """The fake kernel, which `torch.compile` asks."""
     arguments = right_arguments(name, random.Random(name))

@@ -24,6 +24,13 @@ F.soft_pool2d(x, (2, 2), stride=1, padding=1, beta=torch.tensor(2.0), semi_grad=
 F.soft_pool2d(x, None)
 F.weighted_pool2d(x, 2, logits=x)
 F.tdgs_pool2d(x, 2, temperature=1.0, training=True, seed=1)
+F.soft_pool2d(x, 2, padding="same")
+F.soft_pool2d(x, 2, padding=((1, 2), (0, 1)))
+F.soft_pool2d(x, None, output_size=(3, None))
+assert_type(F.max_pool2d(x, 2), Tensor)
+assert_type(F.max_pool2d(x, 2, return_indices=True), tuple[Tensor, Tensor])
+F.soft_pool2d(x, 2, padding="valid")  # wrong
+F.soft_pool2d(x, None, output_size="3")  # wrong
 F.soft_pool2d(x)  # wrong
 F.soft_pool2d(x, "2")  # wrong
 F.soft_pool2d(x, 2, alpha=1.0)  # wrong
@@ -37,6 +44,8 @@ pool = poolnb.SoftPool2d(2, stride=1, beta=0.5)
 assert_type(pool(x), Tensor)
 pool(x, mask=x > 0)
 poolnb.StochasticPool2d(2)(x, seed=7)
+poolnb.SoftPool2d(None, output_size=3)
+values, indices = poolnb.MaxPool2d(2, return_indices=True)(x)
 poolnb.AutoPool2d(2, channels=4, device="cpu", dtype=torch.float64)
 poolnb.SoftPool2d()  # wrong
 poolnb.SoftPool2d("2")  # wrong

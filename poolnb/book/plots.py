@@ -231,9 +231,18 @@ def window_rows(ax: Axes, geometry: Geometry, *, title: str = "", mask: Sequence
     """
     if geometry.dims != 1:
         raise ValueError(f"geometry must have one spatial dimension, got {geometry.dims}")
-    (size,), (padding,), (dilation,), (stride,) = geometry.size, geometry.padding, geometry.dilation, geometry.stride
+    (size,), (padding,), (dilation,), (stride,) = (
+        geometry.source or geometry.size,
+        geometry.padding,
+        geometry.dilation,
+        geometry.stride,
+    )
     allowed = np.ones(size, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
-    stop = max(size, geometry.reach[0] - padding)
+    stop = size if geometry.source else max(size, geometry.reach[0] - padding)
+    starts = [output * stride - padding for output in range(geometry.output[0])]
+    rows = [[first + tap * dilation for tap in range(geometry.kernel[0])] for first in starts]
+    if geometry.source:
+        rows = geometry.axis_taps(0)
     for position in range(-padding, stop):
         inside = 0 <= position < size
         valid = inside and bool(allowed[position])
@@ -241,10 +250,9 @@ def window_rows(ax: Axes, geometry: Geometry, *, title: str = "", mask: Sequence
         _cell(ax, 0, position, face=face, edge=FAINT, hatch="" if valid else "////")
         if inside:
             _ = ax.text(position, 0, str(position), ha="center", va="center")
-    for output in range(geometry.output[0]):
-        row, first = output + 1.35, output * stride - padding
-        for tap in range(geometry.kernel[0]):
-            position = first + tap * dilation
+    for output, taps in enumerate(rows):
+        row = output + 1.35
+        for position in taps:
             valid = 0 <= position < size and bool(allowed[position])
             square = Rectangle((position - 0.36, row - 0.36), 0.72, 0.72, linewidth=1.4, edgecolor=colour("avg"))
             square.set_facecolor(colour("avg") if valid else "white")

@@ -14,6 +14,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
+_PAIRS = {1: "such as ``((1, 2),)``", 2: "such as ``((1, 2), (0, 1))``", 3: "such as ``((1, 2), (0, 1), (0, 0))``"}
 _SHAPES = {1: "(N, C, L)", 2: "(N, C, H, W)", 3: "(N, C, D, H, W)"}
 
 _DOC = """{text}
@@ -21,12 +22,19 @@ _DOC = """{text}
 Args:
     input: {shape}, or the same without the batch dimension; float16, bfloat16, float32 or float64, any memory layout.
         Half types accumulate in float32; the output keeps dtype and layout.
-    kernel_size: window size, at least 1 per dimension. ``None``: one window over the whole spatial extent.
+    kernel_size: window size, at least 1 per dimension. ``None``: one window over the whole spatial extent, or as many
+        as ``output_size`` says.
     stride: step between windows, at least 1; ``None``: ``kernel_size``.
-    padding: positions added on both sides, at most half of ``kernel_size``. They never count as taps.
+    padding: positions added before and after the input, which never count as taps: an int, or one per dimension, for
+        both sides; one pair (before, after) per dimension, {pairs}; or ``"same"``, which makes the output
+        ceil(size / stride) long, the smaller half before. Each number is less than the extent of a window,
+        dilation * (kernel_size - 1) + 1.
     dilation: distance between the taps of a window, at least 1.
     ceil_mode: round the output size up; the last window still starts inside the input or its left padding.
-{own}    mask: bool, broadcastable to ``input``, True = valid. A masked tap is treated like padding.
+{own}    output_size: with ``kernel_size=None`` the output's spatial size, an int or one entry per dimension, of which
+        ``None`` keeps the input's. Window i of o along n positions takes floor(i n / o) .. ceil((i + 1) n / o) - 1, as
+        :func:`torch.nn.functional.adaptive_avg_pool{dims}d` has it. Default: 1.
+    mask: bool, broadcastable to ``input``, True = valid. A masked tap is treated like padding.
 
 Returns:
     Tensor: {shape}, the spatial size as :func:`torch.nn.functional.max_pool{dims}d` gives it. A window without a valid
@@ -57,7 +65,7 @@ def _for(dims: int, pool: Callable[Concatenate[int, P], Tensor]) -> Callable[P, 
     text, _, own = inspect.cleandoc(pool.__doc__ or "").partition("\n\nArgs:\n")
     bound.__name__ = bound.__qualname__ = name
     bound.__module__ = pool.__module__
-    bound.__doc__ = _DOC.format(text=text, own=own and own + "\n", shape=_SHAPES[dims], dims=dims)
+    bound.__doc__ = _DOC.format(text=text, own=own and own + "\n", shape=_SHAPES[dims], dims=dims, pairs=_PAIRS[dims])
     signature = inspect.signature(pool)
     own_parameters = [p for p in signature.parameters.values() if p.name != "dims"]
     bound.__signature__ = signature.replace(parameters=own_parameters)

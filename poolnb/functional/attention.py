@@ -6,7 +6,7 @@ from torch import Tensor
 
 from poolnb._arguments import check, position_logits
 from poolnb.functional._dimensions import by_dimension
-from poolnb.geometry import IntOrSizes
+from poolnb.geometry import IntOrSizes, OutputSize, Padding
 from poolnb.ops.weighted import weighted_pool
 
 __all__ = [
@@ -21,11 +21,12 @@ def _weighted_pool(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
     logits: Tensor,
+    output_size: OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Weighted pooling, :math:`y = \sum_i w_i x_i` with :math:`w = \mathrm{softmax}(l)` over the window's logits.
@@ -40,7 +41,7 @@ def _weighted_pool(
         logits: one per input element, in input's shape, or one per position, (N, 1, *spatial), shared by the
             channels; of input's dtype or float32 beside half types.
     """
-    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
     return call.finish(weighted_pool(call.input, call.mask, call.trimmed, position_logits("logits", logits, call)))
 
 

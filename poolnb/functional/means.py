@@ -6,7 +6,7 @@ from torch import Tensor
 
 from poolnb._arguments import channel_parameter, check, held, number
 from poolnb.functional._dimensions import by_dimension
-from poolnb.geometry import IntOrSizes
+from poolnb.geometry import IntOrSizes, OutputSize, Padding
 from poolnb.ops.gem import gem_pool
 from poolnb.ops.lse import lse_pool
 
@@ -25,11 +25,12 @@ def _lse_pool(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
     r: float | Tensor = 1.0,
+    output_size: OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Log-sum-exp pooling, :math:`y = \frac1r \ln \frac1n \sum_i e^{r x_i}` over the n valid taps.
@@ -43,7 +44,7 @@ def _lse_pool(
     Args:
         r: sharpness; a float, a 0-d tensor or a (C,) tensor, of input's dtype or float32 beside half types.
     """
-    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
     return call.finish(lse_pool(call.input, call.mask, call.trimmed, channel_parameter("r", r, call)))
 
 
@@ -52,12 +53,13 @@ def _gem_pool(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
     p: float | Tensor = 3.0,
     eps: float = 1e-6,
+    output_size: OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Generalised-mean pooling, :math:`y = (\frac1n \sum_i \max(x_i, \epsilon)^p)^{1/p}` over the n valid taps.
@@ -73,7 +75,7 @@ def _gem_pool(
             types. The range of a tensor is checked on the CPU only.
         eps: smaller taps are raised to it; a float greater than 0.
     """
-    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
     exponent = channel_parameter("p", p, call, low=0, strict=True)
     least = held("eps", number("eps", eps, low=0, strict=True), call.acc_dtype, positive=True)
     held("eps", least, call.input.dtype)  # no result is below it

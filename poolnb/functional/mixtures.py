@@ -6,7 +6,7 @@ from torch import Tensor
 
 from poolnb._arguments import blend_parameter, channel_parameter, check, tap_weights
 from poolnb.functional._dimensions import by_dimension
-from poolnb.geometry import IntOrSizes
+from poolnb.geometry import IntOrSizes, OutputSize, Padding
 from poolnb.ops.gated import gated_pool
 from poolnb.ops.mixed import mixed_pool
 from poolnb.ops.tree import tree_pool
@@ -29,11 +29,12 @@ def _mixed_pool(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
     alpha: float | Tensor = 0.5,
+    output_size: OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Mixed pooling, :math:`y = \alpha \max_i x_i + (1-\alpha) \frac1n \sum_i x_i` over the n valid taps.
@@ -47,7 +48,7 @@ def _mixed_pool(
             and has its number of dimensions, such as (C, *output); of input's dtype or float32 beside half types. The
             range of a tensor is checked on the CPU only.
     """
-    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
     share = blend_parameter("alpha", alpha, call)
     return call.finish(mixed_pool(call.input, call.mask, call.trimmed, share))
 
@@ -57,12 +58,13 @@ def _gated_pool(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
     weight: Tensor,
     bias: float | Tensor | None = None,
+    output_size: OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Gated pooling, :math:`y = s \max_i x_i + (1-s) \frac1n \sum_i x_i` with :math:`s = \sigma(\sum_i w_i x_i + b)`.
@@ -77,7 +79,7 @@ def _gated_pool(
             dtype or float32 beside half types.
         bias: added to the gate; ``None`` (0), a float, a 0-d tensor or a (C,) tensor.
     """
-    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
     masks = tap_weights("weight", weight, call)
     offset = channel_parameter("bias", 0.0 if bias is None else bias, call)
     return call.finish(gated_pool(call.input, call.mask, call.numbered, masks, offset))
@@ -88,12 +90,13 @@ def _tree_pool(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
     leaves: Tensor,
     gates: Tensor,
+    output_size: OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Tree pooling: a binary tree of sigmoid gates over learned linear filters of the window.
@@ -111,7 +114,7 @@ def _tree_pool(
             beside half types.
         gates: (L - 1, k), likewise.
     """
-    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
     count = leaves.size(0) if isinstance(leaves, Tensor) and leaves.dim() == 2 else 2
     if count not in (2, 4):
         raise ValueError(f"leaves must have shape (L, {call.windows.taps}) with L = 2 or 4, got {tuple(leaves.shape)}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from poolnb._arguments import check, flag, held, noise_seed, number, position_parameter, strip_sizes
+from poolnb._arguments import check, flag, held, no_output_size, noise_seed, number, position_parameter, strip_sizes
 from poolnb.functional._dimensions import by_dimension
-from poolnb.geometry import IntOrSizes
+from poolnb.geometry import IntOrSizes, OutputSize, Padding
 from poolnb.ops.s3 import s3_pool
 from poolnb.ops.stochastic import stochastic_pool
 from poolnb.ops.tdgs import tdgs_pool
@@ -29,12 +29,13 @@ def _stochastic_pool(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
     training: bool = False,
     seed: int | Tensor | None = None,
+    output_size: OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Stochastic pooling (Zeiler and Fergus 2013): one tap, drawn with probability :math:`p_i = a_i/\sum_j a_j`.
@@ -53,7 +54,7 @@ def _stochastic_pool(
             the seed and the window's row-major position in (N, C, ...) alone, whatever the layout or device.
             ``None``: one is drawn from torch's default CPU generator, in training only.
     """
-    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
     key = noise_seed(seed, training, call)
     return call.finish(stochastic_pool(call.input, call.mask, call.trimmed, key))
 
@@ -63,7 +64,7 @@ def _s3_pool(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
@@ -71,6 +72,7 @@ def _s3_pool(
     eval_mode: str = "average",
     training: bool = False,
     seed: int | Tensor | None = None,
+    output_size: OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""S3Pool (Zhai et al. 2017): max pooling with stride 1, then rows and columns of the result chosen at random.
@@ -93,6 +95,7 @@ def _s3_pool(
             the seed, the dimension and the position along it. ``None``: one is drawn from torch's default CPU
             generator, in training only.
     """
+    no_output_size("s3", dims, output_size)
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
     grid = strip_sizes(grid_size, call.windows.stride)
     if eval_mode not in ("average", "expectation"):
@@ -106,7 +109,7 @@ def _tdgs_pool(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
@@ -117,6 +120,7 @@ def _tdgs_pool(
     eps: float = 0.01,
     training: bool = False,
     seed: int | Tensor | None = None,
+    output_size: OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Temperature-driven Gumbel-softmax pooling: a tap drawn from a softmax whose temperature T can be learned.
@@ -140,10 +144,11 @@ def _tdgs_pool(
         eps: added to the temperature, greater than 0.
         training: draw; otherwise take the mean under the drawing probabilities.
         seed: an int in [-2^63, 2^63), or an int64 0-d tensor on the CPU or input's device. The noise is a function of
-            the seed, the window's row-major position in (N, C, ...) and the number of the tap. ``None``: one is drawn
-            from torch's default CPU generator, in training only. For :func:`torch.vmap` see :func:`stochastic_pool2d`.
+            the seed, the window's row-major position in (N, C, ...) and the number of the tap, row-major in a window
+            as long as the longest one along each axis. ``None``: one is drawn from torch's default CPU generator, in
+            training only. For :func:`torch.vmap` see :func:`stochastic_pool2d`.
     """
-    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
     temperature = position_parameter("temperature", temperature, call)
     options = (("tau", tau), ("eps", eps))
     tau, eps = (held(n, number(n, v, low=0, strict=True), call.acc_dtype, positive=True) for n, v in options)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from poolnb._arguments import channel_parameter, check, flag
 from poolnb.functional._dimensions import by_dimension
-from poolnb.geometry import IntOrSizes
+from poolnb.geometry import IntOrSizes, OutputSize, Padding
 from poolnb.ops.soft import soft_pool
 
 __all__ = [
@@ -21,12 +21,13 @@ def _soft_pool(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
     beta: float | Tensor = 1.0,
     semi_grad: bool = False,
+    output_size: OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Softmax-weighted pooling, :math:`y = \sum_i w_i x_i` with :math:`w = \mathrm{softmax}(\beta x)` in the window.
@@ -40,7 +41,7 @@ def _soft_pool(
             types. 0 gives the mean, large values approach the max, negative ones the min.
         semi_grad: use :math:`w_i` alone as the derivative, as the CUDA code published with SoftPool does.
     """
-    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
     scale = channel_parameter("beta", beta, call)
     return call.finish(soft_pool(call.input, call.mask, call.trimmed, scale, flag("semi_grad", semi_grad)))
 

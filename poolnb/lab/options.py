@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 Signature = Mapping[str, inspect.Parameter]
+_SIZES = {"IntOrSizes", "Padding", "OutputSize"}  # annotations of a number, or of one per dimension
 
 
 def spelt(pooler: str, options: Mapping[str, Any], dims: int) -> dict[str, Any]:
@@ -38,12 +39,13 @@ def _signature(pooler: str) -> Signature:
 
 def _value(value: Any, parameter: inspect.Parameter | None, dims: int) -> Any:
     kinds = re.findall(r"\w+", str(parameter.annotation)) if parameter else []
-    if "IntOrSizes" in kinds and isinstance(value, list):
+    if _SIZES & set(kinds) and isinstance(value, list):
         sizes = [_whole(one) for one in value]
-        return sizes[0] if len(sizes) == dims and all(one == sizes[0] for one in sizes) else sizes
+        one_number = len(sizes) == dims and all(one == sizes[0] for one in sizes) and not isinstance(sizes[0], list)
+        return sizes[0] if one_number else sizes
     if "float" in kinds and _is_number(value):
         return _floating(value)
-    return _whole(value) if {"int", "IntOrSizes"} & set(kinds) else value
+    return _whole(value) if ({"int"} | _SIZES) & set(kinds) else value
 
 
 def _floating(value: int | float) -> int | float:

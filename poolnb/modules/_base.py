@@ -12,7 +12,7 @@ from torch.fx import Proxy
 
 from poolnb import functional
 from poolnb._arguments import TORCHSCRIPT, check_input, check_parameter_tensor
-from poolnb.geometry import IntOrSizes, check_sizes, per_dim, resolve
+from poolnb.geometry import IntOrSizes, OutputSize, Padding, check_sizes, per_dim, resolve
 from poolnb.ops.checks import DTYPES
 
 Device = torch.device | str | int | None
@@ -21,6 +21,8 @@ _GEOMETRY_DEFAULTS: dict[str, Any] = {"stride": None, "padding": 0, "dilation": 
 
 class Pool(torch.nn.Module):
     """Base of the poolers: geometry, ``extra_repr``, and the call of the operator's function.
+
+    Geometry is what the functions take; ``output_size`` goes with ``kernel_size=None``.
 
     A subclass names its operator in ``op``, its number of spatial dimensions in ``dims``, and gives the operator's own
     arguments in ``own()``. One of another package gives the operator's functions too, in ``functions``.
@@ -32,6 +34,8 @@ class Pool(torch.nn.Module):
     dims: ClassVar[int]
     #: What the parameters are made for: (), (channels,) or (channels, *output_size).
     made_for: tuple[int, ...] = ()
+    #: With ``kernel_size=None`` that of the windows. Where parameters stand per position they are made for it.
+    output_size: OutputSize = None
 
     if TYPE_CHECKING:  # torch's own accepts anything and returns anything
 
@@ -41,14 +45,16 @@ class Pool(torch.nn.Module):
         self,
         kernel_size: IntOrSizes | None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
+        *,
+        output_size: OutputSize = None,
     ) -> None:
         torch.nn.Module.__init__(self)  # not super(): MaxPool has a second base, torch's own
-        check_sizes(self.dims, kernel_size, stride, padding, dilation, ceil_mode)
+        check_sizes(self.dims, kernel_size, stride, padding, dilation, ceil_mode, output_size)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-        self.dilation, self.ceil_mode = dilation, ceil_mode
+        self.dilation, self.ceil_mode, self.output_size = dilation, ceil_mode, output_size
 
     def own(self) -> dict[str, Any]:
         """The operator's own arguments for the next call."""
@@ -70,10 +76,15 @@ class Pool(torch.nn.Module):
         self.check_fit(input)
         name = f"{self.op}_pool{self.dims}d"
         function: Callable[..., Tensor] = self.functions[self.dims - 1] if self.functions else getattr(functional, name)
-        return function(input, *self.geometry(), **self.own(), **more, mask=mask)
+        windows = {} if self.asked_size() is None else {"output_size": self.asked_size()}
+        return function(input, *self.geometry(), **windows, **self.own(), **more, mask=mask)
 
     def geometry(self) -> tuple[Any, Any, Any, Any, Any]:
         return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+
+    def asked_size(self) -> OutputSize:
+        """The ``output_size`` that stands in the place of a kernel."""
+        return self.output_size if self.kernel_size is None else None
 
     def check_fit(self, input: Tensor) -> None:
         """Whether the parameters suit the input, in the words of this module's arguments."""
@@ -90,7 +101,7 @@ class Pool(torch.nn.Module):
                 f"input must have {channels} channels, as {channels=} says, got shape {tuple(input.shape)}"
             )
         if output_size:
-            output = resolve(shape[-self.dims :], *self.geometry()).output
+            output = resolve(shape[-self.dims :], *self.geometry(), self.asked_size()).output
             if torch.compiler.is_exporting() and any(isinstance(o, torch.SymInt) for o in output):
                 raise ValueError(
                     f"the input's size cannot be free in an export: the parameters are for an output of size "
@@ -110,6 +121,8 @@ class Pool(torch.nn.Module):
 
     def extra_repr(self) -> str:
         given = {k: getattr(self, k) for k, default in _GEOMETRY_DEFAULTS.items() if getattr(self, k) != default}
+        if self.asked_size() is not None:
+            given["output_size"] = self.output_size
         shown = {"kernel_size": self.kernel_size, **given, **self.options()}
         return ", ".join(f"{k}={v!r}" for k, v in shown.items())
 
@@ -141,7 +154,7 @@ def parameter_shape(
     granularity: str,
     accepted: Sequence[str],
     channels: int | None = None,
-    output_size: IntOrSizes | None = None,
+    output_size: OutputSize = None,
 ) -> tuple[int, ...]:
     """Shape of a learned parameter: one for the layer, per channel, or per channel and output position."""
     if granularity not in accepted:
@@ -156,7 +169,7 @@ def parameter_shape(
         return per_channel
     if output_size is None:
         raise ValueError('output_size must be given with granularity="position", got None')
-    return per_channel + per_dim("output_size", output_size, dims, least=1)
+    return per_channel + per_dim("output_size", output_size, dims, least=1)  # type: ignore[arg-type]
 
 
 def needed_for(granularity: Any) -> tuple[str, ...]:

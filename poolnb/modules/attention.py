@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from poolnb._arguments import check, flag, number
 from poolnb.functional._dimensions import overridable
-from poolnb.geometry import IntOrSizes, per_dim
+from poolnb.geometry import IntOrSizes, OutputSize, Padding, per_dim
 from poolnb.modules._base import Device, Pool, check_factory, is_traced, record
 from poolnb.ops.checks import ACC_DTYPES
 
@@ -84,17 +84,18 @@ class _LIPPool(_Weighted):
         self,
         kernel_size: IntOrSizes | None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
         *,
         channels: int,
         logit_kernel: int = 3,
         scale: float = 12.0,
+        output_size: OutputSize = None,
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         (self.channels,) = self.made_for = per_dim("channels", channels, 1, least=1)
         (width,) = per_dim("logit_kernel", logit_kernel, 1, least=1)
         if width % 2 == 0:
@@ -159,17 +160,18 @@ class _AttentionPool(_Weighted):
         self,
         kernel_size: IntOrSizes | None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
         *,
         channels: int,
         hidden: int | None = None,
         gated: bool = False,
+        output_size: OutputSize = None,
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         (self.channels,) = self.made_for = per_dim("channels", channels, 1, least=1)
         (self.hidden,) = per_dim("hidden", max(self.channels // 2, 1) if hidden is None else hidden, 1, least=1)
         self.gated = flag("gated", gated)

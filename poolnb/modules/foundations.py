@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from poolnb._arguments import check_range, number
-from poolnb.geometry import IntOrSizes
+from poolnb._arguments import check_range, flag, number
+from poolnb.geometry import IntOrSizes, OutputSize, Padding
 from poolnb.modules._base import Pool
 
 __all__ = [
@@ -30,13 +30,40 @@ class _MaxPool(Pool):
 
     An instance is one of :class:`torch.nn.MaxPool2d` as well, so that tools which look for that class find it.
 
+    Args:
+        return_indices: a call returns ``(output, indices)``, for :class:`torch.nn.MaxUnpool2d`.
+
     Raises:
-        TypeError: a size that is no int; in a call, an input or mask of the wrong type.
+        TypeError: a size that is no int, a ``return_indices`` that is no bool; in a call, an input or mask of the wrong
+            type.
         ValueError: a size out of range; in a call, an input too small for one window, a mask that does not broadcast.
     """
 
     op = "max"
-    return_indices = False  # the one attribute of torch's class that has no counterpart here
+
+    if TYPE_CHECKING:  # one tensor or two
+
+        def __call__(self, input: Tensor, mask: Tensor | None = None) -> Any: ...
+
+    def __init__(
+        self,
+        kernel_size: IntOrSizes | None,
+        stride: IntOrSizes | None = None,
+        padding: Padding = 0,
+        dilation: IntOrSizes = 1,
+        ceil_mode: bool = False,
+        *,
+        return_indices: bool = False,
+        output_size: OutputSize = None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
+        self.return_indices = flag("return_indices", return_indices)
+
+    def own(self) -> dict[str, Any]:
+        return {"return_indices": True} if self.return_indices else {}
+
+    def options(self) -> dict[str, Any]:
+        return self.own()
 
 
 class _AvgPool(Pool):
@@ -70,13 +97,14 @@ class _LpPool(Pool):
         self,
         kernel_size: IntOrSizes | None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
         *,
         norm_type: float | Tensor = 2.0,
+        output_size: OutputSize = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         if isinstance(norm_type, Tensor):
             _check_norm(norm_type)
         elif norm_type != math.inf:

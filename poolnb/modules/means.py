@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 
 from poolnb._arguments import held, number
-from poolnb.geometry import IntOrSizes
+from poolnb.geometry import IntOrSizes, OutputSize, Padding
 from poolnb.modules._base import Device, Pool, check_factory, parameter_shape
 
 __all__ = [
@@ -72,17 +72,18 @@ class _LSEPool(_LearnedMean):
         self,
         kernel_size: IntOrSizes | None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
         *,
         r: float = 1.0,
         granularity: str = "layer",
         channels: int | None = None,
+        output_size: OutputSize = None,
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         self._learn(number("r", r), granularity, channels, check_factory(device, dtype))
 
 
@@ -109,7 +110,7 @@ class _GeMPool(_LearnedMean):
         self,
         kernel_size: IntOrSizes | None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
         *,
@@ -117,10 +118,11 @@ class _GeMPool(_LearnedMean):
         eps: float = 1e-6,
         granularity: str = "layer",
         channels: int | None = None,
+        output_size: OutputSize = None,
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         self.eps = number("eps", eps, low=0, strict=True)
         self._learn(number("p", p, low=0, strict=True), granularity, channels, check_factory(device, dtype))
 

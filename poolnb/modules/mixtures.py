@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from poolnb._arguments import flag, number
-from poolnb.geometry import IntOrSizes, check_sizes
+from poolnb.geometry import IntOrSizes, OutputSize, Padding, check_sizes
 from poolnb.modules._base import Device, Pool, check_factory, needed_for, parameter_shape
 
 __all__ = [
@@ -41,7 +41,8 @@ class _MixedPool(Pool):
         alpha: first value of the share, in (0, 1).
         granularity: one share for the ``"layer"``, per ``"channel"``, or per channel and output ``"position"``.
         channels: number of input channels; needed with ``"channel"`` and ``"position"``.
-        output_size: spatial output size, an int or one per dimension; needed with ``"position"``.
+        output_size: spatial output size, an int or one per dimension; needed with ``"position"``. With
+            ``kernel_size=None`` it says which windows there are as well.
         device, dtype: of the parameters, as torch's modules take them.
 
     Raises:
@@ -55,18 +56,19 @@ class _MixedPool(Pool):
         self,
         kernel_size: IntOrSizes | None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
         *,
         alpha: float = 0.5,
         granularity: str = "layer",
         channels: int | None = None,
-        output_size: IntOrSizes | None = None,
+        output_size: OutputSize = None,
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        windows = output_size if kernel_size is None else None
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=windows)
         shape = parameter_shape(self.dims, granularity, ("layer", "channel", "position"), channels, output_size)
         self.alpha, self.granularity = number("alpha", alpha, low=0, high=1, strict=True), granularity
         self.channels, self.output_size, self.made_for = channels, output_size, shape
@@ -114,17 +116,18 @@ class _GatedPool(Pool):
         self,
         kernel_size: IntOrSizes | None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
         *,
         granularity: str = "layer",
         channels: int | None = None,
         bias: bool = False,
+        output_size: OutputSize = None,
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         shape = parameter_shape(self.dims, granularity, ("layer", "channel"), channels)
         self.granularity, self.channels, self.made_for = granularity, channels, shape
         factory = check_factory(device, dtype)
@@ -173,15 +176,16 @@ class _TreePool(Pool):
         self,
         kernel_size: IntOrSizes | None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
         *,
         n_leaves: int = 4,
+        output_size: OutputSize = None,
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         if n_leaves not in (2, 4) or not isinstance(n_leaves, int):
             raise ValueError(f"n_leaves must be 2 or 4, got {n_leaves!r}")
         taps, factory = _taps(self.dims, kernel_size), check_factory(device, dtype)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from poolnb._arguments import flag, held, number, strip_sizes
-from poolnb.geometry import IntOrSizes, check_sizes
+from poolnb._arguments import flag, held, no_output_size, number, strip_sizes
+from poolnb.geometry import IntOrSizes, OutputSize, Padding, check_sizes
 from poolnb.modules._base import Device, Pool, check_factory, is_traced, needed_for, parameter_shape, record
 
 __all__ = [
@@ -79,14 +79,16 @@ class _S3Pool(_Sampled):
         self,
         kernel_size: IntOrSizes | None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
         *,
         grid_size: IntOrSizes | None = None,
         eval_mode: str = "average",
+        output_size: OutputSize = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
+        no_output_size("s3", self.dims, output_size)
         if grid_size is not None:
             sizes = check_sizes(self.dims, kernel_size, stride)
             strip_sizes(grid_size, (1,) * self.dims if sizes is None else sizes[1])
@@ -111,7 +113,8 @@ class _TDGSPool(_Sampled):
 
     Args:
         channels: number of input channels; may be ``None`` with ``granularity="layer"``.
-        output_size: spatial output size, an int or one per dimension; needed with ``granularity="position"`` only.
+        output_size: spatial output size, an int or one per dimension; needed with ``granularity="position"``. With
+            ``kernel_size=None`` it says which windows there are as well.
         granularity: one temperature per output position and channel, per channel, or for the layer.
         init: mean of the initial temperatures, greater than 0.
         jitter: they are drawn uniformly from init * [1 - jitter, 1 + jitter]; in [0, 1).
@@ -132,9 +135,9 @@ class _TDGSPool(_Sampled):
         self,
         kernel_size: IntOrSizes | None,
         channels: int | None = None,
-        output_size: IntOrSizes | None = None,
+        output_size: OutputSize = None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
         *,
@@ -149,7 +152,9 @@ class _TDGSPool(_Sampled):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        windows = output_size if kernel_size is None else None
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=windows)
+        self.output_size = output_size
         shape = parameter_shape(self.dims, granularity, ("layer", "channel", "position"), channels, output_size)
         if positive not in ("relu", "softplus"):
             raise ValueError(f'positive must be "relu" or "softplus", got {positive!r}')

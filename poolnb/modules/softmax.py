@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from poolnb._arguments import flag, number
-from poolnb.geometry import IntOrSizes
+from poolnb.geometry import IntOrSizes, OutputSize, Padding
 from poolnb.modules._base import Device, Pool, check_factory, parameter_shape
 
 __all__ = [
@@ -43,14 +43,15 @@ class _SoftPool(Pool):
         self,
         kernel_size: IntOrSizes | None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
         *,
         beta: float = 1.0,
         semi_grad: bool = False,
+        output_size: OutputSize = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         self.beta, self.semi_grad = number("beta", beta), flag("semi_grad", semi_grad)
 
     def own(self) -> dict[str, Any]:
@@ -82,15 +83,16 @@ class _AutoPool(Pool):
         self,
         kernel_size: IntOrSizes | None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
         *,
         channels: int,
+        output_size: OutputSize = None,
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         self.made_for = parameter_shape(self.dims, "channel", ("channel",), channels)
         self.alpha = torch.nn.Parameter(torch.empty(self.made_for, **check_factory(device, dtype)))
         self.channels = channels

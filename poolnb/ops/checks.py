@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from poolnb.geometry import output_size
+from poolnb.geometry import output_sizes, windows_of
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 ACC_DTYPES = {dtype: torch.promote_types(dtype, torch.float32) for dtype in DTYPES}  # that sums are kept in
@@ -116,7 +116,7 @@ def check_call(
     input, mask, own = args[0], args[1], args[2 : 2 + len(names)]
     first = 2 + len(names) + sampled
     geometry, rest = args[first : first + len(_GEOMETRY)], args[first + len(_GEOMETRY) :]
-    dims = _check_input(input)
+    dims = check_input(input)
     size = tuple(input.shape)
     _check_windows(size[2:], *map(tuple, geometry))
     s = Sizes(size[0], size[1], size[2:], math.prod(geometry[0]), tuple(geometry[-1]))
@@ -134,7 +134,7 @@ def check_call(
         _check_attribute(attribute, value, geometry[1], dims)
 
 
-def _check_input(x: Tensor | None) -> int:
+def check_input(x: Tensor | None) -> int:
     if x is None:  # how torch hands on a tensor that was left out
         raise TypeError("input must be a torch.Tensor, got None")
     if x.dtype not in DTYPES:
@@ -196,20 +196,22 @@ def _check_numbers(size: tuple[int, ...], *geometry: tuple[int, ...]) -> None:
                 f"{name} must be at least {least} and below 2**31 in every dimension, got {_text(entries)}"
             )
     kernel, stride, padding, dilation, output = geometry
-    if any(p > k // 2 for k, p in zip(kernel, padding, strict=True)):
+    extents = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
+    if any(p >= e for p, e in zip(padding, extents, strict=True)):
         raise ValueError(
-            f"padding must be at most half of kernel_size, got padding={_text(padding)}, kernel_size={_text(kernel)}"
+            f"padding must be less than the extent of a window, dilation * (kernel_size - 1) + 1 = {_text(extents)}, "
+            f"got {_text(padding)}"
         )
     if math.prod(kernel) >= _MOST_TAPS:
         raise ValueError(f"kernel_size must have fewer than 2**62 taps, got {_text(kernel)}")
-    axes = list(zip(size, kernel, stride, padding, dilation, strict=True))
-    accepted = [(output_size(*axis, ceil_mode=False), output_size(*axis, ceil_mode=True)) for axis in axes]
-    if any(o not in sizes for o, sizes in zip(output, accepted, strict=True)):
-        floor, ceil = (tuple(sizes[i] for sizes in accepted) for i in range(2))
+    accepted = list(map(output_sizes, size, kernel, stride, padding, dilation))
+    if any(not fewest <= o <= most for o, (fewest, most) in zip(output, accepted, strict=True)):
+        fewest, most = (_text([sizes[i] for sizes in accepted]) for i in range(2))
         raise ValueError(
-            f"output_size must follow from the input's size and the windows, {_text(floor)} or with ceil_mode "
-            f"{_text(ceil)}, got {_text(output)}"
+            f"output_size must follow from the input's size and the windows, from {fewest} to {most}, "
+            f"got {_text(output)}"
         )
+    windows_of(size, *geometry).near()
 
 
 def _check_attribute(attribute: str, value: Any, stride: Sequence[int], dims: int) -> None:

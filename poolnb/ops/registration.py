@@ -107,7 +107,7 @@ class PoolOp:
 
     def _call(self, op: Any, *args: Any) -> Any:
         if torch.compiler.is_compiling():
-            if _in_forward_mode():  # a graph has the op alone, without this rule: its tangent would be 0
+            if in_forward_mode():  # a graph has the op alone, without this rule: its tangent would be 0
                 raise NotImplementedError(
                     f"forward mode of {self.name} cannot be compiled: call it outside torch.compile"
                 )
@@ -116,7 +116,7 @@ class PoolOp:
         if torch._C._are_functorch_transforms_active():
             return self._functions[op].apply(*args)
         # In eager mode they do because they cost less: see `_direct`.
-        if torch.is_grad_enabled() or _in_forward_mode():
+        if torch.is_grad_enabled() or in_forward_mode():
             return self._direct[op].apply(*args)
         return _without_autograd(op, *args)
 
@@ -302,7 +302,7 @@ def _name(op: Any) -> str:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _in_forward_mode() -> bool:
+def in_forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
@@ -390,10 +390,10 @@ def _empty_like(x: Tensor) -> Tensor:
 
 
 def _in_layout_of(x: Tensor, result: Tensor) -> Tensor:
-    return _in_layout(result.to(x.dtype), memory_format(x))
+    return in_layout(result.to(x.dtype), memory_format(x))
 
 
-def _in_layout(result: Tensor, layout: torch.memory_format) -> Tensor:
+def in_layout(result: Tensor, layout: torch.memory_format) -> Tensor:
     result = result.contiguous(memory_format=layout)
     # Contiguous leaves the strides of axes of size 1 as they come; what the fake kernel promises holds for all.
     promised = torch.empty(result.shape, device="meta", memory_format=layout).stride()

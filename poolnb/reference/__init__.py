@@ -1,7 +1,7 @@
 """Every operator again, in NumPy float64, as plainly as its formula: forward, and backward from the derived gradient.
 
-This is the oracle of the tests and the code that the chapters show. It shares with the library only the resolution of
-window sizes. Arrays have shape (N, C, *spatial); there is one function per operator for any number of dimensions.
+This is the oracle of the tests and the code that the chapters show. It shares nothing with the library.
+Arrays have shape (N, C, *spatial); there is one function per operator for any number of dimensions.
 ``<op>_pool_backward`` takes the gradient of the output first and returns the gradient of the input, then those of the
 operator's own parameters.
 """

@@ -47,11 +47,12 @@ def weighted_pool(
     ceil_mode: bool = False,
     *,
     logits: ArrayLike,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = sum w_i x_i with w = softmax(logits); ``logits`` broadcast to the shape of ``x``."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     full = np.broadcast_to(np.asarray(logits, np.float64), x.shape)
     y = np.zeros((*x.shape[:2], *geometry.output))
     for out, taps, _ in each_window(x, mask, geometry):
@@ -70,6 +71,7 @@ def weighted_pool_backward(
     ceil_mode: bool = False,
     *,
     logits: ArrayLike,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx_i = w_i and dy/dlogit_i = w_i (x_i - y), for finite input.
@@ -77,7 +79,7 @@ def weighted_pool_backward(
     Returns the gradients of ``x`` and of ``logits``, in their shapes.
     """
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     full = np.broadcast_to(np.asarray(logits, np.float64), x.shape)
     grad, grad_x, grad_logits = np.asarray(grad, np.float64), np.zeros_like(x), np.zeros_like(x)
     for out, taps, _ in each_window(x, mask, geometry):

@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from poolnb.reference.windows import Array, per_channel, pool, pool_backward, windows_of
+from poolnb.reference.windows import (
+    Array,
+    Windows,
+    each_window,
+    per_channel,
+    pool,
+    pool_backward,
+    values,
+    windows_of,
+)
 
 __all__ = [
     "avg_pool",
@@ -32,12 +41,31 @@ def max_pool(
     dilation: Any = 1,
     ceil_mode: bool = False,
     *,
+    return_indices: bool = False,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
-) -> Array:
-    """y = max x_i."""
+) -> Any:
+    """y = max x_i; with ``return_indices`` also the row-major number of its position in its sample and channel.
+
+    That of a window without a valid tap is the first that is no other window's there, or 0.
+    """
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
-    return pool(x, mask, geometry, lambda taps, _: taps.max())
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
+    y = pool(x, mask, geometry, lambda taps, _: taps.max())
+    return (y, _indices(x, mask, geometry)) if return_indices else y
+
+
+def _indices(x: Array, mask: ArrayLike | None, windows: Windows) -> NDArray[np.int64]:
+    chosen = {}
+    for out, taps, _ in each_window(x, mask, windows):
+        largest = taps[int(np.argmax(values(x, taps)))][2:] if taps else None
+        chosen[out] = None if largest is None else int(np.ravel_multi_index(largest, x.shape[2:]))
+    indices = np.zeros((*x.shape[:2], *windows.output), np.int64)
+    for out, number in chosen.items():
+        others = {other for place, other in chosen.items() if place[:2] == out[:2]}
+        free = (i for i in range(x[out[:2]].size) if i not in others)
+        indices[out] = next(free, 0) if number is None else number
+    return indices
 
 
 def max_pool_backward(
@@ -49,11 +77,12 @@ def max_pool_backward(
     dilation: Any = 1,
     ceil_mode: bool = False,
     *,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """dy/dx_i = 1 for the first largest tap, 0 for the others."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     return pool_backward(grad, x, mask, geometry, lambda taps, _: (_one_hot(taps), 0.0))[0]
 
 
@@ -65,11 +94,12 @@ def avg_pool(
     dilation: Any = 1,
     ceil_mode: bool = False,
     *,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = (1/n) sum x_i over the n valid taps."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     return pool(x, mask, geometry, lambda taps, _: taps.mean())
 
 
@@ -82,11 +112,12 @@ def avg_pool_backward(
     dilation: Any = 1,
     ceil_mode: bool = False,
     *,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """dy/dx_i = 1/n."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     return pool_backward(grad, x, mask, geometry, lambda taps, _: (np.full(len(taps), 1 / len(taps)), 0.0))[0]
 
 
@@ -119,11 +150,12 @@ def lp_pool(
     ceil_mode: bool = False,
     *,
     norm_type: ArrayLike = 2.0,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = (sum |x_i|^p)^(1/p); max |x_i| for p = inf."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     return pool(x, mask, geometry, lambda taps, c: _norm(taps, per_channel(norm_type, c)))
 
 
@@ -137,6 +169,7 @@ def lp_pool_backward(
     ceil_mode: bool = False,
     *,
     norm_type: ArrayLike = 2.0,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx_i = sign(x_i) (|x_i|/y)^(p-1) and dy/dp = (y/p) sum u_i ln(|x_i|/y), u_i = (|x_i|/y)^p, for finite input.
@@ -144,5 +177,5 @@ def lp_pool_backward(
     Returns the gradients of ``x`` and, per channel, of ``norm_type``.
     """
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     return pool_backward(grad, x, mask, geometry, lambda taps, c: _norm_slopes(taps, per_channel(norm_type, c)))

@@ -48,11 +48,12 @@ def lse_pool(
     ceil_mode: bool = False,
     *,
     r: ArrayLike = 1.0,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = (1/r) log mean exp(r x_i); the mean for r = 0."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     return pool(x, mask, geometry, lambda taps, c: _lse(taps, per_channel(r, c)))
 
 
@@ -66,6 +67,7 @@ def lse_pool_backward(
     ceil_mode: bool = False,
     *,
     r: ArrayLike = 1.0,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx = softmax(r x) and dy/dr = (sum w_i x_i - y)/r, for finite input.
@@ -73,7 +75,7 @@ def lse_pool_backward(
     Returns the gradients of ``x`` and, per channel, of ``r``.
     """
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     return pool_backward(grad, x, mask, geometry, lambda taps, c: _lse_slopes(taps, per_channel(r, c)))
 
 
@@ -100,11 +102,12 @@ def gem_pool(
     *,
     p: ArrayLike = 3.0,
     eps: float = 1e-6,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = (mean max(x_i, eps)^p)^(1/p)."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     return pool(x, mask, geometry, lambda taps, c: _generalised_mean(taps, per_channel(p, c), eps))
 
 
@@ -119,6 +122,7 @@ def gem_pool_backward(
     *,
     p: ArrayLike = 3.0,
     eps: float = 1e-6,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx_i = (1/n) (x_i/y)^(p-1), 0 below eps, and dy/dp = (y/p) (sum u_i ln x_i - ln y), u_i = x_i^p / sum x_j^p.
@@ -127,7 +131,7 @@ def gem_pool_backward(
     channel, of ``p``.
     """
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     return pool_backward(
         grad, x, mask, geometry, lambda taps, c: _generalised_mean_slopes(taps, per_channel(p, c), eps)
     )

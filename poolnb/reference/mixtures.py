@@ -55,11 +55,12 @@ def mixed_pool(
     ceil_mode: bool = False,
     *,
     alpha: ArrayLike = 0.5,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = alpha max + (1 - alpha) mean."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     y = np.zeros((*x.shape[:2], *geometry.output))
     shares = _shares(alpha, y.shape)
     with np.errstate(invalid="ignore"):
@@ -80,6 +81,7 @@ def mixed_pool_backward(
     ceil_mode: bool = False,
     *,
     alpha: ArrayLike = 0.5,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx_i = alpha [i is the first largest] + (1 - alpha)/n and dy/dalpha = max - mean, for finite input.
@@ -87,7 +89,7 @@ def mixed_pool_backward(
     Returns the gradients of ``x`` and, in the shape of the output, of alpha.
     """
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     grad, grad_x = np.asarray(grad, np.float64), np.zeros_like(x)
     shares, grad_alpha = _shares(alpha, grad.shape), np.zeros(grad.shape)
     for out, taps, _ in each_window(x, mask, geometry):
@@ -120,11 +122,12 @@ def gated_pool(
     *,
     weight: ArrayLike,
     bias: ArrayLike | None = None,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = s max + (1 - s) mean with s = sigmoid(<weight, window> + bias); ``weight`` is (k,) or (C, k)."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     y = np.zeros((*x.shape[:2], *geometry.output))
     masks, offsets = _masks(weight, x.shape[1]), _offsets(bias, x.shape[1])
     with np.errstate(invalid="ignore", over="ignore"):
@@ -147,6 +150,7 @@ def gated_pool_backward(
     *,
     weight: ArrayLike,
     bias: ArrayLike | None = None,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array, Array]:
     """With d = max - mean and t = d s (1 - s): dy/dw_i = t x_i, dy/db = t, and
@@ -155,7 +159,7 @@ def gated_pool_backward(
     Returns the gradients of ``x``, of ``weight`` and, per channel, of ``bias``.
     """
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     grad, grad_x = np.asarray(grad, np.float64), np.zeros_like(x)
     masks, offsets = _masks(weight, x.shape[1]), _offsets(bias, x.shape[1])
     grad_masks, grad_bias = np.zeros(masks.shape), np.zeros(x.shape[1])
@@ -209,11 +213,12 @@ def tree_pool(
     *,
     leaves: ArrayLike,
     gates: ArrayLike,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """A binary tree of gates s f_left + (1 - s) f_right, s = sigmoid(<gate, x>), over leaves <leaf, x>."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     filters, openings = np.asarray(leaves, np.float64), np.asarray(gates, np.float64)
     y = np.zeros((*x.shape[:2], *geometry.output))
     with np.errstate(invalid="ignore", over="ignore"):
@@ -233,6 +238,7 @@ def tree_pool_backward(
     *,
     leaves: ArrayLike,
     gates: ArrayLike,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array, Array]:
     """A leaf gets the shares on its way to the root, multiplied; a gate s (1 - s) (f_left - f_right) times its node's.
@@ -240,7 +246,7 @@ def tree_pool_backward(
     For finite input. Returns the gradients of ``x``, ``leaves`` and ``gates``.
     """
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     filters, openings = np.asarray(leaves, np.float64), np.asarray(gates, np.float64)
     grad, grad_x = np.asarray(grad, np.float64), np.zeros_like(x)
     grad_leaves, grad_gates = np.zeros_like(filters), np.zeros_like(openings)

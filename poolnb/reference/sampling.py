@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from math import comb
 from typing import Any
@@ -9,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from poolnb.geometry import Geometry
 from poolnb.reference.softmax import softmax
-from poolnb.reference.windows import Array, Index, each_window, values, windows_of
+from poolnb.reference.windows import Array, Axis, Index, Windows, each_window, values, windows_of
 
 __all__ = [
     "s3_pool",
@@ -42,7 +42,7 @@ def uniform(seed: int, block: int, draw: int, stream: int, word: int) -> float:
     return ((bits >> 9) + 0.5) / 2**23
 
 
-def _position(out: Index, x: Array, geometry: Geometry) -> int:
+def _position(out: Index, x: Array, geometry: Windows) -> int:
     return int(np.ravel_multi_index(out, (*x.shape[:2], *geometry.output)))
 
 
@@ -94,11 +94,12 @@ def stochastic_pool(
     *,
     training: bool = False,
     seed: int | None = None,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """Training: y = x_l with l drawn from p_i = a_i / sum a, a = max(x, 0). Evaluation: y = sum p_i x_i."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     y = np.zeros((*x.shape[:2], *geometry.output))
     for out, where, _ in each_window(x, mask, geometry):
         if not where:
@@ -121,6 +122,7 @@ def stochastic_pool_backward(
     *,
     training: bool = False,
     seed: int | None = None,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """Training: 1 for the drawn tap. Evaluation: with S = sum a, y = sum a^2 / S, so for a positive tap
@@ -130,7 +132,7 @@ def stochastic_pool_backward(
     and 0 for the others; p_i = 1/n where no tap is positive. For finite input.
     """
     grad, x = np.asarray(grad, np.float64), np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     grad_x = np.zeros_like(x)
     for out, where, _ in each_window(x, mask, geometry):
         if not where:
@@ -145,7 +147,7 @@ def stochastic_pool_backward(
     return grad_x
 
 
-def _stochastic_tap(p: Array, out: Index, x: Array, geometry: Geometry, seed: int | None) -> int | None:
+def _stochastic_tap(p: Array, out: Index, x: Array, geometry: Windows, seed: int | None) -> int | None:
     position = _position(out, x, geometry)
     return _draw_tap(p, uniform(_check_seed(seed), position // 4, 0, 1, position % 4))
 
@@ -153,27 +155,32 @@ def _stochastic_tap(p: Array, out: Index, x: Array, geometry: Geometry, seed: in
 # ---- S3Pool ----------------------------------------------------------------------------------------------------------
 
 
+def _at_every_start(axis: Axis, starts: int) -> Axis:
+    first = axis.starts[0]
+    return replace(axis, starts=list(range(first, first + starts)), lengths=[axis.kernel] * starts, stride=1)
+
+
 class _S3:
     """The stride-1 max map of one call and, per dimension, how much each of its entries counts for each output."""
 
-    def __init__(self, x: Array, geometry: Geometry, grid_size: Any, mask: ArrayLike | None) -> None:
+    def __init__(self, x: Array, geometry: Windows, grid_size: Any, mask: ArrayLike | None) -> None:
         self.x, self.geometry = x, geometry
-        sizes = zip(geometry.output, geometry.stride, geometry.size, geometry.padding, strict=True)
-        self.starts = tuple(min(o * s, n + p) for o, s, n, p in sizes)
-        grid = tuple(2 * s for s in geometry.stride) if grid_size is None else grid_size
-        self.grid = (grid,) * geometry.dims if isinstance(grid, int) else tuple(grid)
-        ones = (1,) * geometry.dims
-        dense = Geometry(geometry.size, geometry.kernel, ones, geometry.padding, geometry.dilation, self.starts)
+        axes = geometry.axes
+        # One after the other from the first window's start on, none beyond the last input position.
+        self.starts = tuple(min(len(a.starts) * a.stride, a.size - a.starts[0]) for a in axes)
+        grid = tuple(2 * a.stride for a in axes) if grid_size is None else grid_size
+        self.grid = (grid,) * len(axes) if isinstance(grid, int) else tuple(grid)
+        dense = Windows(tuple(_at_every_start(*each) for each in zip(axes, self.starts, strict=True)))
         self.where: dict[Index, Index | None] = {}  # entry of the map -> its largest tap; None: no valid tap
         for entry, taps, _ in each_window(x, mask, dense):
             self.where[entry] = taps[int(np.argmax(values(x, taps)))] if taps else None
 
     def weights(self, training: bool, seed: int | None, eval_mode: str) -> list[Array]:
         """Per dimension a matrix (outputs, starts)."""
-        return [self._weights(dim, training, seed, eval_mode) for dim in range(self.geometry.dims)]
+        return [self._weights(dim, training, seed, eval_mode) for dim in range(len(self.geometry.axes))]
 
     def _weights(self, dim: int, training: bool, seed: int | None, eval_mode: str) -> Array:
-        outputs, stride, starts, grid = self.geometry.output[dim], self.geometry.stride[dim], self.starts[dim], 0
+        outputs, stride, starts = self.geometry.output[dim], self.geometry.axes[dim].stride, self.starts[dim]
         grid = self.grid[dim]
         matrix = np.zeros((outputs, starts))
         if not training and eval_mode == "average":
@@ -220,12 +227,13 @@ def s3_pool(
     eval_mode: str = "average",
     training: bool = False,
     seed: int | None = None,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """Training: rows and columns drawn from the stride-1 max map. Evaluation: its mean per stride cell, or the mean
     of the training output over all draws."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     s3 = _S3(x, geometry, grid_size, mask)
     y = np.zeros((*x.shape[:2], *geometry.output))
     average = not training and eval_mode == "average"
@@ -248,11 +256,12 @@ def s3_pool_backward(
     eval_mode: str = "average",
     training: bool = False,
     seed: int | None = None,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """The weight of each entry of the max map goes to that entry's first largest tap."""
     grad, x = np.asarray(grad, np.float64), np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     s3 = _S3(x, geometry, grid_size, mask)
     grad_x = np.zeros_like(x)
     average = not training and eval_mode == "average"
@@ -302,6 +311,7 @@ def tdgs_pool(
     eps: float = 0.01,
     training: bool = False,
     seed: int | None = None,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """l = z / (max(T, 0) + eps). Training: y = sum s_i x_i, s = softmax((l + g) / tau), made one-hot when hard.
@@ -309,7 +319,7 @@ def tdgs_pool(
     Evaluation: y = sum w_i x_i, w = softmax(l).
     """
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     y = np.zeros((*x.shape[:2], *geometry.output))
     for out, where, numbers in each_window(x, mask, geometry):
         if not where:
@@ -347,6 +357,7 @@ def tdgs_pool_backward(
     eps: float = 0.01,
     training: bool = False,
     seed: int | None = None,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """For finite input. With t = max(T, 0) + eps, q the softmax (of l, or of (l + g) / tau) and s the weights,
@@ -362,7 +373,7 @@ def tdgs_pool_backward(
     Returns the gradient of ``x`` and that of the temperature per window, (N, C, *output), to be summed to its shape.
     """
     grad, x = np.asarray(grad, np.float64), np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     grad_x, grad_t = np.zeros_like(x), np.zeros((*x.shape[:2], *geometry.output))
     for out, where, numbers in each_window(x, mask, geometry):
         if not where:

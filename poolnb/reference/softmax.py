@@ -47,11 +47,12 @@ def soft_pool(
     ceil_mode: bool = False,
     *,
     beta: ArrayLike = 1.0,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = sum w_i x_i with w = softmax(beta x); ``beta`` is a float or has one entry per channel."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     return pool(x, mask, geometry, lambda taps, c: _soft(taps, per_channel(beta, c)))
 
 
@@ -66,6 +67,7 @@ def soft_pool_backward(
     *,
     beta: ArrayLike = 1.0,
     semi_grad: bool = False,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx_i = w_i (1 + beta (x_i - y)) and dy/dbeta = Var_w(x), for finite input.
@@ -73,5 +75,5 @@ def soft_pool_backward(
     Returns the gradients of ``x`` and, per channel, of ``beta``.
     """
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     return pool_backward(grad, x, mask, geometry, lambda taps, c: _soft_slopes(taps, per_channel(beta, c), semi_grad))

@@ -102,6 +102,12 @@ def test_window_rows_fill_exactly_the_valid_taps(ax, arguments):
     assert len(filled) == sum(map(len, geometry.axis_taps(0)))
 
 
+def test_window_rows_draw_windows_of_different_lengths(ax):
+    geometry = resolve((8,), None, output_size=3)
+    plots.window_rows(ax, geometry)
+    assert len([p for p in ax.patches if p.get_width() < 1]) == sum(map(len, geometry.axis_taps(0))) == 3 + 4 + 3
+
+
 def test_window_rows_leave_masked_taps_hollow(ax):
     geometry = resolve((6,), 2)
     plots.window_rows(ax, geometry, mask=[True] * 3 + [False] * 3)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from operators import DTYPES, Case, Operator, Own, Setting
 from torch import Tensor
 
-from poolnb.geometry import resolve
+from poolnb.geometry import adaptive_equal, resolve
 
 LAYOUTS = ("contiguous", "channels_last", "transposed", "sliced", "expanded")
 
@@ -53,6 +53,36 @@ def geometries(draw: st.DrawFn, dims: int) -> tuple[tuple[int, ...], dict[str, A
         if value is not None and len(set(value)) == 1 and draw(st.booleans()):
             geometry[name] = value[0]
     return size, geometry
+
+
+@st.composite
+def wide_geometries(draw: st.DrawFn, operator: str, dims: int) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """As :func:`geometries`, and what torch's max pooling does not have: other padding, and an output size."""
+    size, geometry = draw(geometries(dims))
+    kind = draw(st.sampled_from(["torch's", "torch's", "same", "pairs", "output size"]))
+    wide = dict(geometry)
+    if kind == "output size":
+        entries = [draw(st.sampled_from([None, 1, 2, 3, n + 1])) for n in size]
+        wide = {"kernel_size": None, "output_size": draw(st.sampled_from([entries, tuple(entries), entries[0]]))}
+    elif geometry["kernel_size"] is not None:
+        spans = resolve(size, **geometry).span
+        pairs = [tuple(draw(st.lists(st.integers(0, e - 1), min_size=2, max_size=2))) for e in spans]
+        wide["padding"] = {"torch's": geometry["padding"], "same": "same", "pairs": pairs}[kind]
+    try:
+        return (size, wide) if takes(operator, size, wide) else (size, geometry)
+    except ValueError:  # with less padding the windows do not fit
+        return size, geometry
+
+
+def takes(operator: str, size: tuple[int, ...], geometry: dict[str, Any]) -> bool:
+    """Whether an operator has the windows of an output size; not any, if it has a number per tap or needs a stride."""
+    asked = geometry.get("output_size")
+    if operator == "s3":
+        return asked in (None, 1) or not isinstance(asked, int) and all(n == 1 for n in asked)
+    windows = resolve(size, **geometry)
+    return operator not in ("gated", "tree") or all(
+        map(adaptive_equal, windows.source or windows.output, windows.output)
+    )
 
 
 def laid_out(values: Tensor, layout: str) -> Tensor:
@@ -102,7 +132,7 @@ def cases(
     draw: st.DrawFn, operator: Operator, dims: int, dtypes: tuple[torch.dtype, ...] = DTYPES, least_batch: int = 0
 ) -> Case:
     """Any legal call of an operator."""
-    size, geometry = draw(geometries(dims))
+    size, geometry = draw(wide_geometries(operator.name, dims))
     batched = draw(st.integers(0, 4)) > 0
     batch = draw(st.sampled_from([1, 2, least_batch])) if batched else 1
     shape = (batch, draw(st.sampled_from([1, 2, 3])), *size)

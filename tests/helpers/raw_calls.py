@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poolnb.geometry import Geometry, resolve
+from poolnb.geometry import Geometry, output_sizes, resolve
 from poolnb.ops.checks import DTYPES, Sizes
 from poolnb.ops.registration import OPS
 
 POOL_OPS = dict(OPS)
+COPY = "adaptive_taps"  # and its backward: what an output size puts before an op
 GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "output_size")
 Arguments = dict[str, Any]  # by name, in the schema's order
 
@@ -31,6 +32,8 @@ def call(name: str, arguments: Arguments) -> Any:
 
 def right_arguments(name: str, rng: random.Random) -> Arguments:
     """Random arguments that the op accepts."""
+    if name.startswith(COPY):
+        return _copy_arguments(name, rng)
     op = POOL_OPS[name.removesuffix("_backward")]
     windows = _windows(rng)
     dtype = rng.choice([*DTYPES, torch.float32])
@@ -60,6 +63,14 @@ def right_arguments(name: str, rng: random.Random) -> Arguments:
     return {a.name: known[a.name] if a.name in known else numbers[str(a.type)]() for a in schemas()[name].arguments}
 
 
+def _copy_arguments(name: str, rng: random.Random) -> Arguments:
+    size = [rng.randint(2, 9) for _ in range(rng.choice([1, 2, 3]))]
+    output = [rng.randint(1, n + 3) for n in size]
+    spatial = resolve(size, None, output_size=output).size if name == f"{COPY}_backward" else size
+    x = _tensor(rng, (rng.choice([0, 1, 2]), rng.choice([1, 3, 16]), *spatial), rng.choice(DTYPES))
+    return {"input": x, "size": size, "output_size": output}
+
+
 def _windows(rng: random.Random) -> Geometry:
     dims = rng.choice([1, 2, 2, 2, 3])
     largest = {1: 40, 2: 14, 3: 7}[dims]
@@ -67,14 +78,23 @@ def _windows(rng: random.Random) -> Geometry:
         size = [rng.randint(1, largest) for _ in range(dims)]
         kernel = [rng.choice([1, 2, 2, 3, 4]) for _ in range(dims)]
         stride = [rng.choice([1, 2, 2, 3, 5, 100]) for _ in range(dims)]
-        padding = [rng.choice([0, 0, k // 2]) for k in kernel]
         dilation = [rng.choice([1, 1, 1, 2, 5]) for _ in range(dims)]
+        padding = rng.choice([0, 0, [k // 2 for k in kernel], "same", _pairs(rng, kernel, dilation)])
         try:
             if rng.random() < 0.1:
                 return resolve(size, None)
+            if rng.random() < 0.1:
+                equal = resolve(size, None, output_size=[rng.choice([1, n, max(n - 1, 1)]) for n in size])
+                if equal.source is None:
+                    return equal
             return resolve(size, kernel, stride, padding, dilation, rng.random() < 0.3)
         except ValueError:  # the windows do not fit
             continue
+
+
+def _pairs(rng: random.Random, kernel: list[int], dilation: list[int]) -> list[tuple[int, int]]:
+    largest = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    return [(rng.randint(0, n), rng.randint(0, n)) for n in largest]
 
 
 def _tensor(rng: random.Random, shape: Any, dtype: torch.dtype) -> Tensor:
@@ -200,9 +220,12 @@ def _wrong_list(name: str, arguments: Arguments) -> Iterator[tuple[str, Any]]:
         for d in range(len(given)):
             yield f"{number} in dimension {d}", [number if i == d else n for i, n in enumerate(given)]
     if name == "padding":
-        yield "more than half the kernel", [k // 2 + 1 for k in arguments["kernel_size"]]
-    if name == "output_size":
-        for more in (2, 1000, 2**31 - 2):
-            yield f"{more} more", [n + more for n in given]
+        spans = [d * (k - 1) + 1 for k, d in zip(arguments["kernel_size"], arguments["dilation"], strict=True)]
+        yield "a window's extent", spans
+    if name == "output_size" and "kernel_size" in arguments:
+        axes = (arguments[n] for n in ("kernel_size", "stride", "padding", "dilation"))
+        most = [output_sizes(*axis)[1] for axis in zip(arguments["input"].shape[2:], *axes, strict=True)]
+        for more in (1, 1000, 2**30):
+            yield f"{more} too many", [n + more for n in most]
     if name == "grid_size" and arguments["stride"][0] > 1:
         yield "no multiple of the stride", [n + 1 for n in given]

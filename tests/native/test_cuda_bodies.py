@@ -50,8 +50,11 @@ def _case(operator: str, number: int) -> Case:
     size = [rng.randint(3, 9) for _ in range(dims)]
     while True:
         kernel = [rng.randint(1, 3) for _ in range(dims)]
-        pick = [[rng.randint(1, 3), rng.randint(0, k // 2), rng.choice([1, 1, 2])] for k in kernel]
-        stride, padding, dilation = (list(column) for column in zip(*pick, strict=True))
+        stride, dilation = ([rng.choice(some) for _ in kernel] for some in ([1, 2, 3], [1, 1, 2]))
+        sides = [
+            (rng.randint(0, d * (k - 1)), rng.randint(0, d * (k - 1))) for k, d in zip(kernel, dilation, strict=True)
+        ]
+        padding = rng.choice([[k // 2 for k in kernel], sides, "same"])
         try:
             windows = resolve(size, kernel, stride, padding, dilation, rng.random() < 0.3)
             break

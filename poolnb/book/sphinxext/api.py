@@ -26,7 +26,7 @@ from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.util.docutils import SphinxDirective
 
 from poolnb import functional, modules, reference
-from poolnb.functional._dimensions import _DOC
+from poolnb.functional._dimensions import _DOC, _PAIRS
 
 _FIELDS: Any = Config(napoleon_use_param=True, napoleon_use_rtype=False)  # napoleon's own class, not Sphinx's
 
@@ -47,7 +47,7 @@ class Api(SphinxDirective):
 def describe(what: str) -> str:
     """The reStructuredText that stands for `{api} what`."""
     if what == "arguments":
-        shared = _fields(_DOC.format(text="", own="", shape="(N, C, *spatial)", dims=2).strip())
+        shared = _fields(_DOC.format(text="", own="", shape="(N, C, *spatial)", dims=2, pairs=_PAIRS[2]).strip())
         return re.sub("^:(param|raises) ", ":", shared, flags=re.MULTILINE)
     if "." in what:
         places = [name.rpartition(".") for name in what.split()]
