@@ -143,10 +143,7 @@ def test_autopool_at_1_is_softpool() -> None:
 
 # ---- symmetries ------------------------------------------------------------------------------------------------------
 
-_NOT_SYMMETRIC = ("gated", "tree")  # their taps have weights of their own
-symmetric = pytest.mark.parametrize(
-    "operator", list(selected(lambda o: o.name not in _NOT_SYMMETRIC and o.name not in SAMPLED))
-)
+symmetric = pytest.mark.parametrize("operator", list(selected(lambda o: not o.numbered and o.name not in SAMPLED)))
 
 
 def positionless(operator: Operator, dims: int, geometry: dict[str, object]) -> Case:

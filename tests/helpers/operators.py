@@ -79,6 +79,7 @@ class Operator:
     averaging: bool = False  # min <= y <= max in every window
     kinks: bool = False  # derivative jumps where taps tie or are 0; the oracle and the op agree on the side
     registered: bool = True  # has poolnb:: ops of its own
+    numbered: bool = False  # its taps are not alike: what it does with one depends on its place in the window
     gradient_tolerance: float = 1.0  # multiplies TOLERANCE in comparisons of gradients
     library: Any = poolnb.functional  # what holds its functions
     oracle: Any = reference  # and those of the oracle
@@ -388,6 +389,7 @@ add(
         ],
         averaging=True,
         kinks=True,
+        numbered=True,
     )
 )
 add(
@@ -401,6 +403,7 @@ add(
             ({"leaves": torch.ones(8, s.windows.taps)}, "leaves"),
             *not_finite("leaves", s, 2, s.windows.taps),
         ],
+        numbered=True,
     )
 )
 add(
@@ -423,6 +426,7 @@ add(
             *[({"eval_mode": v}, "eval_mode") for v in ("mean", None, 1, [])],
         ],
         kinks=True,
+        numbered=True,
     )
 )
 add(
@@ -440,6 +444,7 @@ add(
             *bad_seed(s),
         ],
         averaging=True,
+        numbered=True,
         gradient_tolerance=10.0,
     )
 )
