@@ -375,6 +375,7 @@ add(
         kinks=True,
     )
 )
+add(Operator("blur", averaging=True, numbered=True))
 add(
     Operator(
         "gated",
