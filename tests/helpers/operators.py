@@ -378,6 +378,15 @@ add(
 add(Operator("blur", averaging=True, numbered=True))
 add(
     Operator(
+        "maxblur",
+        own=lambda s: {"blur_size": s.rng.choice([1, 2, 3, 4, 5])},
+        bad=lambda s: [({"blur_size": v}, "blur_size") for v in (0, -1, 2**31, 3.0, "3", None, True, (3, 3))],
+        kinks=True,
+        numbered=True,
+    )
+)
+add(
+    Operator(
         "gated",
         own=gate,
         tensors=("weight", "bias"),
