@@ -267,6 +267,8 @@ def _check_replaceable(module: nn.Module, path: str) -> None:
     what = f"{path} ({module})"
     if (why := peculiarity(module)) is not None:
         raise ValueError(f"types: a pool must be as its class in torch or poolnb to be replaced; {why}: {what}")
+    if isinstance(module, modules.Pool) and not module.listed:
+        raise ValueError(f"types: a pool that changes the number of channels cannot be replaced, got {what}")
     if getattr(module, "return_indices", False):
         raise ValueError(f"types: a pool that returns indices cannot be replaced, got {what}")
     if getattr(module, "divisor_override", None) is not None:

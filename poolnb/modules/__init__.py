@@ -25,5 +25,5 @@ __all__ += statistics.__all__
 POOLS: dict[str, dict[int, type[Pool]]] = {
     name.removesuffix("1d").removesuffix("Pool").lower(): {d: globals()[f"{name[:-2]}{d}d"] for d in (1, 2, 3)}
     for name in __all__
-    if name.endswith("1d")
+    if name.endswith("1d") and globals()[name].listed
 }

@@ -359,6 +359,15 @@ add(
     )
 )
 add(
+    replace(
+        OPERATORS["weighted"],
+        name="weighted_std",
+        own=lambda s: {**logits(s), "eps": s.rng.choice([1e-5, 0.1])},
+        bad=lambda s: [*OPERATORS["weighted"].bad(s), *bad_positive("eps")],
+        averaging=False,
+    )
+)
+add(
     Operator(
         "mixed",
         own=share,
