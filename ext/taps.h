@@ -4,6 +4,8 @@
 //   second(i) the tap of the second input, for operators that have one
 //   valid(i)  whether it counts: a mask, or `Always` where all do
 //   noise(i)  its random number; noise(0) where the window has one
+//   weight(i), weight_part(i), weight_whole(i)   its binomial weight, and that in two parts, for operators that say so:
+//             see binomial.h
 //   fixed     whether their number is known when this is compiled
 // `i` is the tap's row-major number within the window.
 #pragma once

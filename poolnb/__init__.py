@@ -8,12 +8,14 @@ from __future__ import annotations
 from poolnb import functional, native
 from poolnb.modules import Pool as Pool
 from poolnb.modules import __all__ as _modules
+from poolnb.modules.antialiasing import *  # noqa: F403
 from poolnb.modules.attention import *  # noqa: F403
 from poolnb.modules.foundations import *  # noqa: F403
 from poolnb.modules.means import *  # noqa: F403
 from poolnb.modules.mixtures import *  # noqa: F403
 from poolnb.modules.sampling import *  # noqa: F403
 from poolnb.modules.softmax import *  # noqa: F403
+from poolnb.modules.statistics import *  # noqa: F403
 from poolnb.registry import create_pool, list_pools, replace_pooling
 
 __version__ = "0.1.0"

@@ -350,6 +350,19 @@ def strip_sizes(grid_size: IntOrSizes | None, stride: tuple[int, ...]) -> tuple[
     return grid
 
 
+def filter_size(name: str, value: int, windows: Geometry) -> int:
+    """How many taps a filter behind the windows has in every dimension; not so many that nearly all are padding."""
+    if not isinstance(plain_int(value), int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    (taps,) = per_dim(name, value, 1, least=1)
+    if taps**windows.dims > max(2**16, 64 * math.prod(windows.size)):
+        raise ValueError(
+            f"{name} must give at most 64 taps per input position, got {value!r} for spatial size {windows.size}: "
+            "nearly all of a window would be padding"
+        )
+    return taps
+
+
 def noise_seed(seed: int | Tensor | None, training: bool, call: Call) -> Tensor | None:
     """The seed of a sampled operator as an int64 0-d tensor; ``None`` in evaluation, which draws nothing."""
     seed = plain_int(seed)

@@ -278,6 +278,8 @@ def _check_replaceable(module: nn.Module, path: str, name: str) -> None:
     what = named(path, module)
     if (why := peculiarity(module)) is not None:
         raise ValueError(f"types: a pool must be as its class in torch or poolnb to be replaced; {why}: {what}")
+    if isinstance(module, modules.Pool) and not module.listed:
+        raise ValueError(f"types: a pool that changes the number of channels cannot be replaced, got {what}")
     if getattr(module, "return_indices", False) and pool_class(name, _dims_of(module)).op != "max":
         raise ValueError(f"types: a pool that returns indices can be replaced by max alone, got {what}")
     if getattr(module, "divisor_override", None) is not None:

@@ -143,10 +143,7 @@ def test_autopool_at_1_is_softpool() -> None:
 
 # ---- symmetries ------------------------------------------------------------------------------------------------------
 
-_NOT_SYMMETRIC = ("gated", "tree")  # their taps have weights of their own
-symmetric = pytest.mark.parametrize(
-    "operator", list(selected(lambda o: o.name not in _NOT_SYMMETRIC and o.name not in SAMPLED))
-)
+symmetric = pytest.mark.parametrize("operator", list(selected(lambda o: not o.numbered and o.name not in SAMPLED)))
 
 
 def positionless(operator: Operator, dims: int, geometry: dict[str, object]) -> Case:
@@ -210,3 +207,54 @@ def test_channels_do_not_mix(operator: Operator, dims: int) -> None:
     x[:, 1] += 1
     y, changed = drawn.run(), drawn.run(x)
     assert torch.equal(y[:, 0], changed[:, 0]) and torch.equal(y[:, 2], changed[:, 2])
+
+
+# ---- what single operators promise -----------------------------------------------------------------------------------
+
+
+@every_dimension
+def test_std_is_indifferent_to_a_shift_and_scales(dims: int) -> None:
+    x = sample(dims)
+    y = pooled("std", dims, x, eps=1e-14)
+    same(pooled("std", dims, x + 3.5, eps=1e-14), y, 1e-6)
+    same(pooled("std", dims, -2 * x, eps=4e-14), 2 * y)
+    high, low = pooled("max", dims, x), -pooled("max", dims, -x)
+    assert (y <= (high - low) / 2 + 1e-6).all()
+    moments = pooled("avg", dims, x * x) - pooled("avg", dims, x).square()
+    same(y.square(), moments + 1e-14 * (y > 0))
+
+
+@every_dimension
+def test_blur_of_two_taps_is_the_mean_and_of_many_a_convolution(dims: int) -> None:
+    x = sample(dims)
+    blur, average = (getattr(F, f"{name}_pool{dims}d") for name in ("blur", "avg"))
+    same(blur(x, 2), average(x, 2))
+    row = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64) / 4
+    weight = row
+    for _ in range(dims - 1):
+        weight = weight.unsqueeze(-1) * row
+    convolution = getattr(torch.nn.functional, f"conv{dims}d")
+    same(blur(x, 3, 1), convolution(x, weight.expand(3, 1, *(3,) * dims), groups=3))
+    ones = torch.ones_like(x)
+    same(pooled("blur", dims, ones), pooled("avg", dims, ones))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_blur_of_a_long_window_knows_its_far_taps(dtype: torch.dtype) -> None:
+    taps = 2000
+    x = torch.linspace(-1, 1, taps, dtype=torch.float64).to(dtype).view(1, 1, taps)
+    same(F.blur_pool1d(x, None).double(), torch.zeros(1, 1, 1, dtype=torch.float64), 2e-3)
+    first = torch.arange(taps) < 2  # weights 1 and 1999, 1e-600 of the largest
+    y = F.blur_pool1d(x, None, mask=first).double()
+    wide = x.double().flatten()
+    same(y.flatten(), (wide[:1] + 1999 * wide[1:2]) / 2000, 2e-3 if dtype == torch.float16 else 1e-6)
+
+
+@every_dimension
+def test_maxblur_is_a_blur_of_a_max_map(dims: int) -> None:
+    x = sample(dims)[(..., *(slice(0, 4),) * dims)]
+    maxblur, blur, largest = (getattr(F, f"{name}_pool{dims}d") for name in ("maxblur", "blur", "max"))
+    whole = torch.nn.functional.pad(x, (0, 1) * dims, value=-torch.inf)
+    same(maxblur(x, 2), blur(largest(whole, 2, 1), 3, 2, 1))
+    same(maxblur(x, 2, blur_size=1), largest(x, 2))
+    assert maxblur(x, 2, 1, blur_size=4).shape == largest(x, 2, 1).shape

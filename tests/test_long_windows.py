@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as TF
 from cases import case, laid_out
-from operators import Case, Operator, every_dimension, every_operator
+from operators import Case, Operator, every_dimension, every_operator, selected
 from torch import Tensor
 
 import poolnb.functional as F
@@ -88,10 +88,8 @@ def test_more_taps_than_float32_can_count(name: str) -> None:
 
 
 @every_dimension
-@every_operator
+@pytest.mark.parametrize("operator", list(selected(lambda o: not o.numbered)))
 def test_kernels_far_larger_than_the_input_equal_those_that_cover_it(operator: Operator, dims: int) -> None:
-    if operator.name in ("gated", "tree", "tdgs", "s3"):  # their taps have numbers
-        return
     shape = (1, 2, *(5, 4, 3)[:dims])
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(3)) < 0.8
     drawn = case(operator, dims, shape, {"kernel_size": None}, mask=mask)
@@ -106,16 +104,16 @@ def test_kernels_far_larger_than_the_input_equal_those_that_cover_it(operator: O
             torch.testing.assert_close(actual[what], expected[what])
 
 
-@pytest.mark.parametrize("name", ["gated", "tree", "tdgs", "s3"])
-def test_windows_of_numbered_taps_that_are_nearly_all_padding_are_refused(name: str) -> None:
+@pytest.mark.parametrize("operator", list(selected(lambda o: o.numbered)))
+def test_windows_of_numbered_taps_that_are_nearly_all_padding_are_refused(operator: Operator) -> None:
     taps = 2**17
     own = {
         "gated": {"weight": torch.zeros(taps)},
         "tree": {"leaves": torch.zeros(2, taps), "gates": torch.zeros(1, taps)},
         "tdgs": {"temperature": 1.0},
-    }.get(name, {})
+    }.get(operator.name, {})
     with pytest.raises(ValueError, match="kernel_size must give at most 64 taps per input position"):
-        getattr(F, f"{name}_pool1d")(torch.zeros(1, 1, 8), taps, 1, taps // 2, **own)
+        operator.function(1)(torch.zeros(1, 1, 8), taps, 1, taps // 2, **own)
 
 
 _MEMORY = """

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import poolnb
 from poolnb import functional as F
+from poolnb import reference
 
 pytestmark = [pytest.mark.usefixtures("kernels"), pytest.mark.cpu]  # what they compute: test_integration.py
 
@@ -399,3 +400,55 @@ def test_a_number_beyond_the_parameter_s_dtype_is_named(name: str, own: dict[str
         2,
         2,
     )
+
+
+# ---- statistics pooling ----------------------------------------------------------------------------------------------
+
+
+@every_dimension
+def test_stats_pool_is_mean_and_spread_beside_each_other(dims: int) -> None:
+    x = torch.randn(2, 3, *(7, 6, 5)[:dims], generator=torch.Generator().manual_seed(0))
+    mask = torch.rand(2, 1, *x.shape[2:], generator=torch.Generator().manual_seed(1)) < 0.7
+    kind, std, avg = (getattr(poolnb, f"{name}Pool{dims}d") for name in ("Stats", "Std", "Avg"))
+    plain, attentive = kind(3, 2, padding=1), kind(3, 2, padding=1, attention=True, channels=3)
+    expected = torch.cat([avg(3, 2, padding=1)(x, mask), std(3, 2, padding=1)(x, mask)], 1)
+    torch.testing.assert_close(plain(x, mask), expected)
+    torch.testing.assert_close(attentive(x, mask), expected)
+    torch.testing.assert_close(plain(x[0]), plain(x)[0])
+    attentive(x, mask).square().sum().backward()
+    assert attentive.attention.w.weight.grad.abs().sum() > 0
+    assert attentive.half()(x.half(), mask).dtype == torch.float16
+
+
+def test_stats_pool_equals_its_oracle() -> None:
+    x, logits = (torch.randn(2, c, 5, 6, dtype=torch.float64, requires_grad=True) for c in (3, 1))
+    grad = torch.randn(2, 6, 3, 3, dtype=torch.float64)
+    for own in ({}, {"logits": logits}):
+        y = F.stats_pool2d(x, 3, 2, 1, **own)
+        grads = torch.autograd.grad(y, [x, *own.values()], grad)
+        plain = {n: t.detach().numpy() for n, t in own.items()}
+        torch.testing.assert_close(y.detach().numpy(), reference.stats_pool(x.detach().numpy(), 3, 2, 1, **plain))
+        expected = reference.stats_pool_backward(grad.numpy(), x.detach().numpy(), 3, 2, 1, **plain)
+        for actual, wanted in zip(grads, expected, strict=False):
+            torch.testing.assert_close(actual.numpy(), wanted)
+
+
+def test_stats_pool_of_a_sequence_does_not_see_what_its_mask_hides() -> None:
+    layer = poolnb.StatsPool1d(None, attention=True, channels=2)
+    torch.nn.init.ones_(layer.attention.w.weight)
+    x = torch.randn(1, 2, 9, generator=torch.Generator().manual_seed(0))
+    longer = torch.cat([x, torch.full((1, 2, 4), torch.nan)], 2)
+    torch.testing.assert_close(layer(longer, torch.arange(13) < 9), layer(x))
+    layer.reset_parameters()
+    torch.testing.assert_close(layer(x), poolnb.StatsPool1d(None)(x))
+
+
+def test_stats_pool_takes_no_other_pool_s_place() -> None:
+    assert "stats" not in poolnb.list_pools()
+    model = torch.nn.Sequential(poolnb.StatsPool2d(2))
+    with pytest.raises(ValueError, match="changes the number of channels cannot be replaced, got 0 "):
+        poolnb.replace_pooling(model, "max", types=poolnb.Pool)
+    with pytest.raises(ValueError, match="channels must be given with attention=True, got None"):
+        poolnb.StatsPool2d(2, attention=True)
+    with pytest.raises(TypeError, match="attention must be a bool, got 1"):
+        poolnb.StatsPool2d(2, attention=1)

@@ -108,8 +108,11 @@ def test_a_nan_in_a_window_passes_no_gradient_to_its_masked_taps(operator: Opera
             assert (grads[1][~mask] == 0).all()
 
 
+_MAP = ("s3", "maxblur")  # made of a map whose windows overlap
+
+
 @every_dimension
-@pytest.mark.parametrize("operator", list(selected(lambda o: o.name != "s3")))  # its map's windows overlap
+@pytest.mark.parametrize("operator", list(selected(lambda o: o.name not in _MAP)))
 def test_a_window_without_a_valid_tap_gives_0_and_passes_no_gradient(operator: Operator, dims: int) -> None:
     mask = torch.ones(_SHAPES[dims], dtype=torch.bool)
     first = (0, 1, *(slice(0, 2),) * dims)
@@ -267,6 +270,8 @@ def test_a_mean_of_both_infinities_is_nan() -> None:
         "mixed": F.mixed_pool1d(x, 4, alpha=0.5),
         "gated": F.gated_pool1d(x, 4, weight=0 * kernel),
         "tree": F.tree_pool1d(x, 4, leaves=kernel.expand(2, 4), gates=kernel.expand(1, 4)),
+        "blur": F.blur_pool1d(x, 4),
+        "maxblur": F.maxblur_pool1d(x, 1, 4),
         "s3, average": F.s3_pool1d(x, 1, 4),
         "s3, expectation": F.s3_pool1d(x, 1, 4, eval_mode="expectation"),
     }
@@ -430,3 +435,27 @@ def test_a_product_that_overflows_before_an_exponential(name: str, dtype: torch.
                 min(weights) in (0, Fraction(1, 2)) or pair[0] == pair[1]
             ):  # elsewhere slopes are huge
                 assert slopes == pytest.approx([float(w) for w in weights], abs=1e-5), (own, pair)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_std_neither_over_nor_underflows(dtype: torch.dtype) -> None:
+    top, small = {torch.float16: (6e4, 1e-4), torch.float64: (1e308, 1e-140)}.get(dtype, (3e38, 1e-19))
+    x = torch.tensor([[[-top, top, top, top, top, top, small, 3 * small]]], dtype=dtype).requires_grad_()
+    y = F.std_pool1d(x, 2, eps=1e-300)
+    expected = torch.tensor([[[top, 0.0, 0.0, small]]], dtype=torch.float64)
+    assert y.isfinite().all()
+    torch.testing.assert_close(y.double(), expected, rtol=1e-2, atol=small / 100)
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    slopes = torch.tensor([[[-0.5, 0.5, 0, 0, 0, 0, -0.5, 0.5]]], dtype=torch.float64)
+    torch.testing.assert_close(grad.double(), slopes, rtol=1e-2, atol=1e-3)
+
+
+def test_std_of_an_infinity_has_the_slopes_of_its_limit() -> None:
+    x = torch.tensor([[[math.inf, 1.0, 2.0, -3.0], [math.inf, -math.inf, 0.0, 0.0]]], dtype=torch.float64)
+    x.requires_grad_()
+    y = F.std_pool1d(x, 4)
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    far = torch.tensor([[[1e12, 0, 0, 0], [1e12, -1e12, 0, 0]]], dtype=torch.float64).requires_grad_()
+    (limit,) = torch.autograd.grad(F.std_pool1d(far, 4).sum(), far)
+    assert (y == math.inf).all()
+    torch.testing.assert_close(grad, limit)

@@ -15,6 +15,7 @@ struct PackTaps {
   const int64_t *offset, *offset_valid;  // null: multiples of `step`
   const T *from, *from_second, *from_valid, *from_noise;
   int64_t n, noise_step, step, step_valid;
+  const T* weights;  // of an operator that has some: of every tap the weight, then its first part, then its second
 
   POOLNB_HD int64_t count() const { return K > 0 ? K : n; }
   POOLNB_HD int64_t place(int64_t i) const { return many && !offset ? i * step : offset[i]; }
@@ -26,6 +27,9 @@ struct PackTaps {
   POOLNB_HD V x(int64_t i) const { return select(valid(i), load<V>(from + place(i)), splat<V>(0)); }
   POOLNB_HD V second(int64_t i) const { return select(valid(i), load<V>(from_second + place(i)), splat<V>(0)); }
   POOLNB_HD V noise(int64_t i) const { return load<V>(from_noise + i * noise_step); }
+  POOLNB_HD V weight(int64_t i) const { return splat<V>(weights[i]); }
+  POOLNB_HD V weight_part(int64_t i) const { return splat<V>(weights[count() + i]); }
+  POOLNB_HD V weight_whole(int64_t i) const { return splat<V>(weights[2 * count() + i]); }
 };
 
 // Four taps that are in registers already.
@@ -36,12 +40,16 @@ struct HeldTaps {
   V value[4], value_second[4];
   const T* from_noise;
   int64_t noise_step;
+  const T* weights;
 
   POOLNB_HD int64_t count() const { return 4; }
   POOLNB_HD Always valid(int64_t) const { return {}; }
   POOLNB_HD V x(int64_t i) const { return value[i]; }
   POOLNB_HD V second(int64_t i) const { return value_second[i]; }
   POOLNB_HD V noise(int64_t i) const { return load<V>(from_noise + i * noise_step); }
+  POOLNB_HD V weight(int64_t i) const { return splat<V>(weights[i]); }
+  POOLNB_HD V weight_part(int64_t i) const { return splat<V>(weights[4 + i]); }
+  POOLNB_HD V weight_whole(int64_t i) const { return splat<V>(weights[8 + i]); }
 };
 
 template <class V, int K>

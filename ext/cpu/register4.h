@@ -95,6 +95,7 @@ class Register4 : protected Unit<Op, T> {
     if (Op::inputs > 1) self().read_taps(at, Op::inputs - 1, taps.value_second);
     taps.from_noise = Op::noise ? this->noise_block_.data() + self().out(at) : nullptr;
     taps.noise_step = p_.noise_step;
+    taps.weights = this->weights_.data();
     for (int i = 0; i < Op::parameters; ++i) {
       const T* from = this->parameter_[i].data();
       if (this->by_window(i)) w.parameter[i] = load<V>(from + self().out(at));

@@ -2,6 +2,7 @@
 // Who works on it derives from it: see windows.h and rows2x2.h.
 #pragma once
 
+#include "../binomial.h"
 #include "noise.h"
 #include "pack.h"
 #include "plan.h"
@@ -20,6 +21,7 @@ class Unit {
     read_ = Offsets(p_.read, w_);
     valid_ = masked_ ? Offsets(p_.in, w_) : Offsets(taps);
     if (p_.backward) sum_ = Offsets(p_.sum, w_);
+    if constexpr (Binomial<Op>) weigh();
     for (int i = 0; i < Op::inputs; ++i) {
       x_block_[i] = Buffer<T>(p_.direct_in ? 0 : p_.in.size);
       sum_block_[i] = Buffer<T>(!p_.backward || p_.direct_sum ? 0 : p_.in.size);
@@ -36,6 +38,23 @@ class Unit {
     counted_ = Buffer<T>(p_.has_halo() && q_.want_parameters ? p_.out.size : 0);
     saved_ = Buffer<T>(p_.backward && !p_.forgets ? taps * lanes : 0);
     noise_block_ = Buffer<T>(Op::noise == 2 ? taps * p_.noise_step + lanes : Op::noise * p_.out.size);
+  }
+
+  // The binomial weights of the taps, each with its two parts.
+  void weigh() {
+    std::vector<Scaled> axis[3];
+    for (int a = 0; a < 3; ++a)
+      for (int64_t k = 0; k < w_.kernel[a]; ++k) axis[a].push_back(binomial(w_.kernel[a] - 1, k));
+    const int64_t taps = w_.taps();
+    weights_.resize(3 * taps);
+    T* to = weights_.data();
+    for (const Scaled& d : axis[0])
+      for (const Scaled& h : axis[1])
+        for (const Scaled& w : axis[2]) {
+          const Scaled b = d * h * w;
+          to[0] = T(b.value()), to[taps] = T(b.part), to[2 * taps] = T(b.whole);
+          ++to;
+        }
   }
 
   // work() for every image of a unit, its blocks read.
@@ -309,6 +328,7 @@ class Unit {
   Buffer<T> x_block_[kMaxInputs], sum_block_[kMaxInputs], y_block_, valid_block_, active_, counted_, saved_;
   Buffer<double> carried_[kMaxInputs];  // what many windows have added to a position, so far
   Buffer<T> noise_block_, drawn_;
+  std::vector<T> weights_;  // of an operator whose taps have some: see pack.h
   Buffer<T> parameter_[kMaxParameters], parameter_sum_[kMaxParameters];
   std::vector<char> plain_;
   int64_t band_ = -1, first_[3] = {0, 0, 0}, windows_[3] = {1, 1, 1}, own_[3] = {0, 0, 0};  // own_: the first that count

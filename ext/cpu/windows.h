@@ -16,7 +16,7 @@ class Generic : Unit<Op, T> {
   using typename Base::V, typename Base::Window, typename Base::Place;
   using Base::lanes, Base::p_, Base::q_, Base::w_, Base::masked_, Base::read_, Base::valid_, Base::sum_,
       Base::x_block_, Base::sum_block_, Base::y_block_, Base::valid_block_, Base::counted_, Base::carried_,
-      Base::saved_, Base::parameter_sum, Base::plain_, Base::band_, Base::own_, Base::first_,
+      Base::saved_, Base::weights_, Base::parameter_sum, Base::plain_, Base::band_, Base::own_, Base::first_,
       Base::windows_, Base::n_, Base::c_, Base::count_, Base::packs_, Base::each_image, Base::tensor,
       Base::place, Base::window_box, Base::own_box, Base::own_place, Base::skip, Base::is_last_,
       Base::read_parameters, Base::noise, Base::is_active, Base::out_place, Base::write_parameters;
@@ -81,7 +81,8 @@ class Generic : Unit<Op, T> {
     if (!p_.in.gapless && (!masked_ || (!q_.mask.data && plain_[at.number]))) {
       const T* from = x[0] + at.x;
       const PackTaps<V, K, false> taps{read_.table(), nullptr,   from,          second,       nullptr,
-                                       noise(at),     w_.taps(), p_.noise_step, read_.step(), 0};
+                                       noise(at),     w_.taps(), p_.noise_step, read_.step(), 0,
+                                       weights_.data()};
       Op::template forward<false>(w, taps, q_.options, saved);
       if (any(infinite_or_nan(Op::value(w)))) return false;
       then(taps, Always{});
@@ -100,7 +101,8 @@ class Generic : Unit<Op, T> {
     const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
     const T* valid = valid_block_.data() + (masked_ ? at.valid : 0);
     return {read_.table(), valid_.table(), x[0] + at.x,   second,       valid,
-            noise(at),     w_.taps(),      p_.noise_step, read_.step(), valid_.step()};
+            noise(at),     w_.taps(),      p_.noise_step, read_.step(), valid_.step(),
+            weights_.data()};
   }
 
   // ---- forward ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 // No atomics: every number is written by one thread, and sums run in a fixed order.
 #pragma once
 
+#include "../binomial.h"
 #include "../taps.h"
 #include "../philox.h"
 
@@ -115,6 +116,15 @@ struct GlobalTaps {
     else if constexpr (Op::noise == 2) return gumbel_factor(tap_uniform<T>(seed(), position, i, Op::stream));
     else return T(0);
   }
+  POOLNB_BODY Scaled scaled_weight(int64_t i) const {
+    go_to(i);
+    Scaled b;
+    for (int a = 0; a < 3; ++a) b = b * binomial(q.windows.kernel[a] - 1, k[a]);
+    return b;
+  }
+  POOLNB_BODY T weight(int64_t i) const { return T(scaled_weight(i).value()); }
+  POOLNB_BODY T weight_part(int64_t i) const { return T(scaled_weight(i).part); }
+  POOLNB_BODY T weight_whole(int64_t i) const { return T(scaled_weight(i).whole); }
 };
 
 template <class T>

@@ -63,7 +63,11 @@ _FAMILIES: dict[str, dict[str, str]] = {
     "#CC79A7": {"mixed": "P", "gated": "X", "tree": "*"},
     "#56B4E9": {"stochastic": "h", "s3": "H", "tdgs": "8"},
     "#5A5A5A": {"attention": ">", "lip": "."},
+    "#332288": {},
+    "#8B4513": {},
 }
+# Families whose members get their looks as they come: the file of their modules, and its colour.
+_FILES = {"statistics": "#332288", "antialiasing": "#8B4513"}
 _SHADES = (1.0, 0.62, 0.3, 0.8, 0.45)
 _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
     "-",
@@ -79,6 +83,7 @@ def _styles() -> dict[str, Style]:
     """The look of every pooler; one without a line in `_FAMILIES` joins those that stand in the same file."""
     families = {base: dict(family) for base, family in _FAMILIES.items()}
     bases = {POOLS[name][2].__module__: base for base, family in _FAMILIES.items() for name in family}
+    bases |= {f"poolnb.modules.{file}": base for file, base in _FILES.items()}
     markers = iter(_FREE_MARKERS)
     for name, classes in POOLS.items():
         if not any(name in family for family in _FAMILIES.values()):

@@ -32,6 +32,8 @@ class Pool(torch.nn.Module):
     #: The operator's functions for 1, 2 and 3 dimensions; empty: those of ``poolnb.functional``.
     functions: ClassVar[tuple[Callable[..., Tensor], ...]] = ()
     dims: ClassVar[int]
+    #: Whether the registry knows it: not a pooler that cannot stand in another one's place.
+    listed: ClassVar[bool] = True
     #: What the parameters are made for: (), (channels,) or (channels, *output_size).
     made_for: tuple[int, ...] = ()
     #: With ``kernel_size=None`` that of the windows. Where parameters stand per position they are made for it.

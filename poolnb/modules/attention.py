@@ -36,16 +36,16 @@ class _Weighted(Pool):
         if is_traced(self, input):
             return record(self, input, mask=mask)
         # Parameters of float32 beside a half type are computed with in float32, as everywhere.
-        x = _shown(self.dims, input, *self.geometry(), mask, next(self.parameters()).dtype)
+        x = shown(self.dims, input, *self.geometry(), mask, next(self.parameters()).dtype)
         self.check_fit(input)
-        return self.pool(input, mask, logits=_as_logits(self.logits(x, mask), input))
+        return self.pool(input, mask, logits=as_logits(self.logits(x, mask), input))
 
     def options(self) -> dict[str, Any]:
         return {"channels": self.channels}
 
 
 @overridable
-def _shown(dims: int, input: Tensor, *arguments: Any) -> Tensor:
+def shown(dims: int, input: Tensor, *arguments: Any) -> Tensor:
     """What the network sees: the checked input with a batch dimension, 0 at masked positions, in its own dtype."""
     *geometry_and_mask, dtype = arguments
     call = check(dims, input, *geometry_and_mask)
@@ -54,7 +54,7 @@ def _shown(dims: int, input: Tensor, *arguments: Any) -> Tensor:
 
 
 @overridable
-def _as_logits(answer: Tensor, input: Tensor) -> Tensor:
+def as_logits(answer: Tensor, input: Tensor) -> Tensor:
     """The network's answer in the dtype of sums, which autocast may have left, and batched where the input is."""
     logits = answer.to(ACC_DTYPES[input.dtype])
     return logits if input.dim() == logits.dim() else logits.squeeze(0)

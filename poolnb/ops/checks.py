@@ -215,10 +215,12 @@ def _check_numbers(size: tuple[int, ...], *geometry: tuple[int, ...]) -> None:
 
 
 def _check_attribute(attribute: str, value: Any, stride: Sequence[int], dims: int) -> None:
-    """Numbers of an operator are positive and finite, its sequences multiples of the stride."""
+    """Numbers of an operator are positive and finite, its sizes at least 1, its sequences multiples of the stride."""
     kind, name = attribute.split(" ")
     if kind == "float" and not 0 < value < math.inf:
         raise ValueError(f"{name} must be a finite number greater than 0, got {value!r}")
+    if kind == "int" and not 1 <= value <= _LARGEST:
+        raise ValueError(f"{name} must be at least 1 and below 2**31, got {value!r}")
     if kind != "SymInt[]":
         return
     if len(value) != dims:

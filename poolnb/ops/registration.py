@@ -45,7 +45,7 @@ class PoolOp:
             entries may be anything.
         tensors: the operator's own differentiable tensors by name, and what ``poolnb.ops.checks`` accepts of them.
         attributes: its other arguments in schema syntax, such as ``"bool semi_grad"``, with a usual value of each;
-            floats are positive.
+            floats are positive, ints at least 1.
         sampled: whether the operator draws: it then takes ``seed``, an int64 0-d tensor on the CPU or the input's
             device, or ``None`` for evaluation. ``poolnb.ops.philox`` makes the noise.
         batched: names of those ``tensors`` whose first dimension is the input's batch dimension, or 1.

@@ -42,7 +42,7 @@ def _forward(
     if any(isinstance(k, torch.SymInt) for k in windows.kernel):  # the steps of the running maximum are a graph's
         raise ValueError("s3_pool cannot be exported to ONNX with kernel_size=None and a free size: give either size")
     windows, grid = _bounded(windows, grid)
-    maxima = _maxima(windows, x, mask, seed, grid)
+    maxima = max_map(windows, x, mask, seed, grid)
     if seed is not None:
         return maxima.values
     y, strips = to_acc_dtype(maxima.values), grid if expectation else windows.stride
@@ -61,14 +61,14 @@ def _backward(
     expectation: bool,
 ) -> Tensor:
     windows, grid = _bounded(windows, grid)
-    maxima, grad = _maxima(windows, x, mask, seed, grid), to_acc_dtype(grad)
+    maxima, grad = max_map(windows, x, mask, seed, grid), to_acc_dtype(grad)
     if seed is None:
         if not expectation:
             grad = grad / _weight_of(maxima.some, windows, grad)
         grad = _spread(grad, windows, grid if expectation else windows.stride)
     if maxima.some is not None:
         grad = grad * maxima.some
-    return _slide_back(grad, windows, maxima)
+    return slide_back(grad, windows, maxima)
 
 
 s3_pool = PoolOp(
@@ -83,20 +83,21 @@ def _bounded(windows: Geometry, grid: Sequence[int]) -> tuple[Geometry, tuple[in
     """The same map and strips, no stride longer than the map and no strip than its outputs need: both take memory."""
     if any(isinstance(o, torch.SymInt) for o in windows.output):
         return windows, tuple(grid)
-    starts = _starts(windows)
-    stride = tuple(min(s, n) if o == 1 else s for s, n, o in zip(windows.stride, starts, windows.output, strict=True))
+    sizes = zip(windows.stride, starts(windows), windows.output, strict=True)
+    stride = tuple(min(s, n) if o == 1 else s for s, n, o in sizes)
     outputs = zip(grid, windows.stride, stride, windows.output, strict=True)
     strips = tuple(min(g // s, o) * short for g, s, short, o in outputs)
     return replace(windows, stride=stride), strips
 
 
-def _starts(windows: Geometry) -> tuple[int, ...]:
+def starts(windows: Geometry) -> tuple[int, ...]:
     """How many starts of windows each dimension of the map holds."""
     sizes = zip(windows.output, windows.stride, windows.size, windows.padding, strict=True)
     return tuple(smaller(o * s, n + p) for o, s, n, p in sizes)
 
 
-def _maxima(windows: Geometry, x: Tensor, mask: Tensor | None, seed: philox.Seed | None, grid: Sequence[int]) -> _Map:
+def max_map(windows: Geometry, x: Tensor, mask: Tensor | None, seed: philox.Seed | None, grid: Sequence[int]) -> _Map:
+    """The map, of the kept rows and columns where there is a seed."""
     picked = None if seed is None else _draw(seed, windows, grid, x.device)
     safe = not all_finite(x)
     nothing = -torch.inf if safe else torch.finfo(x.dtype).min
@@ -130,13 +131,13 @@ def _slide(x: Tensor, windows: Geometry, fill: float | bool, combine: Combine, p
     return x
 
 
-def _slide_back(grad: Tensor, windows: Geometry, maxima: _Map) -> Tensor:
+def slide_back(grad: Tensor, windows: Geometry, maxima: _Map) -> Tensor:
     """The gradient of the map, given to the taps that it came from."""
     steps = list(maxima.steps)
     for dim in range(windows.dims):
         inner = [0, 0] * (windows.dims - 1 - dim)
         if maxima.picked is not None:
-            shape = (*grad.shape[: 2 + dim], _starts(windows)[dim], *grad.shape[3 + dim :])
+            shape = (*grad.shape[: 2 + dim], starts(windows)[dim], *grad.shape[3 + dim :])
             grad = grad.new_zeros(shape).index_copy(2 + dim, maxima.picked[dim], grad)
         for shift in reversed(_shifts(windows, dim)):
             moved = grad * _later(*steps.pop(), maxima.safe)
@@ -155,7 +156,7 @@ def _later(a: Tensor, b: Tensor, safe: bool) -> Tensor:
 def _margins(windows: Geometry, dim: int) -> list[int]:
     """What padding before and after one dimension the map needs, in the order of ``F.pad``."""
     before = windows.padding[dim]
-    after = _starts(windows)[dim] + windows.span[dim] - 1 - before - windows.size[dim]
+    after = starts(windows)[dim] + windows.span[dim] - 1 - before - windows.size[dim]
     return [0, 0] * (windows.dims - 1 - dim) + [before, after]
 
 
@@ -177,9 +178,9 @@ def _draw(seed: philox.Seed, windows: Geometry, grid: Sequence[int], device: tor
 
     The noise of a start: its position is the start, its draw the dimension.
     """
-    starts = _starts(windows)
-    noise = philox.uniform(seed.key, max(starts), philox.S3, draws=windows.dims, dtype=torch.float32, device=device)
-    sizes = zip(noise, starts, windows.output, windows.stride, grid, strict=True)
+    counts = starts(windows)
+    noise = philox.uniform(seed.key, max(counts), philox.S3, draws=windows.dims, dtype=torch.float32, device=device)
+    sizes = zip(noise, counts, windows.output, windows.stride, grid, strict=True)
     return [_kept(own[:count], *each) for own, count, *each in sizes]
 
 
@@ -213,7 +214,7 @@ def _spread(grad: Tensor, windows: Geometry, grid: Sequence[int]) -> Tensor:
         g = grad.movedim(2 + dim, -1)
         padded = F.pad(g, (0, weights[..., 0].numel() - g.size(-1))).unflatten(-1, weights.shape[:2])
         spread = (padded.unsqueeze(-1) * weights).sum(-2).flatten(-2)
-        grad = spread[..., : _starts(windows)[dim]].movedim(-1, 2 + dim)
+        grad = spread[..., : starts(windows)[dim]].movedim(-1, 2 + dim)
     return grad
 
 
@@ -239,14 +240,14 @@ def _weights(windows: Geometry, dim: int, grid: int, like: Tensor) -> Tensor:
 
     The i-th of m kept among n, all subsets equally likely: start r is it with chance C(r, i) C(n-1-r, m-1-i) / C(n, m).
     """
-    starts, outputs, share = _starts(windows)[dim], windows.output[dim], grid // windows.stride[dim]
+    count, outputs, share = starts(windows)[dim], windows.output[dim], grid // windows.stride[dim]
     strips = (outputs + share - 1) // share  # of no negative number: ONNX divides towards 0
     if torch.compiler.is_compiling():  # the sizes may be free: choose the chances of each strip in the graph
         strip = torch.arange(strips, device=like.device)
-        n, m = (starts - strip * grid).clamp(max=grid), (outputs - strip * share).clamp(max=share)
+        n, m = (count - strip * grid).clamp(max=grid), (outputs - strip * share).clamp(max=share)
         every = [_chances(n, m, grid, share) for n in range(1, grid + 1) for m in range(1, share + 1)]
         return torch.tensor(every, dtype=like.dtype, device=like.device)[(n - 1) * share + m - 1]
-    sizes = ((min(grid, starts - i * grid), min(share, outputs - i * share)) for i in range(strips))
+    sizes = ((min(grid, count - i * grid), min(share, outputs - i * share)) for i in range(strips))
     return torch.tensor([_chances(n, m, grid, share) for n, m in sizes], dtype=like.dtype, device=like.device)
 
 

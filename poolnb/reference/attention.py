@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 
-def _weights(taps: Array, logits: Array) -> Array:
+def tap_weights(taps: Array, logits: Array) -> Array:
     """softmax(logits); taps and logits of -inf have none, and infinite taps or logits share all."""
     counted = ~np.isneginf(taps) & ~np.isneginf(logits)
     for pos_inf in (counted & np.isposinf(taps), counted & np.isposinf(logits)):
@@ -32,7 +32,7 @@ def _weights(taps: Array, logits: Array) -> Array:
 def _weighted(taps: Array, logits: Array) -> float:
     if np.isnan(taps).any() or np.isnan(logits).any():
         return np.nan
-    weights = _weights(taps, logits)
+    weights = tap_weights(taps, logits)
     if not weights.any():
         return -np.inf if np.isneginf(taps).any() else 0.0
     return float(weights[weights > 0] @ taps[weights > 0])
@@ -86,7 +86,7 @@ def weighted_pool_backward(
         if not taps:
             continue
         window = values(x, taps)
-        weights = _weights(window, values(full, taps))
+        weights = tap_weights(window, values(full, taps))
         for tap, slope, weight in zip(taps, weights * (window - weights @ window), weights, strict=True):
             grad_x[tap] += grad[out] * weight
             grad_logits[tap] += grad[out] * slope

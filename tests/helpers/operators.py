@@ -79,6 +79,7 @@ class Operator:
     averaging: bool = False  # min <= y <= max in every window
     kinks: bool = False  # derivative jumps where taps tie or are 0; the oracle and the op agree on the side
     registered: bool = True  # has poolnb:: ops of its own
+    numbered: bool = False  # its taps are not alike: what it does with one depends on its place in the window
     gradient_tolerance: float = 1.0  # multiplies TOLERANCE in comparisons of gradients
     library: Any = poolnb.functional  # what holds its functions
     oracle: Any = reference  # and those of the oracle
@@ -359,6 +360,15 @@ add(
     )
 )
 add(
+    replace(
+        OPERATORS["weighted"],
+        name="weighted_std",
+        own=lambda s: {**logits(s), "eps": s.rng.choice([1e-5, 0.1])},
+        bad=lambda s: [*OPERATORS["weighted"].bad(s), *bad_positive("eps")],
+        averaging=False,
+    )
+)
+add(
     Operator(
         "mixed",
         own=share,
@@ -375,6 +385,16 @@ add(
         kinks=True,
     )
 )
+add(Operator("blur", averaging=True, numbered=True))
+add(
+    Operator(
+        "maxblur",
+        own=lambda s: {"blur_size": s.rng.choice([1, 2, 3, 4, 5])},
+        bad=lambda s: [({"blur_size": v}, "blur_size") for v in (0, -1, 2**31, 3.0, "3", None, True, (3, 3))],
+        kinks=True,
+        numbered=True,
+    )
+)
 add(
     Operator(
         "gated",
@@ -389,6 +409,7 @@ add(
         ],
         averaging=True,
         kinks=True,
+        numbered=True,
     )
 )
 add(
@@ -402,6 +423,7 @@ add(
             ({"leaves": torch.ones(8, s.windows.taps)}, "leaves"),
             *not_finite("leaves", s, 2, s.windows.taps),
         ],
+        numbered=True,
     )
 )
 add(
@@ -424,6 +446,7 @@ add(
             *[({"eval_mode": v}, "eval_mode") for v in ("mean", None, 1, [])],
         ],
         kinks=True,
+        numbered=True,
     )
 )
 add(
@@ -441,6 +464,7 @@ add(
             *bad_seed(s),
         ],
         averaging=True,
+        numbered=True,
         gradient_tolerance=10.0,
     )
 )

@@ -59,7 +59,11 @@ def right_arguments(name: str, rng: random.Random) -> Arguments:
         "grid_size": [s * rng.choice([1, 2, 3]) for s in windows.stride],
         **own,
     }
-    numbers = {"bool": lambda: rng.random() < 0.5, "float": lambda: rng.choice([1e-6, 0.01, 1.0, 3.0])}
+    numbers = {
+        "int": lambda: rng.randint(1, 5),
+        "bool": lambda: rng.random() < 0.5,
+        "float": lambda: rng.choice([1e-6, 0.01, 1.0, 3.0]),
+    }
     return {a.name: known[a.name] if a.name in known else numbers[str(a.type)]() for a in schemas()[name].arguments}
 
 
@@ -145,6 +149,8 @@ def faults(name: str, arguments: Arguments) -> Iterator[tuple[str, str, Argument
             wrong = _wrong_list(argument.name, arguments)
         elif kind == "float":
             wrong = ((str(v), v) for v in (0.0, -1.0, math.nan, math.inf, -math.inf, None, "1", [1.0]))
+        elif kind == "int":
+            wrong = ((str(v), v) for v in (0, -1, -(2**63), 2**31, 2**62, 2**64, None, "1", 1.5, [1.0]))
         elif kind == "bool":
             wrong = ((repr(v), v) for v in ("yes", [True]))
         else:  # an optional tensor that was left out
