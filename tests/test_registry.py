@@ -36,7 +36,7 @@ def pools(model: nn.Module) -> dict[str, nn.Module]:
 
 def test_list_pools_names_what_create_pool_makes() -> None:
     names = poolnb.list_pools()
-    assert names == sorted(names) and len(names) == 16
+    assert names == sorted(names) and len(names) == 20
     x = torch.rand(2, 3, 8, 8)
     for name in names:
         module = poolnb.create_pool(name, 2, channels=3, output_size=4)

@@ -9,11 +9,12 @@ memory stays a small multiple of the input's whatever the window; second derivat
 the whole batch.
 """
 
-from poolnb.functional import attention, foundations, means, mixtures, sampling, softmax
+from poolnb.functional import attention, foundations, means, mixtures, order, sampling, softmax
 from poolnb.functional.attention import *  # noqa: F403
 from poolnb.functional.foundations import *  # noqa: F403
 from poolnb.functional.means import *  # noqa: F403
 from poolnb.functional.mixtures import *  # noqa: F403
+from poolnb.functional.order import *  # noqa: F403
 from poolnb.functional.sampling import *  # noqa: F403
 from poolnb.functional.softmax import *  # noqa: F403
 
@@ -22,5 +23,6 @@ __all__ += attention.__all__
 __all__ += foundations.__all__
 __all__ += means.__all__
 __all__ += mixtures.__all__
+__all__ += order.__all__
 __all__ += sampling.__all__
 __all__ += softmax.__all__

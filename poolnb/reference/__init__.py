@@ -6,11 +6,12 @@ window sizes. Arrays have shape (N, C, *spatial); there is one function per oper
 operator's own parameters.
 """
 
-from poolnb.reference import attention, foundations, means, mixtures, sampling, softmax
+from poolnb.reference import attention, foundations, means, mixtures, order, sampling, softmax
 from poolnb.reference.attention import *  # noqa: F403
 from poolnb.reference.foundations import *  # noqa: F403
 from poolnb.reference.means import *  # noqa: F403
 from poolnb.reference.mixtures import *  # noqa: F403
+from poolnb.reference.order import *  # noqa: F403
 from poolnb.reference.sampling import *  # noqa: F403
 from poolnb.reference.softmax import *  # noqa: F403
 
@@ -19,5 +20,6 @@ __all__ += attention.__all__
 __all__ += foundations.__all__
 __all__ += means.__all__
 __all__ += mixtures.__all__
+__all__ += order.__all__
 __all__ += sampling.__all__
 __all__ += softmax.__all__
