@@ -32,7 +32,7 @@ def _rank_pool(
     weight: Tensor,
     mask: Tensor | None = None,
 ) -> Tensor:
-    r"""Rank pooling, :math:`y = \sum_{r=1}^n w_r x_{(r)} / \sum_{r=1}^n w_r`, with :math:`x_{(1)} \ge x_{(2)} \ge \dots`.
+    r"""Rank pooling, :math:`y = \sum_{r=1}^n w_r x_{(r)} / \sum_{r=1}^n w_r`, :math:`x_{(1)} \ge x_{(2)} \ge \dots`.
 
     The ordered weighted average of Yager (1988), over the n valid taps; ties stand in tap order. The first weight alone
     gives the max, the last one of a whole window the min, equal weights the mean, equal ones of the first m ranks the
@@ -67,8 +67,9 @@ def _quantile_pool(
     With :math:`h = q (n - 1)`, counted from the smallest tap on, and f the fraction of h: :math:`y = (1 - f)\,a + f\,b`
     where a and b are the taps at the whole part of h and above it. 0 gives the min, 0.5 the median, 1 the max.
     :math:`\partial y/\partial a = 1 - f`, :math:`\partial y/\partial b = f`,
-    :math:`\partial y/\partial q = (n - 1)(b - a)`; y has a kink where taps tie, of which the first in tap order counts as
-    the largest, and as a function of q where h is whole: there the slope is that towards larger q, at q = 1 the other.
+    :math:`\partial y/\partial q = (n - 1)(b - a)`; y has a kink where taps tie, of which the first in tap order counts
+    as the largest, and as a function of q where h is whole: there the slope is that towards larger q, at q = 1 the
+    other one.
     An infinite tap counts where its share is not 0; between -inf and +inf lies NaN.
 
     Args:

@@ -200,8 +200,10 @@ class _TreePool(Pool):
 
 
 class _AdaPool(Pool):
-    r"""Adaptive pooling with a learned share, :math:`y = \beta \sum_i u_i x_i + (1-\beta) \sum_i w_i x_i`: u weighs taps by
-    how near they are to their mean, w by how large they are. See :func:`poolnb.functional.ada_pool2d`.
+    r"""Adaptive pooling with a learned share, :math:`y = \beta \sum_i u_i x_i + (1-\beta) \sum_i w_i x_i`.
+
+    u weighs taps by how near they are to their mean, w by how large they are. See
+    :func:`poolnb.functional.ada_pool2d`.
 
     The parameter is ``lam``, with :math:`\beta = \sigma(\mathrm{lam})`.
 

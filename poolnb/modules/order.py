@@ -26,8 +26,8 @@ class _RankPool(Pool):
 
     See :func:`poolnb.functional.rank_pool2d`.
 
-    The parameter is ``theta``, with :math:`w = \mathrm{softmax}(\mathrm{theta})` over the ranks; it is 0 at first, so that
-    the layer starts as the mean.
+    The parameter is ``theta``, with :math:`w = \mathrm{softmax}(\mathrm{theta})` over the ranks; it is 0 at first, so
+    that the layer starts as the mean.
 
     Args:
         kernel_size: has to be given, since every rank has a weight.
@@ -83,8 +83,8 @@ class _QuantilePool(Pool):
     See :func:`poolnb.functional.quantile_pool2d`.
 
     Args:
-        q: in [0, 1]; 0 gives the min, 0.5 the median, 1 the max. A float, or a tensor, 0-d or (C,): a buffer, or to learn
-            it a :class:`torch.nn.Parameter`.
+        q: in [0, 1]; 0 gives the min, 0.5 the median, 1 the max. A float, or a tensor, 0-d or (C,): a buffer, or to
+            learn it a :class:`torch.nn.Parameter`.
 
     Raises:
         TypeError: a ``q`` that is no real number, or a tensor that is not of a floating dtype.

@@ -43,9 +43,9 @@ def near(taps: Tensor, valid: Tensor | None, safe: bool) -> Near:
     mean = known.sum(0, dtype=torch.float64 if is_long(taps.size(0)) else None).to(taps.dtype) / size
     if safe:  # where the sum overflows, shares of it do not
         mean = torch.where(mean.isinf(), (known / size).sum(0), mean)
-    likeness, *slopes = _likeness(known, mean)
+    likeness, by_tap, by_mean, larger = _likeness(known, mean)
     weights = softmax_of(likeness, taps, valid, safe)
-    return Near(weights, weighted_mean(weights, taps, valid, safe), *slopes, counted, size)
+    return Near(weights, weighted_mean(weights, taps, valid, safe), by_tap, by_mean, larger, counted, size)
 
 
 def _likeness(x: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

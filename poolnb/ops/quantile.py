@@ -1,7 +1,7 @@
 r"""Quantile pooling: the q-quantile of a window's taps, linear between ranks.
 
-Counted from the smallest of n taps, from 0 on, it lies at :math:`q (n - 1)`: between the lower tap at its whole part and
-the upper one above that, at the fraction f. The derivatives are 1 - f and f there, and by q the step (n - 1) times the
+Counted from the smallest of n taps, from 0 on, it lies at :math:`q (n - 1)`: between the lower tap at its whole part
+and the upper one above that, at the fraction f. The derivatives are 1 - f and f there, and by q (n - 1) times the
 difference of the two; at a tap, where that jumps, that of the piece above it, and at q = 1 of the piece below.
 """
 
