@@ -152,7 +152,7 @@ symmetric = pytest.mark.parametrize(
 def positionless(operator: Operator, dims: int, geometry: dict[str, object]) -> Case:
     """A case whose own arguments do not depend on the position: whatever does is reduced to a number per channel."""
     drawn = case(operator, dims, _SHAPES[dims], geometry)
-    own = {n: (t.flatten()[0] if isinstance(t, Tensor) and n != "logits" else t) for n, t in drawn.own.items()}
+    own = {n: (t.flatten()[0] if isinstance(t, Tensor) and n not in ("logits", "weight") else t) for n, t in drawn.own.items()}
     return Case(operator, dims, drawn.x, drawn.geometry, None, own, True)
 
 

@@ -60,11 +60,11 @@ _FAMILIES: dict[str, dict[str, str]] = {
     "#0072B2": {"avg": "s"},
     "#009E73": {"soft": "^", "swap": "v", "auto": "<"},
     "#E69F00": {"gem": "D", "lse": "d", "lp": "p"},
-    "#804020": {"ada": "1", "edscw": "2"},
+    "#8C4A1F": {"ada": "1", "edscw": "2"},
     "#CC79A7": {"mixed": "P", "gated": "X", "tree": "*"},
     "#56B4E9": {"stochastic": "h", "s3": "H", "tdgs": "8"},
     "#5A5A5A": {"attention": ">", "lip": "."},
-    "#602080": {"rank": "3", "quantile": "4"},
+    "#80E0A0": {"rank": "3", "quantile": "4"},
 }
 _SHADES = (1.0, 0.62, 0.3, 0.8, 0.45)
 _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (

@@ -37,7 +37,8 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, q: Tensor) -> _
     taps, valid = open_windows(x, mask, windows)
     order = order_of(taps, valid, safe)
     steps: Tensor | int = len(taps) - 1 if valid is None else (valid.sum(0) - 1).clamp(min=0)
-    at = (channelwise(q, windows) * steps).expand(order.shape[1:])
+    # In float64: the fraction is what the steps of a long window leave of q's digits.
+    at = (channelwise(q.double(), windows) * steps).expand(order.shape[1:])
     whole = at.detach().floor().long()
     last = steps - 1
     whole = (torch.minimum(whole, last) if isinstance(last, Tensor) else whole.clamp(max=last)).clamp(min=0)
@@ -45,7 +46,7 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, q: Tensor) -> _
     lower = order.gather(0, from_top.unsqueeze(0)).squeeze(0)
     upper = order.gather(0, (from_top - 1).clamp(min=0).unsqueeze(0)).squeeze(0)
     low, high = (taps.gather(0, tap.unsqueeze(0)).squeeze(0) for tap in (lower, upper))
-    fraction = at - whole
+    fraction = (at - whole).to(taps.dtype)
     y = blend(fraction, high, low, True) if safe else torch.lerp(low, high, fraction)
     if safe:
         y = y.masked_fill(taps.isnan().any(0), torch.nan)
