@@ -64,8 +64,8 @@ def _quantile_pool(
 ) -> Tensor:
     r"""Quantile pooling: the q-quantile of the n valid taps, linear between ranks as :func:`torch.quantile` has it.
 
-    Source: Hyndman and Fan (1996), their definition 7. With :math:`h = q (n - 1)`, counted from the smallest tap on, and f the fraction of h: :math:`y = (1 - f)\,a + f\,b`
-    where a and b are the taps at the whole part of h and above it. 0 gives the min, 0.5 the median, 1 the max.
+    Source: Hyndman and Fan (1996), their definition 7. With :math:`h = q (n - 1)`, counted from the smallest tap on, and
+    f the fraction of h: :math:`y = (1 - f)\,a + f\,b` where a and b are the taps at the whole part of h and above it. 0 gives the min, 0.5 the median, 1 the max.
     :math:`\partial y/\partial a = 1 - f`, :math:`\partial y/\partial b = f`,
     :math:`\partial y/\partial q = (n - 1)(b - a)`; y has a kink where taps tie, of which the first in tap order counts
     as the largest, and as a function of q where h is whole: there the slope is that towards larger q, at q = 1 the
