@@ -13,6 +13,7 @@ from poolnb.modules.attention import *  # noqa: F403
 from poolnb.modules.foundations import *  # noqa: F403
 from poolnb.modules.means import *  # noqa: F403
 from poolnb.modules.mixtures import *  # noqa: F403
+from poolnb.modules.order import *  # noqa: F403
 from poolnb.modules.sampling import *  # noqa: F403
 from poolnb.modules.softmax import *  # noqa: F403
 from poolnb.modules.statistics import *  # noqa: F403

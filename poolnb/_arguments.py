@@ -269,8 +269,8 @@ def check_equal_windows(reason: str, call: Call) -> None:
         )
 
 
-def tap_weights(name: str, value: Tensor, call: Call, rows: int | None = None) -> Tensor:
-    """Weights with one entry per tap, row-major: (rows, k), or without ``rows`` (k,) and (C, k), as (C, k)."""
+def tap_weights(name: str, value: Tensor, call: Call, rows: int | None = None, low: float = -math.inf) -> Tensor:
+    """Weights of at least ``low``, one entry per tap: (rows, k), or without ``rows`` (k,) and (C, k), as (C, k)."""
     taps = call.windows.taps
     check_equal_windows(f"every tap has an entry in {name}", call)
     if not isinstance(value, Tensor):
@@ -280,7 +280,7 @@ def tap_weights(name: str, value: Tensor, call: Call, rows: int | None = None) -
     if tuple(value.shape) not in accepted:
         shapes = " or ".join(map(str, accepted))
         raise ValueError(f"{name} must have shape {shapes}, {taps} being the taps of a window, got {_shape(value)}")
-    check_range(name, value)
+    check_range(name, value, low)
     full = value.to(call.acc_dtype)
     return full if rows is not None else _spread(full, (call.channels, taps))
 

@@ -149,7 +149,10 @@ symmetric = pytest.mark.parametrize("operator", list(selected(lambda o: not o.nu
 def positionless(operator: Operator, dims: int, geometry: dict[str, object]) -> Case:
     """A case whose own arguments do not depend on the position: whatever does is reduced to a number per channel."""
     drawn = case(operator, dims, _SHAPES[dims], geometry)
-    own = {n: (t.flatten()[0] if isinstance(t, Tensor) and n != "logits" else t) for n, t in drawn.own.items()}
+    own = {
+        n: (t.flatten()[0] if isinstance(t, Tensor) and n not in ("logits", "weight") else t)
+        for n, t in drawn.own.items()
+    }
     return Case(operator, dims, drawn.x, drawn.geometry, None, own, True)
 
 

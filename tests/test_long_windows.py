@@ -77,7 +77,7 @@ def test_long_windows_of_half_types_are_right_up_to_their_rounding(operator: Ope
         torch.testing.assert_close(drawn.run().double(), expected, rtol=2**-8, atol=2**-8 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["avg", "lp", "soft", "mixed", "weighted", "lse", "gem"])
+@pytest.mark.parametrize("name", ["avg", "lp", "soft", "mixed", "weighted", "lse", "gem", "ada", "edscw"])
 def test_more_taps_than_float32_can_count(name: str) -> None:
     taps = 2**24 + 2**18
     ones = torch.ones(1, 1, taps)
@@ -94,8 +94,7 @@ def test_kernels_far_larger_than_the_input_equal_those_that_cover_it(operator: O
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(3)) < 0.8
     drawn = case(operator, dims, shape, {"kernel_size": None}, mask=mask)
     own = {k: v for k, v in drawn.own.items() if k not in ("training", "seed")}
-    if operator.name == "mixed":
-        own["alpha"] = 0.3
+    own |= {"mixed": {"alpha": 0.3}, "ada": {"beta": 0.3}}.get(operator.name, {})
     drawn = replace(drawn, own=own)
     far = replace(drawn, geometry={"kernel_size": 2**20, "stride": 2**31 - 1, "padding": 2**19})
     for x in (drawn.x, laid_out(drawn.x, "channels_last")):
@@ -109,6 +108,7 @@ def test_windows_of_numbered_taps_that_are_nearly_all_padding_are_refused(operat
     taps = 2**17
     own = {
         "gated": {"weight": torch.zeros(taps)},
+        "rank": {"weight": torch.ones(taps)},
         "tree": {"leaves": torch.zeros(2, taps), "gates": torch.zeros(1, taps)},
         "tdgs": {"temperature": 1.0},
     }.get(operator.name, {})

@@ -54,16 +54,18 @@ def _shade(colour: str, share: float) -> str:
     return to_hex((share * red, share * green, share * blue))
 
 
-# One base colour per family, one marker per operator; a new operator gets one that is free.
+# One base colour per family (two for the mixtures), one marker per operator; a new operator gets one that is free.
 _FAMILIES: dict[str, dict[str, str]] = {
     "#D55E00": {"max": "o"},
     "#0072B2": {"avg": "s"},
     "#009E73": {"soft": "^", "swap": "v", "auto": "<"},
     "#E69F00": {"gem": "D", "lse": "d", "lp": "p"},
+    "#8C4A1F": {"ada": "1", "edscw": "2"},
     "#CC79A7": {"mixed": "P", "gated": "X", "tree": "*"},
     "#56B4E9": {"stochastic": "h", "s3": "H", "tdgs": "8"},
     "#5A5A5A": {"attention": ">", "lip": "."},
     "#332288": {},
+    "#80E0A0": {"rank": "3", "quantile": "4"},
     "#8B4513": {},
 }
 # Families whose members get their looks as they come: the file of their modules, and its colour.
@@ -76,7 +78,7 @@ _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
     (0, (8, 2, 2, 2)),
     (0, (8, 2, 2, 2, 2, 2)),
 )
-_FREE_MARKERS = "x+1234"
+_FREE_MARKERS = "x+|_"
 
 
 def _styles() -> dict[str, Style]:

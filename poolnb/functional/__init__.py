@@ -9,12 +9,23 @@ memory stays a small multiple of the input's whatever the window; second derivat
 the whole batch.
 """
 
-from poolnb.functional import antialiasing, attention, foundations, means, mixtures, sampling, softmax, statistics
+from poolnb.functional import (
+    antialiasing,
+    attention,
+    foundations,
+    means,
+    mixtures,
+    order,
+    sampling,
+    softmax,
+    statistics,
+)
 from poolnb.functional.antialiasing import *  # noqa: F403
 from poolnb.functional.attention import *  # noqa: F403
 from poolnb.functional.foundations import *  # noqa: F403
 from poolnb.functional.means import *  # noqa: F403
 from poolnb.functional.mixtures import *  # noqa: F403
+from poolnb.functional.order import *  # noqa: F403
 from poolnb.functional.sampling import *  # noqa: F403
 from poolnb.functional.softmax import *  # noqa: F403
 from poolnb.functional.statistics import *  # noqa: F403
@@ -25,6 +36,7 @@ __all__ += attention.__all__
 __all__ += foundations.__all__
 __all__ += means.__all__
 __all__ += mixtures.__all__
+__all__ += order.__all__
 __all__ += sampling.__all__
 __all__ += softmax.__all__
 __all__ += statistics.__all__

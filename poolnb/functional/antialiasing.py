@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from poolnb._arguments import check, filter_size
+from poolnb._arguments import check, check_equal_windows, filter_size
 from poolnb.functional._dimensions import by_dimension
-from poolnb.geometry import IntOrSizes
+from poolnb.geometry import IntOrSizes, OutputSize, Padding
 from poolnb.ops.blur import blur_pool
 from poolnb.ops.maxblur import maxblur_pool
 
@@ -25,10 +25,11 @@ def _blur_pool(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
+    output_size: OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Blur pooling, :math:`y = \sum_i b_i x_i / \sum_i b_i` over the valid taps: a low-pass filter and a subsampling.
@@ -39,7 +40,8 @@ def _blur_pool(
     constant output up to the edge. :math:`\partial y/\partial x_i = b_i / \sum_j b_j`. +inf beside -inf gives NaN, as
     their sum does.
     """
-    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
+    check_equal_windows("every tap has a weight", call)
     return call.finish(blur_pool(call.input, call.mask, call.numbered))
 
 
@@ -48,11 +50,12 @@ def _maxblur_pool(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
     blur_size: int = 3,
+    output_size: OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Max-blur pooling: max pooling with stride 1, then :func:`blur_pool2d` of the result at the stride.
@@ -68,7 +71,8 @@ def _maxblur_pool(
     Args:
         blur_size: taps of the filter in every dimension, an int of at least 1; 1 is max pooling.
     """
-    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
+    check_equal_windows("they share one map of maxima", call)
     windows = call.numbered
     return call.finish(maxblur_pool(call.input, call.mask, windows, filter_size("blur_size", blur_size, windows)))
 

@@ -1,17 +1,25 @@
-"""Learned mixtures: mixed, gated and tree pooling."""
+"""Learned mixtures: mixed, gated, tree and adaptive pooling."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from poolnb._arguments import blend_parameter, channel_parameter, check, tap_weights
+from poolnb._arguments import blend_parameter, channel_parameter, check, flag, tap_weights
 from poolnb.functional._dimensions import by_dimension
 from poolnb.geometry import IntOrSizes, OutputSize, Padding
+from poolnb.ops.ada import ada_pool
+from poolnb.ops.edscw import edscw_pool
 from poolnb.ops.gated import gated_pool
 from poolnb.ops.mixed import mixed_pool
 from poolnb.ops.tree import tree_pool
 
 __all__ = [
+    "ada_pool1d",
+    "ada_pool2d",
+    "ada_pool3d",
+    "edscw_pool1d",
+    "edscw_pool2d",
+    "edscw_pool3d",
     "gated_pool1d",
     "gated_pool2d",
     "gated_pool3d",
@@ -123,6 +131,72 @@ def _tree_pool(
     return call.finish(tree_pool(call.input, call.mask, call.numbered, filters, openings))
 
 
+def _ada_pool(
+    dims: int,
+    input: Tensor,
+    kernel_size: IntOrSizes | None,
+    stride: IntOrSizes | None = None,
+    padding: Padding = 0,
+    dilation: IntOrSizes = 1,
+    ceil_mode: bool = False,
+    *,
+    beta: float | Tensor = 0.5,
+    semi_grad: bool = False,
+    output_size: OutputSize = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Adaptive pooling, :math:`y = \beta \sum_i u_i x_i + (1-\beta) \sum_i w_i x_i`: two softmax weightings, mixed.
+
+    Source: Stergiou and Poppe (2023), AdaPool. :math:`w = \mathrm{softmax}(x)` favours large taps, and
+    :math:`u = \mathrm{softmax}(d)` those near the mean m of the window, by :math:`d_i = 2|x_i m| / (x_i^2 + m^2)`,
+    which is 1 where the sizes of both are equal, as where both are 0.
+    With :math:`e = \sum_i u_i x_i` and :math:`s = \sum_i w_i x_i`: :math:`\partial y/\partial\beta = e - s`,
+    :math:`\partial s/\partial x_j = w_j (1 + x_j - s)` and :math:`\partial e/\partial x_j = u_j +
+    u_j (x_j - e) \partial d_j/\partial x_j + \frac1n \sum_i u_i (x_i - e) \partial d_i/\partial m`. At
+    :math:`x_j = 0`, and at m = 0, d has a kink: its derivative there counts as 0.
+    Taps of -inf carry weight 0, in the mean too, and a window that holds +inf gives +inf.
+
+    Args:
+        beta: share of the weighting by nearness, in [0, 1]; a float, a 0-d tensor, a (C,) tensor, or one that
+            broadcasts to the output and has its number of dimensions, such as (C, *output); of input's dtype or
+            float32 beside half types. The range of a tensor is checked on the CPU only.
+        semi_grad: hold the weights constant, :math:`\beta u_j + (1-\beta) w_j`, as the code published with it does.
+    """
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
+    share = blend_parameter("beta", beta, call)
+    return call.finish(ada_pool(call.input, call.mask, call.trimmed, share, flag("semi_grad", semi_grad)))
+
+
+def _edscw_pool(
+    dims: int,
+    input: Tensor,
+    kernel_size: IntOrSizes | None,
+    stride: IntOrSizes | None = None,
+    padding: Padding = 0,
+    dilation: IntOrSizes = 1,
+    ceil_mode: bool = False,
+    *,
+    semi_grad: bool = False,
+    output_size: OutputSize = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Adaptive pooling by nearness alone, :math:`y = \sum_i u_i x_i` with :math:`u = \mathrm{softmax}(d)`.
+
+    Source: Stergiou and Poppe (2023), eDSCWPool; :func:`ada_pool2d` at ``beta=1``.
+    :math:`d_i = 2|x_i m| / (x_i^2 + m^2)` with the mean m of the window, 1 where both are 0;
+    :math:`\partial y/\partial x_j = u_j + u_j (x_j - y) \partial d_j/\partial x_j + \frac1n \sum_i u_i (x_i - y)
+    \partial d_i/\partial m`. At :math:`x_j = 0`, and at m = 0, d has a kink: its derivative there counts as 0.
+    Taps of -inf carry weight 0, in the mean too, and a window that holds +inf gives +inf.
+
+    Args:
+        semi_grad: hold the weights constant, :math:`u_j` alone, as the code published with it does.
+    """
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
+    return call.finish(edscw_pool(call.input, call.mask, call.trimmed, flag("semi_grad", semi_grad)))
+
+
 mixed_pool1d, mixed_pool2d, mixed_pool3d = by_dimension(_mixed_pool)
 gated_pool1d, gated_pool2d, gated_pool3d = by_dimension(_gated_pool)
 tree_pool1d, tree_pool2d, tree_pool3d = by_dimension(_tree_pool)
+ada_pool1d, ada_pool2d, ada_pool3d = by_dimension(_ada_pool)
+edscw_pool1d, edscw_pool2d, edscw_pool3d = by_dimension(_edscw_pool)

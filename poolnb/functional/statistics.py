@@ -7,7 +7,7 @@ from torch import Tensor
 
 from poolnb._arguments import check, number, position_logits
 from poolnb.functional._dimensions import by_dimension
-from poolnb.geometry import IntOrSizes
+from poolnb.geometry import IntOrSizes, OutputSize, Padding
 from poolnb.ops.hard import avg_pool
 from poolnb.ops.std import std_pool
 from poolnb.ops.weighted import weighted_pool
@@ -31,11 +31,12 @@ def _std_pool(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
     eps: float = 1e-5,
+    output_size: OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Standard deviation of the n valid taps, :math:`y = \sqrt{\frac1n \sum_i (x_i - m)^2 + \epsilon}`, m their mean.
@@ -48,7 +49,7 @@ def _std_pool(
     Args:
         eps: added to the variance; a float greater than 0.
     """
-    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
     return call.finish(std_pool(call.input, call.mask, call.trimmed, number("eps", eps, low=0, strict=True)))
 
 
@@ -57,12 +58,13 @@ def _weighted_std_pool(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
     logits: Tensor,
     eps: float = 1e-5,
+    output_size: OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Standard deviation under weights, :math:`y = \sqrt{\sum_i w_i (x_i - m)^2 + \epsilon}`.
@@ -78,7 +80,7 @@ def _weighted_std_pool(
             channels; of input's dtype or float32 beside half types.
         eps: added to the variance; a float greater than 0.
     """
-    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
     scores, least = position_logits("logits", logits, call), number("eps", eps, low=0, strict=True)
     return call.finish(weighted_std_pool(call.input, call.mask, call.trimmed, scores, least))
 
@@ -88,12 +90,13 @@ def _stats_pool(
     input: Tensor,
     kernel_size: IntOrSizes | None,
     stride: IntOrSizes | None = None,
-    padding: IntOrSizes = 0,
+    padding: Padding = 0,
     dilation: IntOrSizes = 1,
     ceil_mode: bool = False,
     *,
     logits: Tensor | None = None,
     eps: float = 1e-5,
+    output_size: OutputSize = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Statistics pooling: the mean :math:`m` of every window beside its standard deviation, in 2C channels.
@@ -108,7 +111,7 @@ def _stats_pool(
             the channels; of input's dtype or float32 beside half types.
         eps: added to the variance; a float greater than 0.
     """
-    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask)
+    call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
     least = number("eps", eps, low=0, strict=True)
     if logits is None:
         mean = avg_pool(call.input, call.mask, call.windows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -179,3 +180,11 @@ def needed_for(granularity: Any) -> tuple[str, ...]:
     if granularity == "position":
         return "channels", "output_size"
     return ("channels",) if granularity == "channel" else ()
+
+
+def count_taps(dims: int, kernel_size: IntOrSizes | None) -> int:
+    """Number of taps of a window, which has to be known when weights per tap are made."""
+    sizes = check_sizes(dims, kernel_size)
+    if sizes is None:
+        raise ValueError("kernel_size must be given where every tap has a weight, got None")
+    return math.prod(sizes[0])

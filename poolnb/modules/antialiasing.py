@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from poolnb.geometry import IntOrSizes, per_dim
+from poolnb.geometry import IntOrSizes, OutputSize, Padding, per_dim
 from poolnb.modules._base import Pool
 
 __all__ = [
@@ -50,13 +50,14 @@ class _MaxBlurPool(Pool):
         self,
         kernel_size: IntOrSizes | None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
         *,
         blur_size: int = 3,
+        output_size: OutputSize = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         (self.blur_size,) = per_dim("blur_size", blur_size, 1, least=1)
 
     def own(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Learned mixtures as modules: mixed, gated and tree pooling (Lee, Gallagher and Tu 2016)."""
+"""Learned mixtures as modules: mixed, gated and tree pooling (Lee, Gallagher and Tu 2016), adaptive pooling."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from typing import Any
 import torch
 
 from poolnb._arguments import flag, number
-from poolnb.geometry import IntOrSizes, OutputSize, Padding, check_sizes
-from poolnb.modules._base import Device, Pool, check_factory, needed_for, parameter_shape
+from poolnb.geometry import IntOrSizes, OutputSize, Padding
+from poolnb.modules._base import Device, Pool, check_factory, count_taps, needed_for, parameter_shape
 
 __all__ = [
+    "AdaPool1d",
+    "AdaPool2d",
+    "AdaPool3d",
+    "EDSCWPool1d",
+    "EDSCWPool2d",
+    "EDSCWPool3d",
     "GatedPool1d",
     "GatedPool2d",
     "GatedPool3d",
@@ -22,14 +28,6 @@ __all__ = [
     "TreePool2d",
     "TreePool3d",
 ]
-
-
-def _taps(dims: int, kernel_size: IntOrSizes | None) -> int:
-    """Number of taps of a window, which has to be known when weights per tap are made."""
-    sizes = check_sizes(dims, kernel_size)
-    if sizes is None:
-        raise ValueError("kernel_size must be given where every tap has a weight, got None")
-    return math.prod(sizes[0])
 
 
 class _MixedPool(Pool):
@@ -131,7 +129,7 @@ class _GatedPool(Pool):
         shape = parameter_shape(self.dims, granularity, ("layer", "channel"), channels)
         self.granularity, self.channels, self.made_for = granularity, channels, shape
         factory = check_factory(device, dtype)
-        self.weight = torch.nn.Parameter(torch.empty(*shape, _taps(self.dims, kernel_size), **factory))
+        self.weight = torch.nn.Parameter(torch.empty(*shape, count_taps(self.dims, kernel_size), **factory))
         self.bias = torch.nn.Parameter(torch.empty(shape, **factory)) if flag("bias", bias) else None
         self.reset_parameters()
 
@@ -188,7 +186,7 @@ class _TreePool(Pool):
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         if n_leaves not in (2, 4) or not isinstance(n_leaves, int):
             raise ValueError(f"n_leaves must be 2 or 4, got {n_leaves!r}")
-        taps, factory = _taps(self.dims, kernel_size), check_factory(device, dtype)
+        taps, factory = count_taps(self.dims, kernel_size), check_factory(device, dtype)
         self.leaves = torch.nn.Parameter(torch.empty(n_leaves, taps, **factory))
         self.gates = torch.nn.Parameter(torch.empty(n_leaves - 1, taps, **factory))
         self.reset_parameters()
@@ -203,6 +201,105 @@ class _TreePool(Pool):
 
     def options(self) -> dict[str, Any]:
         return {"n_leaves": self.leaves.size(0)}
+
+
+class _AdaPool(Pool):
+    r"""Adaptive pooling with a learned share, :math:`y = \beta \sum_i u_i x_i + (1-\beta) \sum_i w_i x_i`.
+
+    u weighs taps by how near they are to their mean, w by how large they are. See
+    :func:`poolnb.functional.ada_pool2d`.
+
+    The parameter is ``lam``, with :math:`\beta = \sigma(\mathrm{lam})`.
+
+    Args:
+        beta: first value of the share, in (0, 1).
+        granularity: one share for the ``"layer"``, per ``"channel"``, or per channel and output ``"position"``.
+        channels: number of input channels; needed with ``"channel"`` and ``"position"``.
+        output_size: spatial output size, an int or one per dimension; needed with ``"position"``.
+        semi_grad: hold the weights constant in the gradient, as the published code does.
+        device, dtype: of the parameters, as torch's modules take them.
+
+    Raises:
+        TypeError: an option of the wrong type; in a call, an input of another dtype than the parameter.
+        ValueError: an option out of range; in a call, another number of channels or another output size.
+    """
+
+    op = "ada"
+
+    def __init__(
+        self,
+        kernel_size: IntOrSizes | None,
+        stride: IntOrSizes | None = None,
+        padding: Padding = 0,
+        dilation: IntOrSizes = 1,
+        ceil_mode: bool = False,
+        *,
+        beta: float = 0.5,
+        granularity: str = "layer",
+        channels: int | None = None,
+        output_size: OutputSize = None,
+        semi_grad: bool = False,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        windows = output_size if kernel_size is None else None
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=windows)
+        shape = parameter_shape(self.dims, granularity, ("layer", "channel", "position"), channels, output_size)
+        self.beta, self.granularity = number("beta", beta, low=0, high=1, strict=True), granularity
+        self.channels, self.output_size, self.made_for = channels, output_size, shape
+        self.semi_grad = flag("semi_grad", semi_grad)
+        self.lam = torch.nn.Parameter(torch.empty(shape, **check_factory(device, dtype)))
+        self.reset_parameters()
+
+    @classmethod
+    def needs(cls, **own: Any) -> tuple[str, ...]:
+        return needed_for(own.get("granularity", "layer"))
+
+    def reset_parameters(self) -> None:
+        """Give the share its first value again."""
+        torch.nn.init.constant_(self.lam, math.log(self.beta / (1 - self.beta)))
+
+    def own(self) -> dict[str, Any]:
+        return {"beta": self.lam.sigmoid(), "semi_grad": self.semi_grad}
+
+    def options(self) -> dict[str, Any]:
+        shown = {"beta": self.beta, "granularity": self.granularity, "semi_grad": self.semi_grad}
+        return shown if self.granularity == "layer" else {**shown, "lam": tuple(self.lam.shape)}
+
+
+class _EDSCWPool(Pool):
+    r"""Adaptive pooling by nearness alone: :math:`y = \sum_i u_i x_i`, u the softmax of how near the taps are to their
+    mean. See :func:`poolnb.functional.edscw_pool2d`.
+
+    Args:
+        semi_grad: hold the weights constant in the gradient, as the published code does.
+
+    Raises:
+        TypeError: an option of the wrong type.
+        ValueError: a size out of range.
+    """
+
+    op = "edscw"
+
+    def __init__(
+        self,
+        kernel_size: IntOrSizes | None,
+        stride: IntOrSizes | None = None,
+        padding: Padding = 0,
+        dilation: IntOrSizes = 1,
+        ceil_mode: bool = False,
+        *,
+        semi_grad: bool = False,
+        output_size: OutputSize = None,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
+        self.semi_grad = flag("semi_grad", semi_grad)
+
+    def own(self) -> dict[str, Any]:
+        return {"semi_grad": self.semi_grad}
+
+    def options(self) -> dict[str, Any]:
+        return self.own()
 
 
 class MixedPool1d(_MixedPool):
@@ -238,4 +335,28 @@ class TreePool2d(_TreePool):
 
 
 class TreePool3d(_TreePool):
+    dims = 3
+
+
+class AdaPool1d(_AdaPool):
+    dims = 1
+
+
+class AdaPool2d(_AdaPool):
+    dims = 2
+
+
+class AdaPool3d(_AdaPool):
+    dims = 3
+
+
+class EDSCWPool1d(_EDSCWPool):
+    dims = 1
+
+
+class EDSCWPool2d(_EDSCWPool):
+    dims = 2
+
+
+class EDSCWPool3d(_EDSCWPool):
     dims = 3

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from poolnb._arguments import flag, number
-from poolnb.geometry import IntOrSizes
+from poolnb.geometry import IntOrSizes, OutputSize, Padding
 from poolnb.modules._base import Device, Pool, check_factory, is_traced, record
 from poolnb.modules.attention import AttentionPool1d, AttentionPool2d, AttentionPool3d, as_logits, shown
 
@@ -41,13 +41,14 @@ class _StdPool(Pool):
         self,
         kernel_size: IntOrSizes | None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
         *,
         eps: float = 1e-5,
+        output_size: OutputSize = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         self.eps = number("eps", eps, low=0, strict=True)
 
     def own(self) -> dict[str, Any]:
@@ -62,9 +63,9 @@ class _StatsPool(Pool):
 
     See :func:`poolnb.functional.stats_pool2d`. Over all frames of a sequence, ``kernel_size=None`` and a mask, it is
     the layer of x-vectors (Snyder et al. 2018). With ``attention=True`` it is the attentive form of Okabe et al.
-    (2018): mean and standard deviation under the weights of attention pooling, one logit per position, shared by the channels.
-    They start equal, so that the layer starts as the plain one. :func:`poolnb.list_pools` does not name it, since it
-    cannot take the place of a pool that keeps the number of channels.
+    (2018): mean and standard deviation under the weights of attention pooling, one logit per position, shared by
+    the channels. They start equal, so that the layer starts as the plain one. :func:`poolnb.list_pools` does not name
+    it, since it cannot take the place of a pool that keeps the number of channels.
 
     Args:
         attention: weigh the positions by a network, that of :class:`AttentionPool2d`.
@@ -84,7 +85,7 @@ class _StatsPool(Pool):
         self,
         kernel_size: IntOrSizes | None,
         stride: IntOrSizes | None = None,
-        padding: IntOrSizes = 0,
+        padding: Padding = 0,
         dilation: IntOrSizes = 1,
         ceil_mode: bool = False,
         *,
@@ -92,10 +93,11 @@ class _StatsPool(Pool):
         channels: int | None = None,
         hidden: int | None = None,
         eps: float = 1e-5,
+        output_size: OutputSize = None,
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         self.eps = number("eps", eps, low=0, strict=True)
         factory = check_factory(device, dtype)
         self.attention = None

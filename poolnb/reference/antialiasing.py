@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 from math import comb
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from poolnb.geometry import Geometry
-from poolnb.reference.windows import Array, Index, each_window, values, windows_of
+from poolnb.reference.windows import Array, Axis, Index, Windows, each_window, values, windows_of
 
 __all__ = [
     "blur_pool",
@@ -48,17 +46,18 @@ def blur_pool(
     dilation: Any = 1,
     ceil_mode: bool = False,
     *,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = sum b_i x_i / sum b_i, b the product over the axes of C(k - 1, j)."""
     x = np.asarray(x, np.float64)
-    return _blur(x, mask, windows_of(x, kernel_size, stride, padding, dilation, ceil_mode))
+    return _blur(x, mask, windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size))
 
 
-def _blur(x: Array, mask: ArrayLike | None, geometry: Geometry) -> Array:
-    y, b = np.zeros((*x.shape[:2], *geometry.output)), _coefficients(geometry.kernel)
+def _blur(x: Array, mask: ArrayLike | None, windows: Windows) -> Array:
+    y, b = np.zeros((*x.shape[:2], *windows.output)), _coefficients(windows.kernel)
     with np.errstate(all="ignore"):
-        for out, taps, numbers in each_window(x, mask, geometry):
+        for out, taps, numbers in each_window(x, mask, windows):
             if taps:
                 y[out] = _mean(_shares(b, numbers), values(x, taps))
     return y
@@ -73,35 +72,42 @@ def blur_pool_backward(
     dilation: Any = 1,
     ceil_mode: bool = False,
     *,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """dy/dx_i = b_i / sum b."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
-    return _blur_backward(np.asarray(grad, np.float64), x, mask, geometry)
+    windows = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
+    return _blur_backward(np.asarray(grad, np.float64), x, mask, windows)
 
 
-def _blur_backward(grad: Array, x: Array, mask: ArrayLike | None, geometry: Geometry) -> Array:
-    grad_x, b = np.zeros_like(x), _coefficients(geometry.kernel)
-    for out, taps, numbers in each_window(x, mask, geometry):
+def _blur_backward(grad: Array, x: Array, mask: ArrayLike | None, windows: Windows) -> Array:
+    grad_x, b = np.zeros_like(x), _coefficients(windows.kernel)
+    for out, taps, numbers in each_window(x, mask, windows):
         for tap, share in zip(taps, _shares(b, numbers) if taps else (), strict=True):
             grad_x[tap] += grad[out] * share
     return grad_x
 
 
-def _map_of(geometry: Geometry, blur_size: int) -> tuple[Geometry, Geometry]:
+def _map_of(windows: Windows, blur_size: int) -> tuple[Windows, Windows]:
     """The stride-1 windows of the map, one per start, and the windows that blur it."""
-    sizes = zip(geometry.output, geometry.stride, geometry.size, geometry.padding, strict=True)
-    starts = tuple(min(o * s, n + p) for o, s, n, p in sizes)
-    every, before = (1,) * geometry.dims, ((blur_size - 1) // 2,) * geometry.dims
-    maxima = replace(geometry, stride=every, output=starts)
-    return maxima, Geometry(starts, (blur_size,) * geometry.dims, geometry.stride, before, every, geometry.output)
+    maxima, blurs = zip(*(_axes_of(axis, blur_size) for axis in windows.axes), strict=True)
+    return Windows(maxima), Windows(blurs)
 
 
-def _maxima(x: Array, mask: ArrayLike | None, geometry: Geometry) -> tuple[Array, dict[Index, Index]]:
+def _axes_of(axis: Axis, blur_size: int) -> tuple[Axis, Axis]:
+    first, outputs = axis.starts[0], len(axis.starts)
+    entries = min(outputs * axis.stride, axis.size - first)  # none starts beyond the last position
+    every = [first + i for i in range(entries)]
+    maxima = Axis(axis.size, every, axis.kernel, [axis.kernel] * entries, axis.dilation)
+    starts = [o * axis.stride - (blur_size - 1) // 2 for o in range(outputs)]
+    return maxima, Axis(entries, starts, blur_size, [blur_size] * outputs, stride=axis.stride)
+
+
+def _maxima(x: Array, mask: ArrayLike | None, windows: Windows) -> tuple[Array, dict[Index, Index]]:
     """The map, 0 where no tap is valid, and the place of the first largest tap of every other entry."""
-    values_, chosen = np.zeros((*x.shape[:2], *geometry.output)), {}
-    for out, taps, _ in each_window(x, mask, geometry):
+    values_, chosen = np.zeros((*x.shape[:2], *windows.output)), {}
+    for out, taps, _ in each_window(x, mask, windows):
         if taps:
             chosen[out] = taps[int(np.argmax(values(x, taps)))]
             values_[out] = x[chosen[out]]
@@ -124,12 +130,13 @@ def maxblur_pool(
     ceil_mode: bool = False,
     *,
     blur_size: int = 3,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """The maximum at every start of a window, then at the stride the mean of blur_size entries, weighted as in blur."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
-    first, second = _map_of(geometry, blur_size)
+    windows = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
+    first, second = _map_of(windows, blur_size)
     maxima, chosen = _maxima(x, mask, first)
     return _blur(maxima, _mask_of(chosen, maxima.shape), second)
 
@@ -144,12 +151,13 @@ def maxblur_pool_backward(
     ceil_mode: bool = False,
     *,
     blur_size: int = 3,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """The gradient of the blur, given to the first largest tap of every entry of the map."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
-    first, second = _map_of(geometry, blur_size)
+    windows = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
+    first, second = _map_of(windows, blur_size)
     maxima, chosen = _maxima(x, mask, first)
     spread = _blur_backward(np.asarray(grad, np.float64), maxima, _mask_of(chosen, maxima.shape), second)
     grad_x = np.zeros_like(x)

@@ -1,4 +1,4 @@
-"""Mixed, gated and tree pooling in NumPy."""
+"""Mixed, gated, tree and adaptive pooling in NumPy."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from poolnb.reference.windows import Array, each_window, values, windows_of
+from poolnb.reference.softmax import _soft, _soft_slopes, softmax
+from poolnb.reference.windows import Array, each_window, pool, pool_backward, values, windows_of
 
 __all__ = [
+    "ada_pool",
+    "ada_pool_backward",
+    "edscw_pool",
+    "edscw_pool_backward",
     "gated_pool",
     "gated_pool_backward",
     "mixed_pool",
@@ -257,3 +262,134 @@ def tree_pool_backward(
         for tap, slope in zip(taps, slopes[0], strict=True):
             grad_x[tap] += slope
     return grad_x, grad_leaves, grad_gates
+
+
+def _likeness(taps: Array, m: float) -> Array:
+    """d_i = 2 |x_i m| / (x_i^2 + m^2), 1 where both are 0. It depends on the ratio of the two alone."""
+    largest = np.maximum(np.abs(taps), abs(m))
+    largest[largest == 0] = 1
+    a, b = taps / largest, m / largest
+    d: Array = np.where((taps == 0) & (m == 0), 1.0, 2 * np.abs(a * b) / np.maximum(a**2 + b**2, 1))
+    return d
+
+
+def _near(taps: Array) -> float:
+    """The mean, weighted by the softmax of the likeness to the plain one."""
+    if np.isnan(taps).any():
+        return np.nan
+    if np.isposinf(taps).any():
+        return np.inf
+    taps = taps[~np.isneginf(taps)]  # weight 0
+    return float(softmax(_likeness(taps, taps.mean())) @ taps) if len(taps) else -np.inf
+
+
+def _near_slopes(taps: Array, semi_grad: bool) -> Array:
+    """de/dx_j = u_j + u_j (x_j - e) dd_j/dx_j + 1/n sum_i u_i (x_i - e) dd_i/dm, for finite taps.
+
+    dd/dx = 2 sign(x) |m| (m^2 - x^2) / (x^2 + m^2)^2; dd/dm is the same with x and m exchanged; both 0 at 0.
+    """
+    m = taps.mean()
+    weights = softmax(_likeness(taps, m))
+    if semi_grad:
+        return weights
+    centred = taps - weights @ taps
+    largest = np.maximum(np.abs(taps), abs(m))
+    largest[largest == 0] = 1
+    a, b = taps / largest, m / largest
+    common = 2 * (b**2 - a**2) / np.maximum(a**2 + b**2, 1) ** 2 / largest
+    by_tap, by_mean = np.sign(taps) * np.abs(b) * common, -np.sign(m) * np.abs(a) * common
+    slopes: Array = weights * (1 + centred * by_tap) + np.mean(weights * centred * by_mean)
+    return slopes
+
+
+def ada_pool(
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    beta: ArrayLike = 0.5,
+    output_size: Any = None,
+    mask: ArrayLike | None = None,
+) -> Array:
+    """y = beta e + (1 - beta) s: e weighs taps by the softmax of their likeness to the mean, s by that of the taps."""
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
+    y = np.zeros((*x.shape[:2], *geometry.output))
+    shares = _shares(beta, y.shape)
+    for out, taps, _ in each_window(x, mask, geometry):
+        if taps:
+            window = values(x, taps)
+            y[out] = _blend(shares[out], _near(window), _soft(window, 1.0))
+    return y
+
+
+def ada_pool_backward(
+    grad: ArrayLike,
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    beta: ArrayLike = 0.5,
+    semi_grad: bool = False,
+    output_size: Any = None,
+    mask: ArrayLike | None = None,
+) -> tuple[Array, Array]:
+    """dy/dx = beta de/dx + (1 - beta) ds/dx and dy/dbeta = e - s, for finite input.
+
+    Returns the gradients of ``x`` and, in the shape of the output, of beta.
+    """
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
+    grad, grad_x = np.asarray(grad, np.float64), np.zeros_like(x)
+    shares, grad_beta = _shares(beta, grad.shape), np.zeros(grad.shape)
+    for out, taps, _ in each_window(x, mask, geometry):
+        if not taps:
+            continue
+        window, share = values(x, taps), shares[out]
+        grad_beta[out] = grad[out] * (_near(window) - _soft(window, 1.0))
+        slopes = share * _near_slopes(window, semi_grad) + (1 - share) * _soft_slopes(window, 1.0, semi_grad)[0]
+        for tap, slope in zip(taps, slopes, strict=True):
+            grad_x[tap] += grad[out] * slope
+    return grad_x, grad_beta
+
+
+def edscw_pool(
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    output_size: Any = None,
+    mask: ArrayLike | None = None,
+) -> Array:
+    """y = sum u_i x_i with u the softmax of the taps' likeness to their mean."""
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
+    return pool(x, mask, geometry, lambda taps, _: _near(taps))
+
+
+def edscw_pool_backward(
+    grad: ArrayLike,
+    x: ArrayLike,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    *,
+    semi_grad: bool = False,
+    output_size: Any = None,
+    mask: ArrayLike | None = None,
+) -> Array:
+    """As ``ada_pool_backward`` at beta = 1, for finite input. Returns the gradient of ``x``."""
+    x = np.asarray(x, np.float64)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
+    return pool_backward(grad, x, mask, geometry, lambda taps, _: (_near_slopes(taps, semi_grad), 0.0))[0]

@@ -35,11 +35,12 @@ def std_pool(
     ceil_mode: bool = False,
     *,
     eps: float = 1e-5,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = sqrt(mean (x_i - m)^2 + eps), m the mean."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     return pool(x, mask, geometry, lambda taps, _: _std(taps, eps))
 
 
@@ -53,11 +54,12 @@ def std_pool_backward(
     ceil_mode: bool = False,
     *,
     eps: float = 1e-5,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """dy/dx_i = (x_i - m) / (n y), for finite input."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
 
     def slopes(taps: Array, _: int) -> tuple[Array, float]:
         return (taps - taps.mean()) / (len(taps) * _std(taps, eps)), 0.0
@@ -90,11 +92,12 @@ def weighted_std_pool(
     *,
     logits: ArrayLike,
     eps: float = 1e-5,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = sqrt(sum w_i (x_i - m)^2 + eps), m = sum w_i x_i, w = softmax(logits)."""
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     full = np.broadcast_to(np.asarray(logits, np.float64), x.shape)
     y = np.zeros((*x.shape[:2], *geometry.output))
     for out, taps, _ in each_window(x, mask, geometry):
@@ -114,6 +117,7 @@ def weighted_std_pool_backward(
     *,
     logits: ArrayLike,
     eps: float = 1e-5,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx_i = w_i (x_i - m) / y and dy/dlogit_i = w_i ((x_i - m)^2 - v) / (2 y), v = sum w_j (x_j - m)^2.
@@ -121,7 +125,7 @@ def weighted_std_pool_backward(
     Returns the gradients of ``x`` and of ``logits``, in their shapes.
     """
     x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode)
+    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     full = np.broadcast_to(np.asarray(logits, np.float64), x.shape)
     grad, grad_x, grad_logits = np.asarray(grad, np.float64), np.zeros_like(x), np.zeros_like(x)
     for out, taps, _ in each_window(x, mask, geometry):
@@ -144,13 +148,14 @@ def stats_pool(
     *,
     logits: ArrayLike | None = None,
     eps: float = 1e-5,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """Mean and standard deviation beside each other; without ``logits`` all weights are equal."""
     logits = np.zeros_like(np.asarray(x, np.float64)[:, :1]) if logits is None else logits
-    windows = (kernel_size, stride, padding, dilation, ceil_mode)
-    mean = weighted_pool(x, *windows, logits=logits, mask=mask)
-    return np.concatenate([mean, weighted_std_pool(x, *windows, logits=logits, eps=eps, mask=mask)], 1)
+    windows, more = (kernel_size, stride, padding, dilation, ceil_mode), {"output_size": output_size, "mask": mask}
+    mean = weighted_pool(x, *windows, logits=logits, **more)
+    return np.concatenate([mean, weighted_std_pool(x, *windows, logits=logits, eps=eps, **more)], 1)
 
 
 def stats_pool_backward(
@@ -164,6 +169,7 @@ def stats_pool_backward(
     *,
     logits: ArrayLike | None = None,
     eps: float = 1e-5,
+    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """The sum of what the two pass back.
@@ -171,8 +177,8 @@ def stats_pool_backward(
     Returns the gradients of ``x`` and of ``logits``, in their shapes.
     """
     logits = np.zeros_like(np.asarray(x, np.float64)[:, :1]) if logits is None else logits
-    windows = (kernel_size, stride, padding, dilation, ceil_mode)
+    windows, more = (kernel_size, stride, padding, dilation, ceil_mode), {"output_size": output_size, "mask": mask}
     of_mean, of_std = np.split(np.asarray(grad, np.float64), 2, 1)
-    first = weighted_pool_backward(of_mean, x, *windows, logits=logits, mask=mask)
-    second = weighted_std_pool_backward(of_std, x, *windows, logits=logits, eps=eps, mask=mask)
+    first = weighted_pool_backward(of_mean, x, *windows, logits=logits, **more)
+    second = weighted_std_pool_backward(of_std, x, *windows, logits=logits, eps=eps, **more)
     return first[0] + second[0], first[1] + second[1]

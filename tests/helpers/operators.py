@@ -179,18 +179,31 @@ def logits(setting: Setting) -> Own:
     return {"logits": setting.uniform(-3.0, 3.0, *(shape if setting.batched else shape[1:]))}
 
 
-def share(setting: Setting) -> Own:
+def share(setting: Setting) -> float | Tensor:
     output = (setting.shape[0], setting.channels, *setting.windows.output)
     shapes = [output[1:], (1, *output[2:])] + ([output, (1, *output[1:])] if setting.batched else [])
     if setting.rng.random() < 0.4:
-        return {"alpha": setting.uniform(0.0, 1.0, *setting.rng.choice(shapes))}
-    return {"alpha": setting.number_or_tensor(0.0, 1.0)}
+        return setting.uniform(0.0, 1.0, *setting.rng.choice(shapes))
+    return setting.number_or_tensor(0.0, 1.0)
 
 
 def gate(setting: Setting) -> Own:
     taps = setting.windows.taps
     weight = setting.uniform(-1.0, 1.0, *setting.rng.choice([(taps,), (setting.channels, taps)]))
     return {"weight": weight, "bias": None if setting.rng.random() < 0.3 else setting.number_or_tensor(-1.0, 1.0)}
+
+
+def rank_weights(setting: Setting) -> Own:
+    taps = setting.windows.taps
+    weight = setting.uniform(0.0, 1.0, *setting.rng.choice([(taps,), (setting.channels, taps)]))
+    if setting.rng.random() < 0.3:  # settings like max and median have ranks that do not count
+        weight = weight * (weight > 0.6)
+    return {"weight": weight}
+
+
+def quantile(setting: Setting) -> Own:
+    fixed = [0.0, 0.25, 0.5, 1.0]
+    return {"q": setting.rng.choice(fixed) if setting.rng.random() < 0.3 else setting.number_or_tensor(0.0, 1.0)}
 
 
 def tree(setting: Setting) -> Own:
@@ -294,6 +307,17 @@ def bad_seed(setting: Setting) -> list[tuple[Own, str]]:
     return [({"seed": v, "training": t}, "seed") for v in values for t in (True, False)]
 
 
+def bad_share(name: str, s: Setting) -> list[tuple[Own, str]]:
+    return [
+        # A matrix may broadcast to the output, so it is no fault here.
+        *[f for f in bad_number(name, s, -0.1, 1.1, float("inf")) if getattr(f[0][name], "ndim", 0) != 2],
+        *out_of_range(name, -0.1, 1.1),
+        ({name: torch.full(s.windows.output, 0.5)}, name) if len(s.shape) > 3 else ({name: []}, name),
+        ({name: torch.full((*s.shape, 1), 0.5)}, name),
+        ({name: torch.full((2, *s.shape[1:]), 0.5)}, name),
+    ]
+
+
 # ---- the table: what an operator's own row does not say --------------------------------------------------------------
 
 OPERATORS: dict[str, Operator] = {}
@@ -371,16 +395,9 @@ add(
 add(
     Operator(
         "mixed",
-        own=share,
+        own=lambda s: {"alpha": share(s)},
         tensors=("alpha",),
-        bad=lambda s: [
-            # A matrix may broadcast to the output, so it is no fault here.
-            *[f for f in bad_number("alpha", s, -0.1, 1.1, float("inf")) if getattr(f[0]["alpha"], "ndim", 0) != 2],
-            *out_of_range("alpha", -0.1, 1.1),
-            ({"alpha": torch.full(s.windows.output, 0.5)}, "alpha") if len(s.shape) > 3 else ({"alpha": []}, "alpha"),
-            ({"alpha": torch.full((*s.shape, 1), 0.5)}, "alpha"),
-            ({"alpha": torch.full((2, *s.shape[1:]), 0.5)}, "alpha"),
-        ],
+        bad=lambda s: bad_share("alpha", s),
         averaging=True,
         kinks=True,
     )
@@ -395,6 +412,17 @@ add(
         numbered=True,
     )
 )
+add(
+    Operator(
+        "ada",
+        own=lambda s: {"beta": share(s)},
+        tensors=("beta",),
+        bad=lambda s: [*bad_share("beta", s), *bad_flag("semi_grad")],
+        averaging=True,
+        kinks=True,
+    )
+)
+add(Operator("edscw", bad=lambda s: bad_flag("semi_grad"), averaging=True, kinks=True))
 add(
     Operator(
         "gated",
@@ -424,6 +452,33 @@ add(
             *not_finite("leaves", s, 2, s.windows.taps),
         ],
         numbered=True,
+    )
+)
+add(
+    Operator(
+        "rank",
+        own=rank_weights,
+        tensors=("weight",),
+        bad=lambda s: [
+            *bad_tensor(
+                "weight", s, (s.windows.taps,), (s.windows.taps + 1,), (2, s.windows.taps), (s.windows.taps, 1)
+            ),
+            *not_finite("weight", s, s.windows.taps),
+            ({"weight": torch.full((s.windows.taps,), -0.1, dtype=s.dtype)}, "weight"),
+        ],
+        averaging=True,
+        numbered=True,
+        kinks=True,
+    )
+)
+add(
+    Operator(
+        "quantile",
+        own=quantile,
+        tensors=("q",),
+        bad=lambda s: [*bad_number("q", s, -0.1, 1.1, float("inf")), *out_of_range("q", -0.1, 1.1)],
+        averaging=True,
+        kinks=True,
     )
 )
 add(

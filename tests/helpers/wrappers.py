@@ -369,7 +369,7 @@ def compiled_forward_mode(subject: Subject) -> str | None:
 def compiled(subject: Subject) -> None:
     torch._dynamo.reset()
     for own in ({}, {"kernel_size": None, "stride": None, "padding": 0}, {"ceil_mode": True}):
-        if not own.get("kernel_size", 3) and subject.name in ("gated", "tree", "tdgs"):
+        if not own.get("kernel_size", 3) and subject.name in ("gated", "tree", "rank", "tdgs"):
             continue
         pool = subject.free(**own)
         whole = torch.compile(pool, fullgraph=True, dynamic=True, backend="aot_eager")
@@ -391,7 +391,7 @@ def free_sizes(subject: Subject) -> Any:
 
 
 def geometries(subject: Subject) -> list[dict[str, Any]]:
-    return GEOMETRIES[:3] if subject.name in ("gated", "tree") else GEOMETRIES
+    return GEOMETRIES[:3] if subject.name in ("gated", "tree", "rank") else GEOMETRIES
 
 
 @wrapper("torch.export with free batch, height and width", slow=True)
@@ -439,7 +439,7 @@ def onnx(subject: Subject) -> str | None:
 
 @wrapper("ONNX with free sizes, pooling all of them (kernel_size=None)", slow=True)
 def onnx_global(subject: Subject) -> str | None:
-    if subject.name in ("gated", "tree"):
+    if subject.name in ("gated", "tree", "rank"):
         return NOT_APPLICABLE
     if subject.name == "s3":
         session = functools.partial(onnx_session, subject.free(**GEOMETRIES[3]), subject)
@@ -457,7 +457,7 @@ def old_onnx(subject: Subject) -> str:
 
 @wrapper("free sizes where there is a parameter per output position", slow=True)
 def position(subject: Subject) -> str:
-    if subject.name not in ("mixed", "tdgs"):
+    if subject.name not in ("mixed", "ada", "tdgs"):
         return NOT_APPLICABLE
     pool = subject.pool(granularity="position")
     export = functools.partial(torch.export.export, dynamic_shapes=free_sizes(subject))

@@ -86,7 +86,7 @@ def test_special_values_in_small_images(name: str, value: float, width: int) -> 
     _compare(name, x, 2)
 
 
-@pytest.mark.parametrize("name", ["mixed", "tdgs"])
+@pytest.mark.parametrize("name", ["mixed", "ada", "tdgs"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("size", [(8, 4), (8, 8), (8, 14), (8, 16), (40, 36)], ids=str)
 @pytest.mark.parametrize("batch", [1, 3, 17, 50])
@@ -97,10 +97,14 @@ def test_a_parameter_of_every_position(
     x = _random(batch, 37, *size).contiguous(memory_format=layout)
     output = (37, size[0] // 2, size[1] // 2)
     parameter = torch.linspace(0.1, 0.9, math.prod(output)).view(output)
-    own = {"mixed": {"alpha": parameter}, "tdgs": {"temperature": parameter, "training": True, "seed": 5}}
+    own = {
+        "mixed": {"alpha": parameter},
+        "ada": {"beta": parameter},
+        "tdgs": {"temperature": parameter, "training": True, "seed": 5},
+    }
     _compare(name, x, 2, **own[name])
-    if name == "mixed":
-        _compare(name, x, 2, alpha=parameter[:1])
+    if name != "tdgs":
+        _compare(name, x, 2, **{key: parameter[:1] for key in own[name]})
 
 
 @every_operator

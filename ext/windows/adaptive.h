@@ -1,0 +1,234 @@
+// Adaptive pooling: y = beta e + (1 - beta) s, e = sum u_i x_i with u = softmax(d) and s = sum w_i x_i with
+// w = softmax(x); d_i = 2 |x_i m| / (x_i^2 + m^2), 1 where both are 0, m the mean.  dy/dbeta = e - s;
+// ds/dx_j = w_j (1 + x_j - s);  de/dx_j = u_j (1 + (x_j - e) dd_j/dx_j) + 1/n sum_i u_i (x_i - e) dd_i/dm.
+// Without a beta it is e. d lies in [0, 1], so that its exponential needs no largest one.
+#pragma once
+
+#include "../taps.h"
+
+namespace poolnb {
+
+template <bool mixes>
+struct Adaptive {
+  static constexpr int inputs = 1, parameters = mixes ? 1 : 0, noise = 0;
+
+  template <class V>
+  struct Window {
+    V parameter[1];  // beta
+    V mean, over_mean, over_n, inv_near, e, peak, inv_high, s, through_mean, y;
+    typename Traits<V>::Mask has_pos_inf;  // safe path: the window holds +inf
+  };
+
+  // d of a tap, and its derivatives by the tap and by the mean, which are to be multiplied by what `scaled` makes of
+  // x - e: it divides by the larger size of the two. At 0 they are 0.
+  template <class V>
+  struct Likeness {
+    V d, by_tap, by_mean, larger;
+  };
+
+  // On the fast path the ratio is |x| / |m|, whatever is larger: d = 2 r / (1 + r^2). `larger` is that of the mean then.
+  template <bool safe, class V>
+  static POOLNB_HD Likeness<V> likeness(const Window<V>& w, V x) {
+    const V zero = splat<V>(0), one = splat<V>(1), two = splat<V>(2), a = vabs(x);
+    V r, t, tap, mean;
+    Likeness<V> l;
+    if constexpr (safe) {
+      const V known = select(infinite(x), zero, a), m = vabs(w.mean);
+      const auto below = known <= m;
+      l.larger = select(below, m, known);
+      const auto nothing = l.larger == zero;
+      l.larger = select(nothing, one, l.larger);
+      r = select(nothing, one, select(below, known, m) / l.larger);
+      t = one / (one + r * r);
+      const V smaller_slope = two * (one - r * r) * t * t, larger_slope = zero - r * smaller_slope;
+      tap = select(below, smaller_slope, larger_slope);
+      mean = select(below, larger_slope, smaller_slope);
+    } else {
+      r = a * w.over_mean;
+      t = quick_reciprocal(vfma(r, r, one));
+      tap = two * t * (two * t - one);  // 2 (1 - r^2) / (1 + r^2)^2
+      mean = zero - r * tap;
+      l.larger = w.over_mean;
+    }
+    l.d = two * r * t;
+    l.by_tap = select(x > zero, tap, select(x < zero, zero - tap, zero));
+    l.by_mean = select(w.mean > zero, mean, select(w.mean < zero, zero - mean, zero));
+    return l;
+  }
+  template <bool safe, class V>
+  static POOLNB_HD V scaled(const Likeness<V>& l, V centred) {
+    return safe ? centred / l.larger : centred * l.larger;
+  }
+
+  // exp of d, and of x - peak: weights, not yet normalised.
+  template <bool safe, class V>
+  static POOLNB_HD V near(const Window<V>& w, V x, const Likeness<V>& l, auto valid) {
+    using T = typename Traits<V>::Number;
+    if constexpr (!safe) return select(valid, vexp2(l.d * splat<V>(T(1.4426950408889634))), splat<V>(0));
+    const V e = select(w.has_pos_inf, one_where<V>(x == splat<V>(kInf<T>)), vexp(l.d));
+    return select(valid, select(x == splat<V>(-kInf<T>), splat<V>(0), e), splat<V>(0));
+  }
+  template <bool safe, class V>
+  static POOLNB_HD V high(const Window<V>& w, V x, auto valid) {
+    using T = typename Traits<V>::Number;
+    if constexpr (!safe) {
+      const V scale = splat<V>(T(1.4426950408889634));
+      return select(valid, vexp2((x - w.peak) * scale), splat<V>(0));
+    }
+    const V e = select(w.has_pos_inf, one_where<V>(x == splat<V>(kInf<T>)), vexp(x - w.peak));
+    return select(valid, select(x == splat<V>(-kInf<T>), splat<V>(0), e), splat<V>(0));
+  }
+  // x - of, for sums: 0 where a weight is 0 or the result infinite.
+  template <bool safe, class V>
+  static POOLNB_HD V centred(V x, V of, V weight) {
+    if constexpr (!safe) return x - of;
+    return select((weight == splat<V>(0)) | infinite(of), splat<V>(0), x - of);
+  }
+
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
+    using T = typename Traits<V>::Number;
+    const V zero = splat<V>(0), none = splat<V>(-kInf<T>);
+    auto any_neg_inf = zero != zero;
+    w.has_pos_inf = zero != zero;
+    V peak = none;
+    Sum<V> sum, number;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
+      const V x = taps.x(i);
+      peak = vmax(peak, select(taps.valid(i), x, none));
+      if constexpr (safe) {
+        w.has_pos_inf = w.has_pos_inf | ((x == splat<V>(kInf<T>)) & taps.valid(i));
+        any_neg_inf = any_neg_inf | ((x == none) & taps.valid(i));
+        sum += select(infinite(x), zero, x);
+        number += select(x == none, zero, one_where<V>(taps.valid(i)));
+      } else {
+        sum += x;
+        number += one_where<V>(taps.valid(i));
+      }
+    }, sum, number);
+    const V n = number.value();
+    if constexpr (safe) {
+      w.peak = select(infinite(peak), zero, peak);
+      w.over_n = splat<V>(1) / select(n == zero, splat<V>(1), n);
+      Sum<V> shares;  // where the sum overflows, they do not
+      each_tap(taps, [&](int64_t i) POOLNB_INLINE {
+        const V x = taps.x(i);
+        shares += select(infinite(x), zero, x) * w.over_n;
+      }, shares);
+      w.mean = select(infinite(sum.value()), shares.value(), sum.value() * w.over_n);
+    } else {
+      w.peak = peak;
+      w.over_n = splat<V>(1) / n;
+      w.mean = sum.value() * w.over_n;
+      // A mean of 0 is that of zeros, which are alike; of other taps it needs the safe path, where a NaN leads.
+      const V nothing = select(peak == zero, zero, splat<V>(std::numeric_limits<T>::quiet_NaN()));
+      w.over_mean = select(w.mean == zero, nothing, splat<V>(1) / vabs(w.mean));
+    }
+    Sum<V> all_near, sum_near, all_high, sum_high;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
+      const V x = taps.x(i), e = near<safe>(w, x, likeness<safe>(w, x), taps.valid(i));
+      all_near += e;
+      sum_near += e * x;
+      if constexpr (!mixes) saved.put(i, e);
+      if constexpr (mixes) {
+        const V h = high<safe>(w, x, taps.valid(i));
+        all_high += h;
+        sum_high += h * x;
+        saved.put(i, h);
+      }
+    }, all_near, sum_near, all_high, sum_high);
+    if constexpr (safe) {
+      finish_safe(w, taps, all_near.value(), all_high.value(), any_neg_inf);
+    } else {
+      w.inv_near = quick_reciprocal(all_near.value());
+      w.e = w.y = sum_near.value() * w.inv_near;
+      if constexpr (mixes) {
+        w.inv_high = quick_reciprocal(all_high.value());
+        w.s = sum_high.value() * w.inv_high;
+        w.y = w.parameter[0] * w.e + (splat<V>(1) - w.parameter[0]) * w.s;
+      }
+    }
+    if constexpr (Saved::backward) look_through_mean<safe>(w, taps, options);
+  }
+
+  // With weights of sum 1: a sum of e x could overflow where the mean does not.
+  template <class V, class Taps>
+  static POOLNB_HD void finish_safe(Window<V>& w, const Taps& taps, V all_near, V all_high, auto any_neg_inf) {
+    using T = typename Traits<V>::Number;
+    const V zero = splat<V>(0), one = splat<V>(1), none = splat<V>(-kInf<T>);
+    w.inv_near = one / select(all_near == zero, one, all_near);
+    w.inv_high = one / select(all_high == zero, one, all_high);
+    Sum<V> sum_near, sum_high;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
+      const V x = taps.x(i), known = select(x == none, zero, x);
+      sum_near += near<true>(w, x, likeness<true>(w, x), taps.valid(i)) * w.inv_near * known;
+      if constexpr (mixes) sum_high += high<true>(w, x, taps.valid(i)) * w.inv_high * known;
+    }, sum_near, sum_high);
+    const auto nothing_else = (all_near == zero) & any_neg_inf;
+    w.e = w.y = select(nothing_else, none, sum_near.value());
+    if constexpr (mixes) {
+      w.s = select(nothing_else, none, sum_high.value());
+      const V mixed = w.parameter[0] * w.e + (one - w.parameter[0]) * w.s;
+      w.y = select(infinite(w.s), w.s, mixed);  // e is then, too
+    }
+  }
+
+  template <bool safe, class V, class Taps>
+  static POOLNB_HD void look_through_mean(Window<V>& w, const Taps& taps, const Options& options) {
+    Sum<V> sum;
+    if (semi_grad(options)) return;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
+      const V x = taps.x(i);
+      const Likeness<V> l = likeness<safe>(w, x);
+      const V weight = near<safe>(w, x, l, taps.valid(i)) * w.inv_near;
+      sum += weight * l.by_mean * scaled<safe>(l, centred<safe>(x, w.e, weight));
+    }, sum);
+    w.through_mean = sum.value() * w.over_n;
+  }
+
+  static POOLNB_HD bool semi_grad(const Options& options) {
+    if constexpr (mixes) return options.ada.semi_grad;
+    else return options.edscw.semi_grad;
+  }
+
+  // What forward saved: the weight that costs more to find again.
+  template <bool safe, class V, class Taps>
+  static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
+    const V x = taps.x(i);
+    if constexpr (mixes) return high<safe>(w, x, taps.valid(i));
+    else return near<safe>(w, x, likeness<safe>(w, x), taps.valid(i));
+  }
+
+  template <class V>
+  static POOLNB_HD V value(const Window<V>& w) { return w.y; }
+
+  template <bool safe, class V>
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V kept, int64_t, const Options& options, Sum<V>*, V&) {
+    using T = typename Traits<V>::Number;
+    const Likeness<V> l = likeness<safe>(w, x);
+    V u;
+    if constexpr (mixes) u = near<safe>(w, x, l, Always()) * w.inv_near;
+    else u = kept * w.inv_near;
+    const bool semi = semi_grad(options);
+    V d = u;
+    if (!semi) {
+      V mean = w.through_mean;
+      if constexpr (safe) mean = select(x == splat<V>(-kInf<T>), splat<V>(0), mean);
+      d = u + u * l.by_tap * scaled<safe>(l, centred<safe>(x, w.e, u)) + mean;
+    }
+    if constexpr (mixes) {
+      const V h = kept * w.inv_high, slope = semi ? h : h + h * centred<safe>(x, w.s, h);
+      d = w.parameter[0] * d + (splat<V>(1) - w.parameter[0]) * slope;
+    }
+    return safe ? select(w.y == w.y, d, w.y) : d;
+  }
+
+  template <bool safe, class V>
+  static POOLNB_HD void finalize_param_grad(const Window<V>& w, V* own) {
+    if constexpr (!mixes) return;
+    own[0] = w.e - w.s;
+    if constexpr (safe) own[0] = select(infinite(w.s), splat<V>(0), own[0]);
+  }
+};
+
+}  // namespace poolnb
