@@ -417,8 +417,9 @@ def forest(
 def power(ax: Axes, scatters: Mapping[str, float], groups: int, *, margin: float, seeds: Sequence[int]) -> None:
     """Draw the half-width of the intervals of a study of so many `seeds`.
 
-    A true difference of that size is told from none in half of such studies. One line per residual standard deviation, named by `scatters`; `groups` counts the baseline. A line at the `margin`,
-    since only intervals narrower than that can show that two are equal.
+    A true difference of that size is told from none in half of such studies. One line per residual standard deviation,
+    named by `scatters`; `groups` counts the baseline. A line at the `margin`, since only intervals narrower than that
+    can show that two are equal.
     """
     from poolnb.lab.analysis import half_width
 
