@@ -340,8 +340,8 @@ def power(
     df = (groups - 1) * (seeds - 1)
     found, weight = _chi_nodes(df)  # the scatter that the study finds, in true ones
     half = half_width(seeds, 1.0, groups, alpha, stated=stated) / math.sqrt(2 / seeds) * found
-    true, inside = (value / (sd * math.sqrt(2 / seeds)) for value in (difference, margin))
-    inside = np.maximum(inside - half, 0)
+    true, limit = (value / (sd * math.sqrt(2 / seeds)) for value in (difference, margin))
+    inside = np.maximum(limit - half, 0)
     told = ndtr(true - half) + ndtr(-true - half)
     equal = ndtr(inside - true) - ndtr(-inside - true)
     return float(weight @ np.minimum(told + equal, 1))

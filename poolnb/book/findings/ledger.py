@@ -126,6 +126,8 @@ def best_rates(runs: Any) -> dict[str, float]:
 
 def at_best_rates(runs: Any) -> Any:
     """The runs of each pooler at its best learning rate."""
+    if runs.empty:
+        return runs
     best = best_rates(runs)
     return runs[[best.get(pooler) == rate for pooler, rate in zip(runs["pooler"], runs["learning_rate"], strict=True)]]
 

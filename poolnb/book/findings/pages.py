@@ -201,7 +201,7 @@ def differences_if_any(rows: Mapping[str, Difference | None]) -> Table | Line:
 
 
 def decided(one: Difference | None, unit: str = "points") -> str:
-    """The verdict on a difference in words: `above`, `equal within 0.5 points`, `undecided, 20 seeds for 80 % power`."""
+    """The verdict on a difference in words: `above`, `equal within 0.5 points`, `undecided, 9 seeds for 80 % power`."""
     if one is None:
         return "-"
     if one.verdict != UNDECIDED or one.seeds_needed != one.seeds_needed:
