@@ -430,10 +430,11 @@ def forest(
 
 
 def power(ax: Axes, scatters: Mapping[str, float], groups: int, *, margin: float, seeds: Sequence[int]) -> None:
-    """Draw how small a difference a study of so many `seeds` tells from none: the half-width of its intervals.
+    """Draw the half-width of the intervals of a study of so many `seeds`.
 
-    One line per residual standard deviation, named by `scatters`; `groups` counts the baseline. A line at the `margin`,
-    since only intervals narrower than that can show that two are equal.
+    A true difference of that size is told from none in half of such studies. One line per residual standard deviation,
+    named by `scatters`; `groups` counts the baseline. A line at the `margin`, since only intervals narrower than that
+    can show that two are equal.
     """
     from poolnb.lab.analysis import half_width
 
@@ -443,5 +444,5 @@ def power(ax: Axes, scatters: Mapping[str, float], groups: int, *, margin: float
             seeds, [half_width(n, sd, groups) for n in seeds], color=INK, linestyle=dashes, label=f"{name}: {sd:.2f}"
         )
     ax.axhline(margin, color=FAINT, linewidth=1)
-    ax.set(xlabel="seeds", ylabel="detectable difference in points", xlim=(min(seeds), max(seeds)), ylim=(0, None))
+    ax.set(xlabel="seeds", ylabel="half-width in points", xlim=(min(seeds), max(seeds)), ylim=(0, None))
     _ = ax.legend(title="residual sd")

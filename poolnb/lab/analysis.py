@@ -30,6 +30,7 @@ MARGIN = 0.5  # points of accuracy: a difference below this is none
 ENOUGH = 3  # seeds; with fewer there is no verdict
 LOOKS = (12, 16, 20, 24)  # numbers of seeds after which a sequential study is looked at
 MOST = 1000  # seeds: more than this is not planned
+POWER = 0.8  # the chance of a verdict that a plan asks for
 EXACT = 12  # seeds; up to here all patterns of signs are tried
 PATTERNS = 20_000  # otherwise so many are drawn
 
@@ -39,7 +40,8 @@ class Difference(Interval):
     """One group of a comparison against its baseline: the interval, and the verdict with what it rests on.
 
     `sd` and `df` are the residual standard deviation of the comparison and its degrees of freedom, `margin` its margin;
-    `seeds_needed` as in `Comparison.table`.
+    `seeds_needed` as in `Comparison.table`. `error` is the standard error (NaN: not known), and `together` the number
+    of differences of which the intervals are true together: 1 is one stated alone.
     """
 
     verdict: str
@@ -47,6 +49,18 @@ class Difference(Interval):
     sd: float
     df: int
     margin: float
+    error: float = math.nan
+    together: int = 1
+
+    @property
+    def side(self) -> str:
+        """`ABOVE` or `BELOW` 0, also where the whole interval lies inside the margin; "" if it contains 0.
+
+        A verdict that failed runs could overturn leaves no side.
+        """
+        if self.verdict == EQUAL:
+            return ABOVE if self.low > 0 else BELOW if self.high < 0 else ""
+        return self.verdict if self.verdict in (ABOVE, BELOW) else ""
 
     def __neg__(self) -> Difference:
         """The baseline against the group."""
@@ -60,7 +74,8 @@ class Comparison:
 
     - `table`: one row per stated group, never the baseline, in the frame's order: `difference`, `low`, `high` (NaN
       without a degree of freedom), `n` (seeds of the group with a value), `failed` (its runs without one), `verdict`,
-      and `seeds_needed`, the number of seeds that would decide it (0: decided; `MOST` + 1: more; NaN: not known).
+      and `seeds_needed`, the number of seeds that would decide it with probability `POWER`, if the difference and the
+      scatter are as seen (0: decided; `MOST` + 1: more; NaN: not known).
     - `residuals`: one row per run: the group, the seed, `fitted` and `residual`. `values`: seeds x groups.
     - `sd`, `df`: the residual standard deviation and its degrees of freedom.
     - `seeds`: how many seeds were looked at; `waiting`: how many were left out, since their block is not complete;
@@ -89,17 +104,27 @@ class Comparison:
 
     @property
     def seeds_needed(self) -> dict[Any, float]:
-        """For each undecided group, how many seeds would decide it if its estimate and the scatter are right."""
+        """For each undecided group, how many seeds would decide it with probability `POWER`, if it is as seen."""
         return {name: row.seeds_needed for name, row in self.table.iterrows() if row.verdict == UNDECIDED}
 
     @property
     def intervals(self) -> dict[Any, Difference]:
         """The difference of each group to the baseline; its `n` is that of the one with fewer seeds."""
-        shared = self.sd, self.df, self.margin
         most = int(self.values[self.baseline].notna().sum())
+        together = int((self.table["n"] > 0).sum())
         return {
             name: Difference(
-                row.difference, row.low, row.high, min(int(row.n), most), row.verdict, row.seeds_needed, *shared
+                row.difference,
+                row.low,
+                row.high,
+                min(int(row.n), most),
+                row.verdict,
+                row.seeds_needed,
+                sd=self.sd,
+                df=self.df,
+                margin=self.margin,
+                error=(row.high - row.low) / 2 / self.critical,
+                together=together,
             )
             for name, row in self.table.iterrows()
         }
@@ -118,10 +143,11 @@ class Comparison:
     def permutation(self) -> pandas.Series:
         """A test without the model's normal rest: p for each group, for all groups together.
 
-        If a pooler does what the baseline does, their names may be exchanged within a seed, which changes the sign of
-        the difference. The signs of a seed's differences change together, so that their correlation stays; compared is
-        the largest |t| of a pattern of signs (Westfall and Young, 1993). Up to 12 seeds all patterns are tried,
-        otherwise 20,000, always the same ones.
+        If no pooler differs from the baseline, the differences of a seed are as likely with the other sign. The signs
+        of a seed's differences change together, so that their correlation stays. p is the share of patterns of signs,
+        one sign per seed, whose largest |t| among all groups is at least the |t| of the group as seen (Westfall and
+        Young, 1993). With n seeds it is not below 2 / 2^n: a pattern and its opposite have the same |t|. Up to 12 seeds
+        all patterns are tried, otherwise 20,000, always the same ones.
         """
         import pandas
 
@@ -272,18 +298,16 @@ def seeds_needed(
     *,
     stated: int | None = None,
 ) -> float:
-    """The smallest number of seeds at which an interval about `difference` would be decided, by its half-width.
+    """The smallest number of seeds of which a study would decide `difference`, if it is true, with probability `POWER`.
 
-    It is decided by being told from 0, or inside the margin, whichever is nearer. `groups` counts the baseline;
-    `stated` are the differences that hold together (default: all). NaN if the scatter is not known; `MOST` + 1 if that
-    many would not do.
+    `groups` counts the baseline; `stated` are the differences that hold together (default: all). NaN if the scatter is
+    not known; `MOST` + 1 if that many would not do.
     """
     if math.isnan(sd):
         return math.nan
-    enough = max(abs(difference), margin - abs(difference))
 
     def decides(seeds: int) -> bool:
-        return half_width(seeds, sd, groups, alpha_at(seeds, looks, alpha), stated=stated) < enough
+        return power(difference, seeds, sd, groups, margin, alpha_at(seeds, looks, alpha), stated=stated) >= POWER
 
     if not decides(MOST):
         return float(MOST + 1)
@@ -292,6 +316,35 @@ def seeds_needed(
         middle = (low + high) // 2
         low, high = (low, middle) if decides(middle) else (middle, high)
     return float(high)
+
+
+def power(
+    difference: float,
+    seeds: int,
+    sd: float,
+    groups: int,
+    margin: float = MARGIN,
+    alpha: float = ALPHA,
+    *,
+    stated: int | None = None,
+) -> float:
+    """The chance that a study in which all `groups` have so many `seeds` decides a true `difference`.
+
+    Decided is what is told from 0, by the noncentral t distribution, or lies with its whole interval inside the margin.
+    """
+    from scipy.special import ndtr
+
+    if not sd:
+        return 1.0
+    stated = groups - 1 if stated is None else stated
+    df = (groups - 1) * (seeds - 1)
+    found, weight = _chi_nodes(df)  # the scatter that the study finds, in true ones
+    half = half_width(seeds, 1.0, groups, alpha, stated=stated) / math.sqrt(2 / seeds) * found
+    true, limit = (value / (sd * math.sqrt(2 / seeds)) for value in (difference, margin))
+    inside = np.maximum(limit - half, 0)
+    told = ndtr(true - half) + ndtr(-true - half)
+    equal = ndtr(inside - true) - ndtr(-inside - true)
+    return float(weight @ np.minimum(told + equal, 1))
 
 
 def half_width(seeds: int, sd: float, groups: int, alpha: float = ALPHA, *, stated: int | None = None) -> float:

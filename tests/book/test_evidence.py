@@ -98,14 +98,20 @@ def test_without_runs_or_a_seed_in_common_there_is_no_difference():
     assert list(found.table.index) == ["avg"]  # soft waits for a seed of max pooling's
 
 
-def test_what_is_equal_within_the_margin_is_neither_more_nor_less():
+def test_what_is_equal_within_the_margin_is_more_or_less_only_if_it_is_told_from_0():
+    none = Difference(0.1, -0.1, 0.3, 5, "equal", 0.0, 0.1, 4, 0.5)
+    assert above(none) == below(none) == FAILS and evidence.words(none) == "equal within 0.5 points"
     one = Difference(0.2, 0.1, 0.3, 5, "equal", 0.0, 0.1, 4, 0.5)
-    assert above(one) == below(one) == FAILS and evidence.words(one) == "equal within 0.5 points"
+    assert above(one) == HOLDS and below(one) == FAILS and above(-one) == FAILS and below(-one) == HOLDS
+    assert evidence.words(one) == "above, but by less than 0.5 points"
+    assert evidence.words(-one) == "below, but by less than 0.5 points"
+    lost = replace(one, verdict="undecided")  # a failed run could overturn it
+    assert above(lost) == OPEN and lost.side == ""
     assert above(one, 0.05) == HOLDS and evidence.words(one, 0.05) == "above 0.05 points"
     far = evidence.apart({0: 7.0, 1: 8.0, 2: 9.0}, {0: 0.0, 1: 0.0, 2: 0.0})
     assert evidence.words(far, 10) == "above 0, undecided against 10 points" and above(far, 10) == OPEN
     assert Finding("a - b", one, "points", FAILS).said == (
-        "a - b: +0.20 ± 0.10 points, n = 5: equal within 0.5 points (does not hold)"
+        "a - b: +0.20 ± 0.10 points, n = 5: above, but by less than 0.5 points (does not hold)"
     )
 
 
@@ -142,14 +148,17 @@ def test_a_bound_moves_the_verdict():
     [
         ([HOLDS, HOLDS], HOLDS),
         ([HOLDS, UNTESTED], f"{OPEN}, a part has no runs"),
-        ([FAILS, UNTESTED], FAILS),
+        ([FAILS, UNTESTED], f"{OPEN}, a part has no runs"),
+        ([FAILS, OPEN, UNTESTED], f"{OPEN}, a part has no runs"),
+        ([HOLDS, FAILS, UNTESTED], f"{PARTLY}, a part has no runs"),
         ([UNTESTED], UNTESTED),
         ([HOLDS, FAILS], PARTLY),
         ([HOLDS, FAILS, OPEN], PARTLY),
         ([FAILS, OPEN], FAILS),
         ([HOLDS, OPEN], OPEN),
         ([HOLDS, f"{OPEN}, n too small"], f"{OPEN}, n too small"),
-        ([OPEN, UNTESTED, f"{OPEN}, n too small"], OPEN),
+        ([OPEN, UNTESTED, f"{OPEN}, n too small"], f"{OPEN}, a part has no runs"),
+        ([OPEN, f"{OPEN}, n too small"], OPEN),
         (["answered", UNTESTED], f"{OPEN}, a part has no runs"),
         (["answered", "answered"], "answered"),
     ],
@@ -162,7 +171,7 @@ def test_an_aside_is_no_part_of_the_claim():
     findings = [Finding("", None, "", HOLDS), *(Finding("", None, "", FAILS, f"against {name}") for name in "ab")]
     findings.append(Finding("", None, "", HOLDS, "against c"))
     assert overall(findings) == HOLDS
-    assert beside(findings) == ["holds: against c", "does not hold: against a, against b"]
+    assert beside(findings) == ["not counted: against c: holds", "not counted: against a, against b: does not hold"]
 
 
 def test_numbers_in_words():

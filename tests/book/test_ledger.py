@@ -15,7 +15,17 @@ from poolnb.lab.config import RunConfig
 from poolnb.lab.provenance import BOOK, RESULTS
 
 PAGE = BOOK / "experiments" / "ledger.ipynb"
-VERDICTS = {HOLDS, FAILS, OPEN, f"{OPEN}, n too small", f"{OPEN}, a part has no runs", PARTLY, UNTESTED, "answered"}
+VERDICTS = {
+    HOLDS,
+    FAILS,
+    OPEN,
+    f"{OPEN}, n too small",
+    f"{OPEN}, a part has no runs",
+    PARTLY,
+    f"{PARTLY}, a part has no runs",
+    UNTESTED,
+    "answered",
+}
 
 
 @pytest.fixture(scope="module")

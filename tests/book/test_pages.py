@@ -23,7 +23,7 @@ def test_a_table_is_html_on_a_page_and_text_in_a_terminal():
 def test_differences_stated_alone_say_their_verdict():
     one = evidence.apart({0: 1.0, 1: 2.0, 2: 4.0}, {0: 0.0, 1: 1.5, 2: 2.0})
     rows = pages.differences({"soft - max": one, "lip - max": None}).rows
-    assert rows[0] == ["soft - max", evidence.say(one), f"undecided, {one.seeds_needed:.0f} seeds would decide"]
+    assert rows[0] == ["soft - max", evidence.say(one), f"undecided, {one.seeds_needed:.0f} seeds for 80 % power"]
     assert rows[1] == ["lip - max", "no runs yet", "-"]
 
 
@@ -54,8 +54,11 @@ def test_a_comparison_says_its_verdicts_and_what_would_decide():
     said = {row[0]: row[3] for row in table.rows}
     assert said["digits: soft - max"] == "above" and said["digits: avg - max"] == "equal within 0.5 points"
     assert [row[1] for row in table.rows[-2:]] == ["none has finished, 3 failed", "no runs yet"]
-    assert table.rows[0][1] == evidence.say(found.intervals["soft"])
-    assert re.fullmatch(r"undecided, \d+ seeds would decide|above", said["digits: lse - max"])
+    assert table.rows[0][1] == evidence.say(found.intervals["soft"]) and "joint" in table.rows[0][1]
+    assert found.intervals["soft"].together == 3  # those that have a value
+    assert "cannot be below 0.25 with 3 seeds" in repr(pages.comparisons({"few": compare(frame[frame.seed < 3])}))
+    assert not table.note  # six seeds: 2 / 64
+    assert re.fullmatch(r"undecided, \d+ seeds for 80 % power|above", said["digits: lse - max"])
 
 
 def test_the_ledger_folds_the_details_of_each_claim():

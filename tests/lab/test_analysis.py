@@ -13,12 +13,14 @@ from poolnb.lab.analysis import (
     EQUAL,
     LOOKS,
     MARGIN,
+    POWER,
     UNDECIDED,
     alpha_at,
     compare,
     dunnett_critical,
     dunnett_p,
     half_width,
+    power,
     seeds_needed,
     verdict_of,
 )
@@ -241,15 +243,31 @@ def test_the_half_width_at_a_number_of_seeds_is_what_a_study_of_them_has():
 
 
 def test_the_seeds_that_would_decide():
-    assert seeds_needed(0.05, 0.4, 15) == seeds_needed(-0.05, 0.4, 15) == seeds_needed(0.45, 0.4, 15)
+    assert seeds_needed(0.05, 0.4, 15) == seeds_needed(-0.05, 0.4, 15)
     needed = seeds_needed(0.05, 0.4, 15)
-    assert half_width(int(needed), 0.4, 15) < 0.45 <= half_width(int(needed) - 1, 0.4, 15)
+    assert power(0.05, int(needed), 0.4, 15) >= POWER > power(0.05, int(needed) - 1, 0.4, 15)
     assert seeds_needed(0.25, 0.4, 15) > needed > seeds_needed(5, 0.4, 15) == 3
     assert seeds_needed(0.05, 0.4, 15, looks=LOOKS) > needed
     assert seeds_needed(0.25, 100, 15) == 1001 and math.isnan(seeds_needed(0.1, math.nan, 15))
     found = compare(study((0, 0.25, 3), 4))
     assert set(found.seeds_needed) == {name for name, one in found.verdicts.items() if one == UNDECIDED} == {"pool1"}
     assert found.seeds_needed["pool1"] > 4 and found.table.loc["pool2", "seeds_needed"] == 0
+
+
+@pytest.mark.parametrize(("difference", "seeds", "sd"), [(1.4, 6, 0.93), (0.0, 5, 1.0), (-2.0, 4, 1.5), (0.3, 24, 0.4)])
+def test_the_power_of_a_pair_is_that_of_statsmodels(difference, seeds, sd):
+    from statsmodels.stats.power import TTestPower
+
+    expected = TTestPower().power(abs(difference) / (sd * math.sqrt(2)), seeds, 0.05)
+    assert power(difference, seeds, sd, 2, margin=0) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_power_is_how_often_made_up_studies_are_decided():
+    rng = np.random.default_rng(2)
+    for effects in ((0, 1.6, 0), (0, 0.1, 0)):
+        verdicts = [compare(study(effects, 12, sd=0.5, rng=rng)).verdicts["pool1"] for _ in range(400)]
+        seen = np.mean([verdict != UNDECIDED for verdict in verdicts])
+        assert seen == pytest.approx(power(effects[1], 12, 0.5, 3), abs=0.08)
 
 
 # ---- the permutation test --------------------------------------------------------------------------------------------

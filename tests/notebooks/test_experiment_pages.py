@@ -97,7 +97,7 @@ def test_the_page_on_tdgs_counts_and_names_what_is_missing(page):
     lacking += "MNIST: max (seeds 3, 4), max + dropout (seeds 3, 4), stochastic, tdgs (seeds 2, 3, 4)"
     assert lacking in text
     assert f"Done: {8 + 1 + 3 + 6 + 2} of 40 planned runs" in " ".join(text.split())
-    assert re.search(r"CIFAR-10 \S+ ± \S+ points, n = 3, MNIST \S+ ± \S+ points, n = 2", text)
+    assert re.search(r"CIFAR-10 \S+ ± \S+ points, n = 3, joint, MNIST \S+ ± \S+ points, n = 2", text)
 
 
 def test_the_comparison_says_who_competes(page):

@@ -140,12 +140,13 @@ def test_windows_are_pytorchs_and_so_are_its_refusals(formulas):
 
 
 def test_power_is_scipys(formulas):
-    cases = [(effect, n, 0.05 / m) for effect in (0, 0.3, 1, 2) for n in (3, 4, 5, 10, 30) for m in (1, 5, 20)]
+    cases = [(effect, n, 0.05 / m, n - 1) for effect in (0, 0.3, 1, 2) for n in (3, 4, 5, 10, 30) for m in (1, 5, 20)]
+    cases.append((1, 5, 0.05, 16))  # other poolers tell of the scatter too
     found = formulas("power", [list(case) for case in cases])
-    for (effect, n, alpha), power in zip(cases, found, strict=True):
-        critical, shift = stats.t.isf(alpha / 2, n - 1), effect * math.sqrt(n)
-        lower = stats.nct.cdf(-critical, n - 1, shift) if shift < 5 else 0  # SciPy has NaN where it is nothing
-        exact = stats.nct.sf(critical, n - 1, shift) + lower
+    for (effect, n, alpha, freedom), power in zip(cases, found, strict=True):
+        critical, shift = stats.t.isf(alpha / 2, freedom), effect * math.sqrt(n)
+        lower = stats.nct.cdf(-critical, freedom, shift) if shift < 5 else 0  # SciPy has NaN where it is nothing
+        exact = stats.nct.sf(critical, freedom, shift) + lower
         assert power == pytest.approx(exact, abs=1e-5)
 
 

@@ -215,10 +215,11 @@ function criticalT(alpha, freedom) {
   return (criticals[`${alpha} ${freedom}`] ??= solve(below, [], 1 - alpha / 2, 0, 1000));
 }
 
-// How often `n` pairs, whose differences scatter by one unit, tell a true difference `effect` from none.
-function power(effect, n, alpha) {
-  const [critical, shift] = [criticalT(alpha, n - 1), effect * Math.sqrt(n)];
-  return 1 - studentT(critical, n - 1, shift) + studentT(-critical, n - 1, shift);
+// How often `n` pairs, whose differences scatter by one unit, tell a true difference `effect` from none. How large the
+// unit is was found with `freedom`, which are more than the pairs give where other poolers tell of it too.
+function power(effect, n, alpha, freedom = n - 1) {
+  const [critical, shift] = [criticalT(alpha, freedom), effect * Math.sqrt(n)];
+  return 1 - studentT(critical, freedom, shift) + studentT(-critical, freedom, shift);
 }
 
 const formulas = {

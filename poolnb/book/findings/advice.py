@@ -10,7 +10,6 @@ from poolnb.book.findings.tdgs import TITLES, recipe_table
 from poolnb.lab.analysis import ABOVE, BELOW, EQUAL, UNDECIDED, Comparison
 
 BASELINE = "max"
-LONG = f"{TITLES['cifar10']}, 25 epochs"
 
 
 def studies() -> dict[str, Comparison | None]:
@@ -20,17 +19,16 @@ def studies() -> dict[str, Comparison | None]:
         runs, looks = ledger.tuned(dataset)
         epochs = int(runs["epochs"].iloc[0]) if looks else ledger.EPOCHS
         found[f"{title}, {epochs} epochs"] = evidence.compared(runs, looks=looks)
-        if dataset == "cifar10":
-            found[LONG] = long_runs()
+        found[f"{title}, 25 epochs"] = long_runs(dataset)
     found["300 digits"] = evidence.compared(evidence.few_digits())
     found["ResNet-20, CIFAR-10"] = evidence.compared(ledger.backbone("resnet20"))
     found["clips, in 3-D"] = evidence.compared(ledger.backbone("clips"))
     return found
 
 
-def long_runs() -> Comparison | None:
-    """The full runs by the recipe on CIFAR-10. Forms of one pooler, such as TDGS with softplus, are not stated."""
-    runs = recipe_table("cifar10")
+def long_runs(dataset: str) -> Comparison | None:
+    """The full runs by the recipe on a data set. Forms of one pooler, such as TDGS with softplus, are not stated."""
+    runs = recipe_table(dataset)
     return None if runs.empty else evidence.compared(runs, of=[name for name in set(runs["pooler"]) if "," not in name])
 
 

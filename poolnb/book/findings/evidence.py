@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SWEEPS = BOOK / "experiments" / "sweeps"
 HOLDS, FAILS, OPEN, UNTESTED, PARTLY = "holds", "does not hold", "undecided", "not tested", "holds in part"
+WAITING = "a part has no runs"
 _ORDER = (HOLDS, FAILS, OPEN, f"{OPEN}, n too small", UNTESTED)
 
 
@@ -218,29 +219,38 @@ class Finding:
 
 
 def words(one: Difference, bound: float = 0.0, unit: str = "points") -> str:
-    """The verdict on a difference: above, below, equal within the margin, undecided; of a bound that is not 0, too."""
+    """The verdict on a difference: above, below, equal within the margin, undecided; of a bound that is not 0, too.
+
+    A difference inside the margin whose interval does not contain 0 is `above, but by less than 0.5 points`.
+    """
     if bound:
         verdict, against = _beyond(one, bound), f"{bound:g} {unit}".rstrip()
         if verdict != UNDECIDED:
             return f"{verdict} {against}"
         return f"{one.verdict} 0, {UNDECIDED} against {against}" if one.verdict in (ABOVE, BELOW) else UNDECIDED
-    return f"equal within {one.margin:g} {unit}".rstrip() if one.verdict == EQUAL else one.verdict
+    if one.verdict != EQUAL:
+        return one.verdict
+    margin = f"{one.margin:g} {unit}".rstrip()
+    return f"{one.side}, but by less than {margin}" if one.side else f"equal within {margin}"
 
 
 def _beyond(one: Interval, bound: float) -> str:
-    """On which side of `bound` an interval lies. Of a difference about 0 its own verdict counts, with its margin."""
+    """On which side of `bound` an interval lies. Of a difference about 0 its own verdict counts, with its margin.
+
+    An interval that lies inside the margin and does not contain 0 is on its side of 0.
+    """
     if isinstance(one, Difference) and not bound:
-        return one.verdict
+        return one.side or one.verdict
     return verdict_of(one.low - bound, one.high - bound, margin=0)
 
 
 def above(interval: Interval | None, bound: float = 0.0) -> str:
-    """The verdict on "it is more than `bound`"; about 0, what is equal within the margin is not more."""
+    """The verdict on "it is more than `bound`"; about 0, what is equal within the margin and contains 0 is not more."""
     return _judged(interval, bound, ABOVE)
 
 
 def below(interval: Interval | None, bound: float = 0.0) -> str:
-    """The verdict on "it is less than `bound`"; about 0, what is equal within the margin is not less."""
+    """The verdict on "it is less than `bound`"; about 0, what is equal within the margin and contains 0 is not less."""
     return _judged(interval, bound, BELOW)
 
 
@@ -256,39 +266,45 @@ def _judged(interval: Interval | None, bound: float, claimed: str) -> str:
 def overall(findings: Sequence[Finding]) -> str:
     """The verdict on a claim of which every finding without an `aside` is a part.
 
-    A claim is all of its parts. So it holds (or is answered) if all do; it does not hold as soon as one part does not,
-    whatever becomes of the undecided ones, and holds in part if another one does hold; and it is undecided otherwise.
-    If no part has runs the claim is not tested; if some have none, or too few, and the others do not decide it, the
-    verdict says so.
+    A claim is all of its parts. So it holds (or is answered) if all do; it holds in part if one does and another does
+    not; it does not hold as soon as one part does not, whatever becomes of the undecided ones, if all parts have runs;
+    and it is undecided otherwise. If no part has runs the claim is not tested. If some have none the verdict says so,
+    and with too few runs where the other parts do not decide it.
     """
     verdicts = {one.verdict for one in findings if not one.aside}
     if len(verdicts) == 1:
         return verdicts.pop()
-    if FAILS in verdicts:
-        return PARTLY if HOLDS in verdicts else FAILS
-    if OPEN in verdicts:
-        return OPEN
-    return f"{OPEN}, n too small" if f"{OPEN}, n too small" in verdicts else f"{OPEN}, a part has no runs"
+    if {FAILS, HOLDS} <= verdicts:
+        found = PARTLY
+    elif FAILS in verdicts and UNTESTED not in verdicts:
+        return FAILS
+    else:
+        found = OPEN
+    if UNTESTED in verdicts:
+        return f"{found}, {WAITING}"
+    few = f"{OPEN}, n too small"
+    return few if found == OPEN and few in verdicts and OPEN not in verdicts else found
 
 
 def beside(findings: Sequence[Finding]) -> list[str]:
-    """What stands beside the verdict: the asides, gathered by how each turned out."""
+    """What stands beside the verdict and does not count for it: the asides, gathered by how each turned out."""
     kept = {verdict: [one.aside for one in findings if one.aside and one.verdict == verdict] for verdict in _ORDER}
-    return [f"{verdict}: {', '.join(names)}" for verdict, names in kept.items() if names]
+    return [f"not counted: {', '.join(names)}: {verdict}" for verdict, names in kept.items() if names]
 
 
 # ---- words and figures -----------------------------------------------------------------------------------------------
 
 
 def say(interval: Interval | None, unit: str = "points", digits: int = 2) -> str:
-    """An interval in words: `+0.84 ± 0.32 points, n = 3`."""
+    """An interval in words: `+0.84 ± 0.32 points, n = 3`; it says so if it is true together with others."""
     if interval is None:
         return "no runs yet"
     tail = f" {unit}, n = {interval.n}" if unit else f", n = {interval.n}"
     if interval.n == 1 or math.isnan(interval.low):
         return f"{interval.mean:+.{digits}f}{tail} (one run, no interval)"
     mean = round(interval.mean, digits) + 0.0  # no -0.00
-    return f"{mean:+.{digits}f} ± {interval.half_width:.{digits}f}{tail}"
+    joint = ", joint" if isinstance(interval, Difference) and interval.together > 1 else ""
+    return f"{mean:+.{digits}f} ± {interval.half_width:.{digits}f}{tail}{joint}"
 
 
 def level(values: Mapping[int, float], unit: str = "%", digits: int = 2) -> str:

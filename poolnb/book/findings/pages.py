@@ -10,7 +10,7 @@ from typing import Any
 
 from poolnb.book.findings.evidence import Finding, level, say, words
 from poolnb.book.findings.ledger import Row, claims, judge
-from poolnb.lab.analysis import MOST, UNDECIDED, Comparison, Difference
+from poolnb.lab.analysis import ALPHA, MOST, POWER, UNDECIDED, Comparison, Difference
 
 MANY = 12  # rows: a longer table is folded, and a picture beside it says what it says
 
@@ -18,24 +18,29 @@ MANY = 12  # rows: a longer table is folded, and a picture beside it says what i
 class Table:
     """A table that a page shows as HTML, and a terminal as text. Cells are text; `Link`s and lists are kept apart.
 
-    A page folds a table of more than `MANY` rows, unless it is to be `unfolded`.
+    A page folds a table of more than `MANY` rows, unless it is to be `unfolded`. A `note` stands below it.
     """
 
-    def __init__(self, header: Sequence[str], rows: Iterable[Sequence[Any]], unfolded: bool = False) -> None:
+    def __init__(
+        self, header: Sequence[str], rows: Iterable[Sequence[Any]], unfolded: bool = False, note: str = ""
+    ) -> None:
         self.header = list(header)
         self.rows = [list(row) for row in rows]
         self.unfolded = unfolded
+        self.note = note
 
     def __repr__(self) -> str:
         lines = [self.header, *([_plain(cell) for cell in row] for row in self.rows)]
         widths = [max(len(line[place]) for line in lines) for place in range(len(self.header))]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+        text = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+        return "\n".join([*text, self.note] if self.note else text)
 
     def _repr_html_(self) -> str:
         head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.header)
         body = "".join("<tr>" + "".join(f"<td>{_html(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
         table = f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
         shown = f'<div class="pst-scrollable-table-container">{table}</div>'
+        shown += f"<p>{escape(self.note)}</p>" if self.note else ""
         if self.unfolded or len(self.rows) <= MANY:
             return shown
         return f"<details><summary>Table of {len(self.rows)} rows</summary>{shown}</details>"
@@ -142,19 +147,34 @@ def accuracies(groups: Mapping[str, Any], columns: Mapping[str, str]) -> Table:
 
 
 def comparisons(found: Mapping[str, Comparison | None], unit: str = "points", digits: int = 2) -> Table:
-    """One row per group of each titled comparison: interval, permutation test, verdict, and what would decide it."""
-    rows = []
+    """One row per group of each titled comparison: interval, permutation test, verdict, and what would decide it.
+
+    Below it stands how small the p of the permutation test can get at all.
+    """
+    rows, seeds = [], set()
     for title, one in found.items():
         if one is None:
             rows.append([title, "no runs yet", "-", "-"])
             continue
         p = one.permutation()
+        seeds |= {int(row.n) for _, row in one.table.iterrows() if row.n > 1}
         for name, row in one.table.iterrows():
             said = say(one.intervals[name], unit, digits) if row.n else "none has finished"
             lost = f", {row.failed} failed" if row.failed else ""
             verdict = decided(one.intervals[name], unit)
             rows.append([f"{title}: {name} - {one.baseline}", said + lost, _number(p[name]), verdict])
-    return Table(("", "difference", "p (permutation)", "verdict"), rows)
+    return Table(("", "difference", "p (permutation)", "verdict"), rows, note=_floor(seeds))
+
+
+def _floor(seeds: Iterable[int]) -> str:
+    """How small p gets with so many seeds: of all patterns of signs, the one that was seen and its opposite."""
+    floors = [f"{2 / 2**n:.2g} with {n} seeds" for n in sorted(seeds) if 2 / 2**n > ALPHA]
+    if not floors:
+        return ""
+    return (
+        f"p (permutation) cannot be below {', '.join(floors)}, since so few patterns of signs exist; "
+        "there it neither confirms nor refutes a verdict."
+    )
 
 
 def differences(rows: Mapping[str, Difference | None], unit: str = "points", digits: int = 2) -> Table:
@@ -181,16 +201,16 @@ def differences_if_any(rows: Mapping[str, Difference | None]) -> Table | Line:
 
 
 def decided(one: Difference | None, unit: str = "points") -> str:
-    """The verdict on a difference in words: `above`, `equal within 0.5 points`, `undecided, 20 seeds would decide`."""
+    """The verdict on a difference in words: `above`, `equal within 0.5 points`, `undecided, 9 seeds for 80 % power`."""
     if one is None:
         return "-"
     if one.verdict != UNDECIDED or one.seeds_needed != one.seeds_needed:
         return words(one, unit=unit)
     if one.seeds_needed > MOST:
-        return f"{UNDECIDED}, more than {MOST} seeds would be needed"
+        return f"{UNDECIDED}, more than {MOST} seeds for {100 * POWER:.0f} % power"
     if one.seeds_needed <= one.n:  # decided by its width, but a run has failed, or seeds are too few
         return UNDECIDED
-    return f"{UNDECIDED}, {one.seeds_needed:.0f} seeds would decide"
+    return f"{UNDECIDED}, {one.seeds_needed:.0f} seeds for {100 * POWER:.0f} % power"
 
 
 def _number(p: float) -> str:

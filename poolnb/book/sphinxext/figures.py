@@ -142,8 +142,8 @@ def photograph() -> str:
 def findings() -> Iterator[dict[str, Any]]:
     """The ledger's differences in points, as the records have them; each interval once.
 
-    `half` is the half-width, `df` the degrees of freedom that each seed but the first one brings, and `scatter` the
-    standard deviation of the difference within one seed.
+    `half` is the half-width, `df` the degrees of freedom that each seed but the first one brings, and `scatter` what
+    one seed would have as its standard error.
     """
     from poolnb.book.sphinxext.findings import rows
     from poolnb.lab.analysis import ENOUGH, Difference
@@ -155,7 +155,8 @@ def findings() -> Iterator[dict[str, Any]]:
             if not isinstance(one, Difference) or found.unit != "points" or one.n < ENOUGH or one in seen:
                 continue
             seen.add(one)
-            numbers = {"mean": one.mean, "half": one.half_width, "scatter": one.sd * 2**0.5, "df": one.df / (one.n - 1)}
+            scatter = one.error * one.n**0.5
+            numbers = {"mean": one.mean, "half": one.half_width, "scatter": scatter, "df": one.df / (one.n - 1)}
             rounded = {name: round(value, 6) for name, value in numbers.items()}
             yield {"claim": row.claim.id, "what": found.what.replace(" - ", " − "), "n": one.n, **rounded}
 

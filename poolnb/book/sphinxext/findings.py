@@ -1,6 +1,7 @@
 """A Sphinx extension with three roles for sentences about the ledger, computed from the records when the site is built.
 
-``{claims}`holds` `` is the number of claims with this verdict, ``{claims}`all` `` of all.
+``{claims}`holds` `` is the number of claims with this verdict, ``{claims}`all` `` of all; with a reason, such as
+``{claims}`undecided, a part has no runs` ``, of those whose verdict gives it.
 ``{found}`C15: accuracy, max - avg, CIFAR-10, 25: holds` `` is the number of the claim's finding that starts with these
 words. ``{compared}`CIFAR-10, recipe: stochastic: above` `` is that of a pooler in one of the comparisons of
 `verdicts.comparisons`. A sentence is written for a verdict; when the records come to another one, the build stops until
@@ -40,8 +41,8 @@ class Claims(SphinxRole):
     """How many claims have a verdict."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        counts = Counter(row.verdict.split(",")[0] for row in rows())
-        return [nodes.Text(str(counts.total() if self.text == "all" else counts[self.text]))], []
+        counts = Counter(name for row in rows() for name in {row.verdict, row.verdict.split(",")[0]})
+        return [nodes.Text(str(len(rows()) if self.text == "all" else counts[self.text]))], []
 
 
 class Number(SphinxRole):

@@ -13,15 +13,15 @@ poolnb.figure("ledger", "avg", (stage) => {
   const effect = stage.slider("true difference", 0, 10, 3, { step: 0.1, says: (v) => `${num(v, 1)} points` });
   const tests = stage.slider("comparisons", 1, 20, 1);
 
-  const critical = (one, n, alpha) => criticalT(alpha, Math.max(1, Math.round(one.df * (n - 1))));
-  const half = (one, n, alpha) =>
-    ((one.half * critical(one, n, alpha)) / critical(one, one.n, 0.05)) * Math.sqrt(one.n / n);
+  // One test for both panels: each difference alone, by the freedom of its study, at the level that is chosen.
+  const freedom = (one, n) => Math.max(1, Math.round(one.df * (n - 1)));
+  const half = (one, n, alpha) => (one.scatter * criticalT(alpha, freedom(one, n))) / Math.sqrt(n);
 
   function drawForest(one, alpha) {
     const rows = findings.filter(({ claim }) => claim === one.claim);
     const bottom = 34 + 34 * rows.length;
     forest.clear(bottom + 44);
-    const reach = Math.max(...rows.map((row) => Math.abs(row.mean) + half(row, row.n, 0.05)), 1);
+    const reach = Math.max(...rows.map((row) => Math.abs(row.mean) + row.half), 1);
     const ticks = [-reach, -reach / 2, 0, reach / 2, reach].map((v) => Number(v.toPrecision(1)));
     const xTicks = ticks.filter((v) => Math.abs(v) <= reach);
     const plot = forest.plot({ x: [-reach, reach], left: 8, right: 8, bottom, xTicks, xTitle: "points" });
@@ -36,7 +36,7 @@ poolnb.figure("ledger", "avg", (stage) => {
         forest.line(x(row.mean - wide), y, x(row.mean + wide), y, `curve ${look}`, `stroke-width: ${width}`);
       const would = half(row, seeds.value, alpha);
       const look = Math.abs(row.mean) > would ? "clear" : "vague";
-      interval(half(row, row.n, 0.05), "bar", 7);
+      interval(row.half, "bar", 7);
       interval(would, look, row === one ? 3.5 : 2);
       forest.dot(x(row.mean), y, 3.5, look);
     });
@@ -56,15 +56,15 @@ poolnb.figure("ledger", "avg", (stage) => {
   stage.draw(() => {
     const one = findings[chosen.value];
     const alpha = 0.05 / tests.value;
-    const chance = (n) => power(effect.value / one.scatter, n, alpha);
+    const chance = (n) => power(effect.value / one.scatter, n, alpha, freedom(one, n));
     const now = chance(seeds.value);
     drawForest(one, alpha);
     drawCurve(chance, now);
     let needed = 3;
     while (effect.value && needed <= 1000 && chance(needed) < 0.8) needed += needed < MOST ? 1 : 5;
     stage.say(
-      `Recorded: ${num(one.mean)} ± ${num(half(one, one.n, 0.05))} points, n = ${one.n}; scatter of one pair s = ${num(one.scatter)}`,
-      `With n = ${seeds.value}: <b>± ${num(half(one, seeds.value, alpha))}</b>, since it shrinks as t / √n`,
+      `Recorded: ${num(one.mean)} ± ${num(one.half)} points, n = ${one.n}; scatter of one seed s = ${num(one.scatter)}`,
+      `With n = ${seeds.value}: <b>± ${num(half(one, seeds.value, alpha))}</b>, the factor t × s / √n`,
       effect.value === 0 ? `No difference: it is still “seen” in <b>${num(100 * now, 1)} %</b> of such experiments`
         : `A true difference of ${num(effect.value, 1)} points is seen in <b>${num(100 * now, 0)} %</b> of such experiments; for 80 % it takes <b>${needed > 1000 ? "more than 1000" : needed}</b> seeds`,
     );
