@@ -24,7 +24,7 @@ def typeset(text: str) -> str:
     text = re.sub(r"(?<![\w.)\]/-])-(?=\.?\d)", MINUS, text)
     text = re.sub(r"(?<=[\w),]) - (?=[\w(])", f" {MINUS} ", text)
     text = re.sub(r"\bn = (?=\d)", f"n{HARD}={HARD}", text)
-    text = re.sub(rf"(?<=\d) (\u00b1) (?=\d)", rf"{HARD}\1{HARD}", text)
+    text = re.sub(r"\u00b1 (?=\d)", f"\u00b1{HARD}", text)
     return re.sub(r"(?<=\d) (?=%|points\b)", HARD, text)
 
 
