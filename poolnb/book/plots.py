@@ -383,7 +383,7 @@ def bars(ax: Axes, values: Mapping[str, float], *, fmt: str = "{:.2f}", label: s
 
 def name_marks(ax: Axes, marks: Mapping[str, tuple[float, float]], size: float = 8) -> None:
     """Write each name beside its mark (x, y), where it covers no mark and no other name. Call it when all is drawn."""
-    ax.figure.draw_without_rendering()
+    ax.figure.canvas.draw()
     points = {name: ax.transData.transform(at) for name, at in marks.items()}
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in points.values()]
     for name, at in marks.items():

@@ -14,6 +14,8 @@ from sphinx.application import Sphinx
 
 MINUS, DASH, HARD = "\u2212", "\u2013", "\u00a0"
 _CELL = re.compile(r"(<td[^>]*>)-(</td>)")
+_POWER = re.compile(r"\b1e([+-]?\d+)\b")
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _TAG = re.compile(r"(<[^>]*>)")
 _KEPT = re.compile(r"<(pre|code|script|style)\b.*?</\1>", re.S)
 _SKIPPED = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.comment)
@@ -33,7 +35,11 @@ def typeset_html(html: str) -> str:
     if _KEPT.search(html):
         return html
     parts = _TAG.split(_CELL.sub(rf"\1{DASH}\2", html))
-    return "".join(part if part.startswith("<") else typeset(part) for part in parts)
+    return "".join(part if part.startswith("<") else _POWER.sub(_power, typeset(part)) for part in parts)
+
+
+def _power(found: re.Match[str]) -> str:
+    return "10" + str(int(found[1])).translate(_RAISED)
 
 
 def transform(app: Sphinx, doctree: nodes.document, page: str) -> None:
