@@ -8,9 +8,16 @@ function look(box) {
   if (rest > 1 && !box.matches("mjx-container")) box.tabIndex = 0;
 }
 
+// A formula on a line of its own shrinks to fit, but not below what can be read. What is wider still scrolls.
+function shrink(formula) {
+  formula.style.fontSize = "";
+  const size = Math.max(0.72, formula.clientWidth / formula.scrollWidth);
+  if (size < 1) formula.style.fontSize = `${parseFloat(getComputedStyle(formula).fontSize) * size}px`;
+}
+
 // A formula within a sentence cannot be broken. Where it is wider than its paragraph, it gets a line and a box.
 function place(formulas) {
-  const wide = formulas.filter((one) => one.offsetWidth > (one.closest("p, li, dd")?.clientWidth ?? Infinity));
+  const wide = formulas.filter((one) => one.scrollWidth > one.clientWidth + 1);
   wide.forEach((one) => one.classList.add("wide"));
   return wide;
 }
@@ -24,6 +31,6 @@ document.addEventListener("DOMContentLoaded", async () => {
   };
   document.querySelectorAll(BOXES).forEach(watch);
   await window.MathJax?.startup?.promise;
-  document.querySelectorAll("div.math > mjx-container").forEach(watch);
+  document.querySelectorAll("div.math > mjx-container").forEach((one) => (shrink(one), watch(one)));
   place([...document.querySelectorAll("article span.math")]).forEach(watch);
 });

@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
 
 from poolnb.geometry import Geometry
 from poolnb.lab.statistics import Interval
@@ -124,6 +125,7 @@ def use_theme() -> None:
             "ytick.labelsize": 10,
             "legend.fontsize": 11,
             "legend.frameon": False,
+            "legend.handlelength": 3.2,  # long enough for every pattern of dashes
             "lines.linewidth": 2.0,
             "lines.markersize": 6,
             "image.interpolation": "nearest",
@@ -394,6 +396,25 @@ def bars(ax: Axes, values: Mapping[str, float], *, fmt: str = "{:.2f}", label: s
     ax.margins(x=0.15)
 
 
+def name_marks(ax: Axes, marks: Mapping[str, tuple[float, float]], size: float = 8) -> None:
+    """Write each name beside its mark (x, y), where it covers no mark and no other name. Call it when all is drawn."""
+    ax.figure.canvas.draw()
+    points = {name: ax.transData.transform(at) for name, at in marks.items()}
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in points.values()]
+    for name, at in marks.items():
+        for across, up in ((6, 3), (6, -9), (-6, 3), (-6, -9), (0, 8), (0, -14), (12, 12), (-12, 12), (12, -18)):
+            side = "left" if across > 0 else "right" if across < 0 else "center"
+            label = ax.annotate(name, at, (across, up), textcoords="offset points", fontsize=size, ha=side)
+            box = label.get_window_extent().padded(1)
+            if not any(box.overlaps(other) for other in taken):
+                break
+            label.remove()
+        else:  # no place is free
+            label = ax.annotate(name, at, (6, 3), textcoords="offset points", fontsize=size)
+            box = label.get_window_extent()
+        taken.append(box)
+
+
 # ---- comparisons -----------------------------------------------------------------------------------------------------
 
 
@@ -438,11 +459,11 @@ def power(ax: Axes, scatters: Mapping[str, float], groups: int, *, margin: float
     """
     from poolnb.lab.analysis import half_width
 
-    lines = (*_DASHES, (0, (6, 2, 1.5, 2)), (0, (1, 3)))
-    for (name, sd), dashes in zip(scatters.items(), itertools.cycle(lines)):
-        ax.plot(
-            seeds, [half_width(n, sd, groups) for n in seeds], color=INK, linestyle=dashes, label=f"{name}: {sd:.2f}"
-        )
+    widest_first = sorted(scatters.items(), key=lambda row: -row[1])  # as the curves lie below each other
+    tones = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    for (name, sd), dashes, tone in zip(widest_first, itertools.cycle(_DASHES), itertools.cycle(tones)):
+        widths = [half_width(n, sd, groups) for n in seeds]
+        ax.plot(seeds, widths, color=tone, linestyle=dashes, label=f"{name}: {sd:.2f}")
     ax.axhline(margin, color=FAINT, linewidth=1)
     ax.set(xlabel="seeds", ylabel="half-width in points", xlim=(min(seeds), max(seeds)), ylim=(0, None))
-    _ = ax.legend(title="residual sd")
+    _ = ax.legend(title="standard deviation of the rest", fontsize=9, title_fontsize=9)

@@ -1,5 +1,6 @@
 """The book's drawings: what they draw, and whether colour-blind readers can tell the operators apart."""
 
+import itertools
 from itertools import combinations
 
 import matplotlib
@@ -181,3 +182,16 @@ def test_a_few_large_values_leave_a_map_its_contrast():
     assert picture.colorbar.extend == "max"
     (small,) = plots.maps({"a": values[:4, :4]}).axes[0].images
     assert small.get_clim() == (0, 100) and small.colorbar.extend == "neither"
+
+
+def test_names_cover_neither_each_other_nor_a_mark(ax):
+    marks = {"soft": (1.0, 1.0), "stochastic": (1.02, 0.98), "lse": (1.3, 1.0), "max": (1.0, 1.06)}
+    for at in marks.values():
+        ax.plot(*at, "o")
+    ax.set(xlim=(0.5, 2), ylim=(0.5, 1.5))
+    plots.name_marks(ax, marks)
+    boxes = [text.get_window_extent() for text in ax.texts]
+    places = ax.transData.transform(list(marks.values()))
+    assert [text.get_text() for text in ax.texts] == list(marks)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert not any(box.contains(*place) for box in boxes for place in places)

@@ -39,6 +39,16 @@ FAINT_TEXTS = """() => {
 }"""
 
 
+FIGURE_SIZES = """figures => figures.map(figure => {
+    const image = figure.querySelector("img");
+    return [image.getBoundingClientRect().width, image.naturalWidth, figure.querySelector("figcaption").clientWidth];
+})"""
+
+CUT = """formulas => formulas
+    .filter(f => f.scrollWidth > f.clientWidth + 1 && getComputedStyle(f).overflowX === "hidden")
+    .map(f => f.textContent.slice(0, 60))"""
+
+
 def serious(page):
     """What the accessibility audit finds serious on a page. Inside of formulas it would look at every letter."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
@@ -59,14 +69,13 @@ def test_page_can_be_read(visit, name):
     page.wait_for_function("!document.querySelector('.math') || window.MathJax?.startup?.promise")
     page.evaluate("() => window.MathJax?.startup?.promise")
 
-    # On a phone nothing scrolls but what is in a box of its own; there a figure stays large and keeps its caption.
+    # On a phone nothing scrolls but what is in a box of its own; there a figure fills the column, at half its size or
+    # more, and keeps its caption. No formula is cut: what is wider than its place scrolls.
     width = page.evaluate("document.documentElement.scrollWidth")
     assert width <= 390, f"the page is {width} pixels wide: something does not scroll in its own box"
-    sizes = (
-        "figures => figures.map(f => [f.querySelector('img').clientWidth, f.querySelector('figcaption').clientWidth])"
-    )
-    for image, caption in page.locator("article figure").evaluate_all(sizes):
-        assert image >= 500 and caption <= 390
+    for image, natural, caption in page.locator("article figure").evaluate_all(FIGURE_SIZES):
+        assert image >= natural / 2 - 1 and image >= 250 and caption <= 390
+    assert page.locator("article span.math, article div.math > mjx-container").evaluate_all(CUT) == []
 
     assert serious(page) == []  # here most boxes scroll, and have to take the keyboard
 
@@ -95,6 +104,23 @@ def test_a_faint_text_is_seen(visit):
     page = visit(f"{PAGES[0]}.html", color_scheme="dark")
     page.add_style_tag(content=STILL + "article h1 { color: #555 !important; }")
     assert any(found.startswith("Pooling: ") for found in page.evaluate(FAINT_TEXTS))
+
+
+def test_a_formula_that_is_cut_is_seen(visit):
+    page = visit("book/foundations/max.html", viewport={"width": 390, "height": 844})
+    page.add_style_tag(content="article span.math.wide { overflow-x: hidden !important; }")
+    page.wait_for_selector("article span.math.wide", state="attached")
+    assert page.locator("article span.math").evaluate_all(CUT) != []
+
+
+def test_line_drawings_are_turned_light_in_the_dark_and_pictures_are_not(visit):
+    page = visit("book/foundations/max.html", color_scheme="dark")
+    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    filters = page.locator("article figure img").evaluate_all(
+        "images => images.map(image => [image.classList.contains('line-drawing'), getComputedStyle(image).filter])"
+    )
+    assert {lines for lines, _ in filters} == {True, False}
+    assert all(("invert" in look) == lines for lines, look in filters)
 
 
 class Article(HTMLParser):

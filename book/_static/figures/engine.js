@@ -110,7 +110,7 @@ class Plot {
       panel.text(left - 7, at + 4, short(tick), "end", "tick");
     }
     panel.text(right, bottom + 33, xTitle, "end", "title");
-    panel.text(left - 22, top - 9, yTitle, "start", "title");
+    panel.text(left - 28, top - 12, yTitle, "start", "title");
   }
 
   // Divide the axis into `count` places; `at(i)` is the middle of one, `wide` its width. Taps have names.

@@ -36,6 +36,8 @@ class Table:
         return "\n".join([*text, self.note] if self.note else text)
 
     def _repr_html_(self) -> str:
+        if not self.rows:
+            return "<p>No runs yet.</p>"
         head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.header)
         body = "".join("<tr>" + "".join(f"<td>{_html(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
         table = f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -79,7 +81,21 @@ class Parts(list[Finding]):
         return Table(("part", "found", "verdict", "of the claim"), rows, unfolded=True)._repr_html_()
 
 
+class Verdicts(Table):
+    """The verdicts that a chapter ends with. On a page each claim has a line, and its parts a table below it."""
+
+    def _repr_html_(self) -> str:
+        blocks = []
+        for (name, text, source), parts, (verdict, *beside) in self.rows:
+            line = f"<strong>{escape(name)}: {escape(verdict)}.</strong> {escape(text)} {escape(source)}"
+            blocks.append(f"<p>{line}</p>{_html(parts)}")
+            blocks += [f"<p>{escape(' '.join(beside))}</p>"] if beside else []
+        return "".join(blocks)
+
+
 def _plain(cell: Any) -> str:
+    if isinstance(cell, Parts):
+        return str(cell)
     if isinstance(cell, Folded):
         return "; ".join(map(str, [str(cell), *cell.details]))
     return "; ".join(map(str, cell)) if isinstance(cell, list) else str(cell)
@@ -97,10 +113,13 @@ def _html(cell: Any) -> str:
     return escape(str(cell))
 
 
-def verdicts(*ids: str) -> Table:
+def verdicts(*ids: str) -> Verdicts:
     """What a chapter ends with: the findings and the verdict on each of these claims."""
-    judged = [judge(claim) for claim in claims() if claim.id in ids]
-    return Table(("claim", "what was found", "verdict"), (_row(row)[:3] for row in judged))
+    rows = []
+    for judged in (judge(claim) for claim in claims() if claim.id in ids):
+        claim, _, verdict, _ = _row(judged)
+        rows.append([claim, Parts(judged.findings), verdict])
+    return Verdicts(("claim", "what was found", "verdict"), rows)
 
 
 def ledger_table(rows: Iterable[Row]) -> Table:

@@ -58,7 +58,9 @@ def comparison_runs() -> str:
     """How many runs the comparison at one step size has, and how they add up: those of its sweep, and longer ones."""
     count, own = sum(len(comparison(name)) for name in TITLES), progress(planned("comparison"), *RECIPE)
     rest = count - len(own.done)
-    return f"{count} runs: {own.count} of `comparison.toml`, and the first {EPOCHS} epochs of {rest} longer ones"
+    return (
+        f"{count} runs: {own.count} of the sweep comparison.toml, and the first {EPOCHS} epochs of {rest} longer ones"
+    )
 
 
 def _kind(config: RunConfig) -> str:

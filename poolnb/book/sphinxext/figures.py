@@ -158,7 +158,8 @@ def findings() -> Iterator[dict[str, Any]]:
             scatter = one.error * one.n**0.5
             numbers = {"mean": one.mean, "half": one.half_width, "scatter": scatter, "df": one.df / (one.n - 1)}
             rounded = {name: round(value, 6) for name, value in numbers.items()}
-            yield {"claim": row.claim.id, "what": found.what.replace(" - ", " − "), "n": one.n, **rounded}
+            what = found.what.partition(": more than")[0].replace(" - ", " − ")
+            yield {"claim": row.claim.id, "what": what, "n": one.n, **rounded}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -26,7 +26,7 @@ poolnb.figure("auto", "auto", (stage) => {
     const words = { yTicks: [0, 0.5, 1], yTitle: "probability of a bark, frame by frame" };
     const plot = time.plot({ right: 72, ...words }).slots(FRAMES + filling.value, false);
     const most = Math.max(...weights);
-    real.forEach((v, i) => plot.bar(i, v, "own", `opacity: ${0.15 + (0.85 * weights[i]) / most}`, 0.75));
+    real.forEach((v, i) => plot.bar(i, v, "own", `stroke: var(--own); fill-opacity: ${weights[i] / most}`, 0.75));
     range(filling.value, (i) => plot.bar(FRAMES + i, 0.1, mask.value ? "empty" : "cell", "", 0.75));
     const title = mask.value ? "filling, masked" : "filling, counted as 0";
     if (filling.value) time.text(plot.at(FRAMES - 0.4), plot.bottom + 17, title, "start", "faint");

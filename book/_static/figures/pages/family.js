@@ -70,10 +70,9 @@ poolnb.figure("family", "avg", async (stage) => {
     for (const [values, left, title] of [[result.weights, 4, "weights"], [result.derivatives, half + 4, "derivatives"]]) {
       const plot = panel.plot({ y: [0, 1.25], left, right: half + 8 - left, top: 14, bottom: 62 }).slots(4, false);
       plot.level(1);
-      values.forEach((v, i) => plot.bar(i, clamp(v, -0.25, 1.25), "", `fill: var(--op-${name})`));
-      if (name !== "avg") continue;
-      panel.text(plot.right, 10, title, "end", "tick");
+      values.forEach((v, i) => plot.bar(i, clamp(v, -0.25, 1.25), "low", v < 0 ? "" : `fill: var(--op-${name})`));
       panel.text(left, 22, "1", "start", "tick");
+      if (name === "avg") panel.text(plot.right, 10, title, "end", "tick");
     }
   }
 

@@ -22,16 +22,16 @@ poolnb.figure("ledger", "avg", (stage) => {
     const bottom = 34 + 34 * rows.length;
     forest.clear(bottom + 44);
     const reach = Math.max(...rows.map((row) => Math.abs(row.mean) + row.half), 1);
-    const ticks = [-reach, -reach / 2, 0, reach / 2, reach].map((v) => Number(v.toPrecision(1)));
-    const xTicks = ticks.filter((v) => Math.abs(v) <= reach);
+    const unit = [1, 2, 5, 10, 20, 50].find((v) => reach / v < 4);
+    const xTicks = range(7, (i) => (i - 3) * unit).filter((v) => Math.abs(v) <= reach);
     const plot = forest.plot({ x: [-reach, reach], left: 8, right: 8, bottom, xTicks, xTitle: "points" });
-    forest.line(plot.x(0), 10, plot.x(0), plot.bottom);
     const x = (v) => clamp(plot.x(v), plot.left, plot.right);
-    const letters = Math.floor(forest.width / 7.2);
+    const letters = Math.floor(forest.width / 7.6);
     rows.forEach((row, i) => {
       const y = 34 + 34 * i;
       const words = row.what.length > letters ? `${row.what.slice(0, letters - 1)}…` : row.what;
-      forest.text(8, y - 10, words, "start", row === one ? "strong halo" : "faint halo");
+      forest.text(8, y - 10, words, "start", row === one ? "strong" : "faint");
+      forest.line(plot.x(0), y - 7, plot.x(0), y + 7); // the line at 0 leaves the words free
       const interval = (wide, look, width) =>
         forest.line(x(row.mean - wide), y, x(row.mean + wide), y, `curve ${look}`, `stroke-width: ${width}`);
       const would = half(row, seeds.value, alpha);

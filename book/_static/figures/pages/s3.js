@@ -75,7 +75,7 @@ poolnb.figure("s3", "s3", (stage) => {
     stage.say(
       `Of ${LENGTH} entries ${last.row.length} are left. Kept in the first pool: <b>${last.levels[0].kept.join(", ")}</b>`,
       `${draws > 1 ? `${draws} draws: their` : "1 draw: its"} mean and the authors’ evaluation are ${apart(running)} apart`
-        + (pools.value === 1 ? `; exactly, ${apart(expected)}` : ""),
+        + (pools.value === 1 ? `, the exact mean and it ${apart(expected)}` : ""),
     );
   });
 });

@@ -41,7 +41,7 @@ poolnb.figure("softmax", "soft", (stage) => {
 
   function drawPairs({ weights, derivatives }) {
     const words = { yTicks: [-0.5, 0, 1, 1.5], yTitle: "weight, derivative" };
-    const plot = pairs.plot({ left: 30, right: 4, y: [-0.5, 1.5], ...words }).slots(3);
+    const plot = pairs.plot({ left: 36, right: 4, y: [-0.5, 1.5], ...words }).slots(3);
     plot.level(0, "axis");
     weights.forEach((w, i) => {
       const d = poolnb.clamp(derivatives[i], -0.5, 1.5);
