@@ -63,7 +63,7 @@ class _StatsPool(Pool):
     See :func:`poolnb.functional.stats_pool2d`. Over all frames of a sequence, ``kernel_size=None`` and a mask, it is
     the layer of x-vectors (Snyder et al. 2018). With ``attention=True`` it is the attentive form of Okabe et al.
     (2018): mean and standard deviation under the weights of attention pooling, one logit per position, shared by the
-    channels. They start equal, so that the layer starts as the plain one. :func:`poolnb.list_pools` does not name it: it
+    channels. They start equal, so that the layer starts as the plain one. :func:`poolnb.list_pools` leaves it out: it
     cannot take the place of a pool that keeps the number of channels.
 
     Args:
