@@ -63,9 +63,9 @@ class _StatsPool(Pool):
 
     See :func:`poolnb.functional.stats_pool2d`. Over all frames of a sequence, ``kernel_size=None`` and a mask, it is
     the layer of x-vectors (Snyder et al. 2018). With ``attention=True`` it is the attentive form of Okabe et al.
-    (2018): mean and standard deviation under the weights of attention pooling, one logit per position, shared by
-    the channels. They start equal, so that the layer starts as the plain one. :func:`poolnb.list_pools` does not name
-    it, since it cannot take the place of a pool that keeps the number of channels.
+    (2018): mean and standard deviation under the weights of attention pooling, one logit per position, shared by the
+    channels. They start equal, so that the layer starts as the plain one. :func:`poolnb.list_pools` leaves it out: it
+    cannot take the place of a pool that keeps the number of channels.
 
     Args:
         attention: weigh the positions by a network, that of :class:`AttentionPool2d`.
