@@ -1,7 +1,7 @@
 // Adaptive pooling: y = beta e + (1 - beta) s, e = sum u_i x_i with u = softmax(d) and s = sum w_i x_i with
 // w = softmax(x); d_i = 2 |x_i m| / (x_i^2 + m^2), 1 where both are 0, m the mean.  dy/dbeta = e - s;
 // ds/dx_j = w_j (1 + x_j - s);  de/dx_j = u_j (1 + (x_j - e) dd_j/dx_j) + 1/n sum_i u_i (x_i - e) dd_i/dm.
-// Without a beta it is e. d lies in [0, 1], so that its exponential needs no largest one.
+// Without a beta it is e. d lies in [0, 1], so that its exponential needs no largest one; weights are exp(d - 1/2).
 #pragma once
 
 #include "../taps.h"
@@ -60,12 +60,28 @@ struct Adaptive {
     return safe ? centred / l.larger : centred * l.larger;
   }
 
-  // exp of d, and of x - peak: weights, not yet normalised.
+  // exp(t) for t from -1/2 to 1/2, within 1.2 units in the last place.
+  template <class V>
+  static POOLNB_HD V exp_half(V t) {
+    if constexpr (sizeof(typename Traits<V>::Number) == 8) {
+      return vexp(t);
+    } else {
+      V q = vfma(t, splat<V>(0.00137807673f), splat<V>(0.00841917255f));
+      q = vfma(q, t, splat<V>(0.0416733895f));
+      q = vfma(q, t, splat<V>(0.166656173f));
+      q = vfma(q, t, splat<V>(0.499999293f));
+      q = vfma(q, t, splat<V>(1.00000032f));
+      return vfma(q, t, splat<V>(1.0f));
+    }
+  }
+
+  // exp of d - 1/2, and of x - peak: weights, not yet normalised.
   template <bool safe, class V>
   static POOLNB_HD V near(const Window<V>& w, V x, const Likeness<V>& l, auto valid) {
     using T = typename Traits<V>::Number;
-    if constexpr (!safe) return select(valid, vexp2(l.d * splat<V>(T(1.4426950408889634))), splat<V>(0));
-    const V e = select(w.has_pos_inf, one_where<V>(x == splat<V>(kInf<T>)), vexp(l.d));
+    const V near = exp_half(l.d - splat<V>(T(0.5)));
+    if constexpr (!safe) return select(valid, near, splat<V>(0));
+    const V e = select(w.has_pos_inf, one_where<V>(x == splat<V>(kInf<T>)), near);
     return select(valid, select(x == splat<V>(-kInf<T>), splat<V>(0), e), splat<V>(0));
   }
   template <bool safe, class V>
@@ -120,15 +136,24 @@ struct Adaptive {
       w.peak = peak;
       w.over_n = splat<V>(1) / n;
       w.mean = sum.value() * w.over_n;
-      // A mean of 0 is that of zeros, which are alike; of other taps it needs the safe path, where a NaN leads.
-      const V nothing = select(peak == zero, zero, splat<V>(std::numeric_limits<T>::quiet_NaN()));
-      w.over_mean = select(w.mean == zero, nothing, splat<V>(1) / vabs(w.mean));
+      // Zeros have a mean of 0 and are alike. Other taps with such a mean, or with one whose reciprocal is no normal
+      // number, need the safe path, where a NaN leads.
+      const V size = vabs(w.mean), nan = splat<V>(std::numeric_limits<T>::quiet_NaN());
+      const auto usual = (size > splat<V>(4 * std::numeric_limits<T>::min())) & (size < splat<V>(kLargest<T> / 16));
+      const V unusual = select(size == zero, select(peak == zero, zero, nan), nan);
+      w.over_mean = select(usual, quick_reciprocal(size), unusual);
     }
-    Sum<V> all_near, sum_near, all_high, sum_high;
+    Sum<V> all_near, sum_near, all_high, sum_high, moved, moved_near;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), e = near<safe>(w, x, likeness<safe>(w, x), taps.valid(i));
+      const V x = taps.x(i);
+      const Likeness<V> l = likeness<safe>(w, x);
+      const V e = near<safe>(w, x, l, taps.valid(i));
       all_near += e;
       sum_near += e * x;
+      if constexpr (Saved::backward && !safe) {  // the sum of u (x - e) dd/dm in two parts, since e is not known yet
+        moved += e * l.by_mean;
+        moved_near += e * l.by_mean * x;
+      }
       if constexpr (!mixes) saved.put(i, e);
       if constexpr (mixes) {
         const V h = high<safe>(w, x, taps.valid(i));
@@ -136,7 +161,7 @@ struct Adaptive {
         sum_high += h * x;
         saved.put(i, h);
       }
-    }, all_near, sum_near, all_high, sum_high);
+    }, all_near, sum_near, all_high, sum_high, moved, moved_near);
     if constexpr (safe) {
       finish_safe(w, taps, all_near.value(), all_high.value(), any_neg_inf);
     } else {
@@ -148,7 +173,9 @@ struct Adaptive {
         w.y = w.parameter[0] * w.e + (splat<V>(1) - w.parameter[0]) * w.s;
       }
     }
-    if constexpr (Saved::backward) look_through_mean<safe>(w, taps, options);
+    if constexpr (Saved::backward && safe) look_through_mean(w, taps, options);
+    if constexpr (Saved::backward && !safe)
+      w.through_mean = (moved_near.value() - w.e * moved.value()) * w.inv_near * w.over_mean * w.over_n;
   }
 
   // With weights of sum 1: a sum of e x could overflow where the mean does not.
@@ -173,15 +200,15 @@ struct Adaptive {
     }
   }
 
-  template <bool safe, class V, class Taps>
+  template <class V, class Taps>
   static POOLNB_HD void look_through_mean(Window<V>& w, const Taps& taps, const Options& options) {
     Sum<V> sum;
     if (semi_grad(options)) return;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i);
-      const Likeness<V> l = likeness<safe>(w, x);
-      const V weight = near<safe>(w, x, l, taps.valid(i)) * w.inv_near;
-      sum += weight * l.by_mean * scaled<safe>(l, centred<safe>(x, w.e, weight));
+      const Likeness<V> l = likeness<true>(w, x);
+      const V weight = near<true>(w, x, l, taps.valid(i)) * w.inv_near;
+      sum += weight * l.by_mean * scaled<true>(l, centred<true>(x, w.e, weight));
     }, sum);
     w.through_mean = sum.value() * w.over_n;
   }

@@ -35,7 +35,7 @@ def _rank_pool(
 ) -> Tensor:
     r"""Rank pooling, :math:`y = \sum_{r=1}^n w_r x_{(r)} / \sum_{r=1}^n w_r`, :math:`x_{(1)} \ge x_{(2)} \ge \dots`.
 
-    Source: Yager (1988), the ordered weighted average; over the n valid taps; ties stand in tap order. The first weight alone
+    Source: Yager (1988), the ordered weighted average; over the n valid taps, ties in tap order. The first weight alone
     gives the max, the last one of a whole window the min, equal weights the mean, equal ones of the first m ranks the
     mean of the m largest taps, the middle one the median. :math:`\partial y/\partial x_{(r)} = w_r / \sum_s w_s` and
     :math:`\partial y/\partial w_r = (x_{(r)} - y) / \sum_s w_s`, for r up to n; where taps tie, y has a kink.
@@ -66,8 +66,9 @@ def _quantile_pool(
 ) -> Tensor:
     r"""Quantile pooling: the q-quantile of the n valid taps, linear between ranks as :func:`torch.quantile` has it.
 
-    Source: Hyndman and Fan (1996), their definition 7. With :math:`h = q (n - 1)`, counted from the smallest tap on, and
-    f the fraction of h: :math:`y = (1 - f)\,a + f\,b` where a and b are the taps at the whole part of h and above it. 0 gives the min, 0.5 the median, 1 the max.
+    Source: Hyndman and Fan (1996), their definition 7. With :math:`h = q (n - 1)`, counted from the smallest tap on,
+    and f the fraction of h: :math:`y = (1 - f)\,a + f\,b` where a and b are the taps at the whole part of h
+    and above it. 0 gives the min, 0.5 the median, 1 the max.
     :math:`\partial y/\partial a = 1 - f`, :math:`\partial y/\partial b = f`,
     :math:`\partial y/\partial q = (n - 1)(b - a)`; y has a kink where taps tie, of which the first in tap order counts
     as the largest, and as a function of q where h is whole: there the slope is that towards larger q, at q = 1 the
