@@ -18,7 +18,7 @@ and one :class:`PoolOp`, which makes of them a ``torch.library`` op with autogra
 poolnb's repository is a complete example, with an oracle in NumPy.
 """
 
-from poolnb._arguments import Call, channel_parameter, check, flag, noise_seed, number
+from poolnb._arguments import Call, channel_parameter, check, check_equal_windows, flag, noise_seed, number
 from poolnb.functional._dimensions import by_dimension
 from poolnb.geometry import Geometry, IntOrSizes, OutputSize, Padding, scatter
 from poolnb.modules._base import Device, Pool, check_factory, parameter_shape
@@ -49,6 +49,7 @@ __all__ = [
     "channel_parameter",
     "channelwise",
     "check",
+    "check_equal_windows",
     "check_factory",
     "flag",
     "noise_seed",

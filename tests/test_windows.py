@@ -215,8 +215,8 @@ def test_in_torch_compile_and_export(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.cpu
-@pytest.mark.parametrize("padding", ["same", ((1, 0), (2, 1)), 2], ids=str)
-@pytest.mark.parametrize("name", ["max", "avg", "soft"])
+@pytest.mark.parametrize("padding", ["same", ((1, 0), (2, 1))], ids=str)
+@pytest.mark.parametrize("name", ["max", "soft"])
 def test_a_size_stays_free_in_an_export(name: str, padding: Any) -> None:
     class Masked(nn.Module):
         def __init__(self) -> None:

@@ -53,7 +53,7 @@ def max_pool(x: Tensor, mask: Tensor | None, windows: Geometry) -> Tensor:
 def max_pool_with_indices(x: Tensor, mask: Tensor | None, windows: Geometry) -> tuple[Tensor, Tensor]:
     """The same, and the number of that tap's position in its sample and channel, int64.
 
-    In a window without a valid tap it is the first place that no other window of the sample and channel has chosen.
+    In a window without a valid tap it is the first one that no other window of the sample and channel has; or 0.
     """
     y, indices = _max_pool(x, mask, windows, want_indices=True)
     assert indices is not None
@@ -63,12 +63,14 @@ def max_pool_with_indices(x: Tensor, mask: Tensor | None, windows: Geometry) -> 
 def _max_pool(x: Tensor, mask: Tensor | None, windows: Geometry, want_indices: bool) -> tuple[Tensor, Tensor | None]:
     w = windows
     if _torch_adapts(x, mask, w):
-        return _of_torch(x, _ADAPTIVE_MAX[w.dims](x, w.output, want_indices))
+        pooled = _ADAPTIVE_MAX[w.dims](x, w.output, want_indices)
+        return (_like(x, pooled[0]), pooled[1]) if want_indices else (_like(x, pooled), None)
     plain = mask is None and w.source is None and w.known_to_torch and not w.has_empty_window
     if plain and _fixed(w) and _repeatable(x, w):
         # ceil_mode only decides the output size: asking for it where floor gives the same size changes nothing.
         options = {"ceil_mode": w.rounded_up, "return_indices": want_indices}
-        return _of_torch(x, _MAX[w.dims](x, w.kernel, w.stride, w.padding, w.dilation, **options))
+        pooled = _MAX[w.dims](x, w.kernel, w.stride, w.padding, w.dilation, **options)
+        return pooled if want_indices else (pooled, None)
     size = w.source or w.size
     places = _places(w, x.device) if want_indices else None
     x, mask, w = side_by_side(x, mask, w)
@@ -84,11 +86,6 @@ def _max_pool(x: Tensor, mask: Tensor | None, windows: Geometry, want_indices: b
         found = gather(places, w).expand_as(taps).gather(0, chosen.unsqueeze(0)).squeeze(0)
         places = _laid_out(x, found if some is None else _out_of_the_way(found, some, size))
     return _like(x, y if some is None else y.masked_fill(~some, 0)), places
-
-
-def _of_torch(x: Tensor, result: Any) -> tuple[Tensor, Tensor | None]:
-    y, indices = result if isinstance(result, tuple) else (result, None)
-    return _like(x, y), indices if indices is None else _laid_out(x, indices)
 
 
 def _places(windows: Geometry, device: torch.device) -> Tensor:

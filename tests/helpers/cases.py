@@ -76,10 +76,10 @@ def wide_geometries(draw: st.DrawFn, operator: str, dims: int) -> tuple[tuple[in
 
 def takes(operator: str, size: tuple[int, ...], geometry: dict[str, Any]) -> bool:
     """Whether an operator has the windows of an output size; not any, if it has a number per tap or needs a stride."""
-    asked = geometry.get("output_size")
-    if operator == "s3":
-        return asked in (None, 1) or not isinstance(asked, int) and all(n == 1 for n in asked)
     windows = resolve(size, **geometry)
+    if operator == "s3":
+        asked = geometry.get("output_size")
+        return asked in (None, 1) or (not isinstance(asked, int) and all(n == 1 for n in asked))
     return operator not in ("gated", "tree") or all(
         map(adaptive_equal, windows.source or windows.output, windows.output)
     )
