@@ -17,7 +17,7 @@ function shrink(formula) {
 
 // A formula within a sentence cannot be broken. Where it is wider than its paragraph, it gets a line and a box.
 function place(formulas) {
-  const wide = formulas.filter((one) => one.scrollWidth > one.clientWidth + 1);
+  const wide = formulas.filter((one) => one.scrollWidth > (one.closest("p, li, dd")?.clientWidth ?? Infinity));
   wide.forEach((one) => one.classList.add("wide"));
   return wide;
 }
