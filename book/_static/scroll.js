@@ -10,8 +10,7 @@ function look(box) {
 
 // A formula on a line of its own shrinks to fit, but not below what can be read. What is wider still scrolls.
 function shrink(formula) {
-  formula.style.fontSize = "";
-  const size = Math.max(0.72, formula.clientWidth / formula.scrollWidth);
+  const size = Math.max(0.75, formula.clientWidth / formula.scrollWidth);
   if (size < 1) formula.style.fontSize = `${parseFloat(getComputedStyle(formula).fontSize) * size}px`;
 }
 
