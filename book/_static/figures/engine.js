@@ -6,7 +6,7 @@
 // native; what is dragged in a drawing is a slider for the keyboard and for screen readers too. Colours come from CSS.
 "use strict";
 
-(() => { // the whole file
+(() => {
 
 const { range } = window.poolnb;
 const SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉";
