@@ -10,14 +10,13 @@ function look(box) {
 
 // A formula on a line of its own shrinks to fit, but not below what can be read. What is wider still scrolls.
 function shrink(formula) {
-  formula.style.fontSize = "";
-  const size = Math.max(0.72, formula.clientWidth / formula.scrollWidth);
+  const size = Math.max(0.75, formula.clientWidth / formula.scrollWidth);
   if (size < 1) formula.style.fontSize = `${parseFloat(getComputedStyle(formula).fontSize) * size}px`;
 }
 
 // A formula within a sentence cannot be broken. Where it is wider than its paragraph, it gets a line and a box.
 function place(formulas) {
-  const wide = formulas.filter((one) => one.scrollWidth > one.clientWidth + 1);
+  const wide = formulas.filter((one) => one.scrollWidth > (one.closest("p, li, dd")?.clientWidth ?? Infinity));
   wide.forEach((one) => one.classList.add("wide"));
   return wide;
 }

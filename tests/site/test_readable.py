@@ -45,7 +45,8 @@ FIGURE_SIZES = """figures => figures.map(figure => {
 })"""
 
 CUT = """formulas => formulas
-    .filter(f => f.scrollWidth > f.clientWidth + 1 && getComputedStyle(f).overflowX === "hidden")
+    .filter(f => f.scrollWidth > (f.closest("p, li, dd") ?? f).clientWidth + 1)
+    .filter(f => getComputedStyle(f).overflowX === "hidden")
     .map(f => f.textContent.slice(0, 60))"""
 
 

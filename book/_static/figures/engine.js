@@ -6,7 +6,7 @@
 // native; what is dragged in a drawing is a slider for the keyboard and for screen readers too. Colours come from CSS.
 "use strict";
 
-(() => { // the whole file
+(() => {
 
 const { range } = window.poolnb;
 const SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉";
@@ -128,7 +128,7 @@ class Plot {
     this.panel.rect(x, Math.min(base, end), width, Math.abs(base - end), look, style);
   }
 
-  // A function over all of the axis, or pairs of values.
+  // A function, or pairs of values.
   curve(drawn, look = "curve own", style) {
     const [low, high] = this.domain;
     const points = Array.isArray(drawn) ? drawn : range(161, (i) => low + ((high - low) * i) / 160).map((x) => [x, drawn(x)]);
@@ -296,7 +296,7 @@ class Stage {
     some();
   }
 
-  // Lines of numbers below the drawing. A line is HTML that the figure has written itself.
+  // Lines of numbers below the drawing, as HTML.
   say(...lines) {
     this.numbers.innerHTML = lines.map((line) => `<p>${line}</p>`).join("");
   }

@@ -9,7 +9,7 @@ poolnb.figure("family", "avg", async (stage) => {
   const taps = stage.taps(top, [0.2, 0.45, 0.6, 0.9], { low: 0.05, yTitle: "four taps" });
   const share = stage.slider("from mean to maximum", 2, 98, 50, { says: (v) => `${v} %` });
 
-  // Name, symbol of the parameter, and where it is looked for. The mean and the maximum are the two ends.
+  // With the symbol of the parameter, and where it is looked for; mean and maximum are the ends.
   const OPERATORS = [
     { name: "avg", title: "mean", run: avg },
     { name: "mixed", title: "mixed", symbol: "α", run: mixed, between: [0, 1] },
@@ -27,8 +27,6 @@ poolnb.figure("family", "avg", async (stage) => {
     rows.append(element("div", { class: "play-row" }, one.words, one.panel.root, one.picture));
   }
   stage.controls.after(rows);
-
-  // ---- the photograph ----
 
   const original = canvas("The photograph, before pooling");
   stage.panels.append(element("div", { class: "play-photo" }, original, element("p", {}, "photograph, before")));
@@ -62,8 +60,6 @@ poolnb.figure("family", "avg", async (stage) => {
     });
     picture.getContext("2d").putImageData(image, 0, 0);
   }
-
-  // ---- one row per operator ----
 
   function drawRow({ name, panel, result }) {
     const half = panel.width / 2;

@@ -31,7 +31,7 @@ poolnb.figure("ledger", "avg", (stage) => {
       const y = 34 + 34 * i;
       const words = row.what.length > letters ? `${row.what.slice(0, letters - 1)}…` : row.what;
       forest.text(8, y - 10, words, "start", row === one ? "strong" : "faint");
-      forest.line(plot.x(0), y - 7, plot.x(0), y + 7); // the line at 0 leaves the words free
+      forest.line(plot.x(0), y - 7, plot.x(0), y + 7);
       const interval = (wide, look, width) =>
         forest.line(x(row.mean - wide), y, x(row.mean + wide), y, `curve ${look}`, `stroke-width: ${width}`);
       const would = half(row, seeds.value, alpha);
