@@ -80,7 +80,7 @@ def takes(operator: str, size: tuple[int, ...], geometry: dict[str, Any]) -> boo
     if operator == "s3":
         asked = geometry.get("output_size")
         return asked in (None, 1) or (not isinstance(asked, int) and all(n == 1 for n in asked))
-    return operator not in ("gated", "tree") or all(
+    return operator not in ("blur", "gated", "maxblur", "rank", "tree") or all(
         map(adaptive_equal, windows.source or windows.output, windows.output)
     )
 
