@@ -269,6 +269,15 @@ def check_equal_windows(reason: str, call: Call) -> None:
         )
 
 
+def check_steady_windows(reason: str, call: Call) -> None:
+    """For an operator that looks between its windows: they must be a fixed step apart."""
+    if call.source is not None:
+        raise ValueError(
+            f"output_size must give windows of equal size a fixed step apart where {reason}, got output size "
+            f"{call.windows.output} for spatial size {call.source}"
+        )
+
+
 def tap_weights(name: str, value: Tensor, call: Call, rows: int | None = None, low: float = -math.inf) -> Tensor:
     """Weights of at least ``low``, one entry per tap: (rows, k), or without ``rows`` (k,) and (C, k), as (C, k)."""
     taps = call.windows.taps

@@ -85,7 +85,7 @@ def test_the_table_holds_every_operator_with_a_function() -> None:
     import poolnb
 
     named = {n.removesuffix("_pool2d") for n in poolnb.functional.__all__ if n.endswith("_pool2d")}
-    assert set(OPERATORS) == named
+    assert set(OPERATORS) == named - {"stats"}  # two of them beside each other
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

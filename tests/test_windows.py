@@ -149,7 +149,7 @@ def test_dtype_layout_and_batch_are_kept(operator: Operator, dims: int) -> None:
             continue
         drawn = case(operator, dims, _SHAPES[dims], geometry, dtype=torch.float32)
         own = {k: v for k, v in drawn.own.items() if k not in ("training", "seed", "logits", "alpha")}
-        own |= {"logits": drawn.x.flip(-1)} if operator.name == "weighted" else {}
+        own |= {"logits": drawn.x.flip(-1)} if "logits" in operator.tensors else {}
         drawn = Case(operator, dims, drawn.x, geometry, None, own, True)
         y = drawn.run()
         last = laid_out(drawn.x, "channels_last").requires_grad_()
@@ -331,7 +331,7 @@ def test_modules_show_and_pass_on_their_output_size() -> None:
 def test_poolers_refuse_an_output_size_beside_a_kernel(name: str) -> None:
     cls = poolnb.registry.pool_class(name, 2)
     needed = {n: 3 for n in cls.needs()}
-    if name in ("mixed", "tdgs"):  # theirs may be that of a parameter
+    if name in ("ada", "mixed", "tdgs"):  # theirs may be that of a parameter
         return
     with pytest.raises(ValueError, match="output_size must be None"):
         cls(2, **{**needed, "output_size": 3})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from poolnb._arguments import check, check_equal_windows, filter_size
+from poolnb._arguments import check, check_equal_windows, check_steady_windows, filter_size
 from poolnb.functional._dimensions import by_dimension
 from poolnb.geometry import IntOrSizes, OutputSize, Padding
 from poolnb.ops.blur import blur_pool
@@ -72,7 +72,7 @@ def _maxblur_pool(
         blur_size: taps of the filter in every dimension, an int of at least 1; 1 is max pooling.
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
-    check_equal_windows("they share one map of maxima", call)
+    check_steady_windows("they share one map of maxima", call)
     windows = call.numbered
     return call.finish(maxblur_pool(call.input, call.mask, windows, filter_size("blur_size", blur_size, windows)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from poolnb._arguments import check, number, position_logits
+from poolnb._arguments import Call, check, held, number, position_logits
 from poolnb.functional._dimensions import by_dimension
 from poolnb.geometry import IntOrSizes, OutputSize, Padding
 from poolnb.ops.hard import avg_pool
@@ -50,7 +50,7 @@ def _std_pool(
         eps: added to the variance; a float greater than 0.
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
-    return call.finish(std_pool(call.input, call.mask, call.trimmed, number("eps", eps, low=0, strict=True)))
+    return call.finish(std_pool(call.input, call.mask, call.trimmed, _least("eps", eps, call)))
 
 
 def _weighted_std_pool(
@@ -81,7 +81,7 @@ def _weighted_std_pool(
         eps: added to the variance; a float greater than 0.
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
-    scores, least = position_logits("logits", logits, call), number("eps", eps, low=0, strict=True)
+    scores, least = position_logits("logits", logits, call), _least("eps", eps, call)
     return call.finish(weighted_std_pool(call.input, call.mask, call.trimmed, scores, least))
 
 
@@ -112,7 +112,7 @@ def _stats_pool(
         eps: added to the variance; a float greater than 0.
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
-    least = number("eps", eps, low=0, strict=True)
+    least = _least("eps", eps, call)
     if logits is None:
         mean = avg_pool(call.input, call.mask, call.windows)
         spread = std_pool(call.input, call.mask, call.trimmed, least)
@@ -124,5 +124,11 @@ def _stats_pool(
 
 
 stats_pool1d, stats_pool2d, stats_pool3d = by_dimension(_stats_pool)
+
+
+def _least(name: str, value: float, call: Call) -> float:
+    return held(name, number(name, value, low=0, strict=True), call.acc_dtype, positive=True)
+
+
 std_pool1d, std_pool2d, std_pool3d = by_dimension(_std_pool)
 weighted_std_pool1d, weighted_std_pool2d, weighted_std_pool3d = by_dimension(_weighted_std_pool)

@@ -97,11 +97,12 @@ def _map_of(windows: Windows, blur_size: int) -> tuple[Windows, Windows]:
 
 def _axes_of(axis: Axis, blur_size: int) -> tuple[Axis, Axis]:
     first, outputs = axis.starts[0], len(axis.starts)
-    entries = min(outputs * axis.stride, axis.size - first)  # none starts beyond the last position
+    stride = axis.starts[1] - first if outputs > 1 else axis.stride
+    entries = min(outputs * stride, axis.size - first)  # none starts beyond the last position
     every = [first + i for i in range(entries)]
     maxima = Axis(axis.size, every, axis.kernel, [axis.kernel] * entries, axis.dilation)
-    starts = [o * axis.stride - (blur_size - 1) // 2 for o in range(outputs)]
-    return maxima, Axis(entries, starts, blur_size, [blur_size] * outputs, stride=axis.stride)
+    starts = [o * stride - (blur_size - 1) // 2 for o in range(outputs)]
+    return maxima, Axis(entries, starts, blur_size, [blur_size] * outputs, stride=stride)
 
 
 def _maxima(x: Array, mask: ArrayLike | None, windows: Windows) -> tuple[Array, dict[Index, Index]]:

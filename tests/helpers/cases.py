@@ -80,7 +80,9 @@ def takes(operator: str, size: tuple[int, ...], geometry: dict[str, Any]) -> boo
     if operator == "s3":
         asked = geometry.get("output_size")
         return asked in (None, 1) or (not isinstance(asked, int) and all(n == 1 for n in asked))
-    return operator not in ("blur", "gated", "maxblur", "rank", "tree") or all(
+    if operator == "maxblur":
+        return windows.source is None
+    return operator not in ("blur", "gated", "rank", "tree") or all(
         map(adaptive_equal, windows.source or windows.output, windows.output)
     )
 
