@@ -108,7 +108,7 @@ def test_a_faint_text_is_seen(visit):
 
 
 def test_a_formula_that_is_cut_is_seen(visit):
-    page = visit("book/foundations/max.html", viewport={"width": 390, "height": 844})
+    page = visit("book/foundations/max.html", viewport={"width": 240, "height": 844})
     page.add_style_tag(content="article span.math.wide { overflow-x: hidden !important; }")
     page.wait_for_selector("article span.math.wide", state="attached")
     assert page.locator("article span.math").evaluate_all(CUT) != []
