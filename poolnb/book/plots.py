@@ -67,10 +67,10 @@ _FAMILIES: dict[str, dict[str, str]] = {
     "#5A5A5A": {"attention": ">", "lip": "."},
     "#332288": {},
     "#80E0A0": {"rank": "3", "quantile": "4"},
-    "#8B4513": {},
+    "#3000F0": {},
 }
 # Families whose members get their looks as they come: the file of their modules, and its colour.
-_FILES = {"statistics": "#332288", "antialiasing": "#8B4513"}
+_FILES = {"statistics": "#332288", "antialiasing": "#3000F0"}
 _SHADES = (1.0, 0.62, 0.3, 0.8, 0.45)
 _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
     "-",
