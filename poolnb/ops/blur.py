@@ -18,6 +18,9 @@ from poolnb.ops.taps import all_finite, finite, normalise, open_windows, to_acc_
 def _log_binomials(taps: int, device: torch.device) -> Tensor:
     """ln C(taps - 1, j) for every j, without what all have in common, in float64."""
     j = torch.arange(taps, dtype=torch.float64, device=device)
+    if torch.onnx.is_in_onnx_export():  # ONNX has no lgamma; a sum loses digits in windows of millions of taps
+        factorials = j.clamp(min=1).log().cumsum(0)
+        return -factorials - factorials.flip(0)
     return -torch.lgamma(j + 1) - torch.lgamma(taps - j)
 
 

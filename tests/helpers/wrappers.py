@@ -45,7 +45,8 @@ class Subject:
         """Overlapping, padded windows; parameters away from their first values; an output of 2 per dimension."""
         torch.manual_seed(0)
         geometry = {"kernel_size": 3, "stride": 2, "padding": 1, **own}
-        pool = poolnb.create_pool(self.name, dims=self.dims, channels=2, output_size=2, **geometry)
+        outputs = 2 if geometry["kernel_size"] else None
+        pool = poolnb.create_pool(self.name, dims=self.dims, channels=2, output_size=outputs, **geometry)
         for parameter in pool.parameters():
             parameter.data.add_(0.1 * torch.rand_like(parameter))
         return pool.to(dtype).train(self.training)
@@ -441,7 +442,7 @@ def onnx(subject: Subject) -> str | None:
 def onnx_global(subject: Subject) -> str | None:
     if subject.name in ("gated", "tree", "rank"):
         return NOT_APPLICABLE
-    if subject.name == "s3":
+    if subject.name in ("s3", "maxblur"):
         session = functools.partial(onnx_session, subject.free(**GEOMETRIES[3]), subject)
         return refusal(session, "cannot be exported to ONNX" if not subject.draws else "call eval()")
     if not subject.draws and not subject.training:
