@@ -147,7 +147,7 @@ Tensor empty(const char* what, const Sizes& size, bool last, ScalarType type, in
   if (aoti_torch_empty_strided(dims, size.data(), stride.data(), to<int32_t>(from(type)), Backend::device_type(),
                                device, &made) != AOTI_TORCH_SUCCESS)
     refuse("no memory for the ", what, ": shape ", text(size), " takes ", step, " elements of ",
-           type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2, " bytes");
+           type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : type == ScalarType::Byte ? 1 : 2, " bytes");
   return Tensor(made);
 }
 

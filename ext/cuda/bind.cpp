@@ -31,7 +31,7 @@ struct Cuda {
     const int32_t device = call.input.get_device_index();
     const torch::stable::accelerator::DeviceGuard guard(device);
     // Freed when this returns: torch hands it out again to later work of the same stream alone.
-    const Tensor scratch = empty<Cuda>({scratch_bytes<Op>(q)}, false, ScalarType::Byte, device);
+    const Tensor scratch = empty<Cuda>("sums of a gradient", {scratch_bytes<Op>(q)}, false, ScalarType::Byte, device);
     check(backward_cuda<Op>(q, call.last, scratch.data_ptr(), stream(device)));
   }
 };
