@@ -23,7 +23,7 @@ def order_of(taps: Tensor, valid: Tensor | None, safe: bool) -> Tensor:
         order = _descending(known.masked_fill(~valid, -torch.inf))
         # A valid -inf is as large as what is not valid: that goes behind it.
         left = ~valid.expand_as(taps).gather(0, order)
-        return order.gather(0, left.to(torch.uint8).sort(dim=0, stable=True)[1])
+        return order.gather(0, _sorted(left.int(), descending=False))
 
 
 def _counted(taps: Tensor, valid: Tensor | None, safe: bool) -> Tensor:
@@ -53,4 +53,11 @@ def by_tap(values: Tensor, order: Tensor) -> Tensor:
 
 
 def _descending(values: Tensor) -> Tensor:
-    return values.sort(dim=0, descending=True, stable=True)[1]
+    return _sorted(values, descending=True)
+
+
+def _sorted(values: Tensor, descending: bool) -> Tensor:
+    """The numbers of the taps in order, those of equal ones as they come."""
+    if torch.onnx.is_in_onnx_export():  # its own sorting keeps their order, and knows no such option
+        return values.sort(dim=0, descending=descending)[1]
+    return values.sort(dim=0, descending=descending, stable=True)[1]

@@ -36,7 +36,7 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, q: Tensor) -> _
     safe = not all_finite(x)
     taps, valid = open_windows(x, mask, windows)
     order = order_of(taps, valid, safe)
-    steps: Tensor | int = len(taps) - 1 if valid is None else (valid.sum(0) - 1).clamp(min=0)
+    steps: Tensor | int = taps.size(0) - 1 if valid is None else (valid.sum(0) - 1).clamp(min=0)
     # In float64: the fraction is what the steps of a long window leave of q's digits.
     at = (channelwise(q.double(), windows) * steps).expand(order.shape[1:])
     whole = at.detach().floor().long()

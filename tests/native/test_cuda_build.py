@@ -42,7 +42,7 @@ def test_every_kernel_compiles_for_every_architecture_with_few_spills(tmp_path: 
     for architecture in _ARCHITECTURES:
         assert sum(row["architecture"] == architecture for row in rows) == _KERNELS
     assert max(row["registers"] for row in rows) <= 255
-    assert max(row["spilled"] for row in rows) <= 576  # bytes; doubles spill most
+    assert max(row["spilled"] for row in rows) <= 640  # bytes; the binomials of long windows spill most, then doubles
 
 
 def test_the_committed_record_lists_the_same_kernels() -> None:
