@@ -84,7 +84,7 @@ def _reference(family: str) -> list[str]:
 def _members(package: Any, family: str) -> list[tuple[str, Any]]:
     """The public names of a package that its file for the family defines, with what they name."""
     source = import_module(f"{package.__name__}.{family}")
-    return [(name, getattr(source, name)) for name in package.__all__ if hasattr(source, name)]
+    return [(name, getattr(source, name)) for name in package.__all__ if name in source.__all__]
 
 
 def _others(name: str, dimensions: tuple[int, ...]) -> list[tuple[str, None]]:
