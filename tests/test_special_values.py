@@ -450,6 +450,15 @@ def test_std_neither_over_nor_underflows(dtype: torch.dtype) -> None:
     torch.testing.assert_close(grad.double(), slopes, rtol=1e-2, atol=1e-3)
 
 
+def test_taps_without_weight_decide_no_scale_of_a_weighted_std() -> None:
+    x = torch.tensor([[[1e30, 1e30, -3.0, 0.0, 1.0, 1e14]]])
+    logits = torch.tensor([[[0.0, 0.0, -math.inf, 0.0, 0.0, -200.0]]])
+    y = F.weighted_std_pool1d(x, 3, logits=logits, eps=1e-6)
+    torch.testing.assert_close(y, torch.tensor([[[1e-3, math.sqrt(0.25 + 1e-6)]]]))
+    padded = F.weighted_std_pool1d(x[..., :1], 3, padding=1, logits=logits[..., :1], eps=1e-6)
+    torch.testing.assert_close(padded, torch.tensor([[[1e-3]]]))
+
+
 def test_std_of_an_infinity_has_the_slopes_of_its_limit() -> None:
     x = torch.tensor([[[math.inf, 1.0, 2.0, -3.0], [math.inf, -math.inf, 0.0, 0.0]]], dtype=torch.float64)
     x.requires_grad_()

@@ -36,10 +36,7 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, logits: Tensor,
     weights = softmax_of(gather(to_acc_dtype(logits), windows), taps, valid, safe)
     scale = _SMALLER if safe else 1.0
     root = taps.new_full((), max(math.sqrt(eps) * scale, torch.finfo(taps.dtype).tiny))
-    bounded = finite(taps, safe) * scale
-    if safe:
-        bounded = bounded.masked_fill(weights == 0, 0)  # a tap without weight decides no scale
-    below = bounded - bounded.detach().amax(0)
+    below = _below_largest(finite(taps, safe) * scale, weights)
     unit = torch.maximum(-below.detach().amin(0), root)
     ratio = below / unit
     centred = ratio - (weights * ratio).sum(0)
@@ -51,6 +48,13 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, logits: Tensor,
     if safe or mask is not None or windows.has_empty_window:
         y = y * (weights != 0).any(0).to(y.dtype)
     return _State(valid, weights, centred, variance, spread, y)
+
+
+def _below_largest(taps: Tensor, weights: Tensor) -> Tensor:
+    """The taps less the largest of their window; 0 at those without weight, which decide no scale."""
+    without = weights == 0
+    largest = taps.detach().masked_fill(without, -torch.inf).amax(0)
+    return (taps - largest.masked_fill(largest == -torch.inf, 0)).masked_fill(without, 0)
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, logits: Tensor, eps: float) -> Tensor:
