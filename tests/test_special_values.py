@@ -457,6 +457,8 @@ def test_taps_without_weight_decide_no_scale_of_a_weighted_std() -> None:
     torch.testing.assert_close(y, torch.tensor([[[1e-3, math.sqrt(0.25 + 1e-6)]]]))
     padded = F.weighted_std_pool1d(x[..., :1], 3, padding=1, logits=logits[..., :1], eps=1e-6)
     torch.testing.assert_close(padded, torch.tensor([[[1e-3]]]))
+    beside = torch.tensor([[[math.inf, math.nan, 0.0]]])
+    assert F.weighted_std_pool1d(beside, 3, logits=torch.zeros(1, 1, 3)).isnan().all()
 
 
 def test_std_of_an_infinity_has_the_slopes_of_its_limit() -> None:

@@ -51,8 +51,8 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, logits: Tensor,
 
 
 def _below_largest(taps: Tensor, weights: Tensor) -> Tensor:
-    """The taps less the largest of their window; 0 at those without weight, which decide no scale."""
-    without = weights == 0
+    """The taps less the largest of their window; 0 at those without weight, which decide no scale. NaN stays."""
+    without = (weights == 0) & ~taps.isnan()
     largest = taps.detach().masked_fill(without, -torch.inf).amax(0)
     return (taps - largest.masked_fill(largest == -torch.inf, 0)).masked_fill(without, 0)
 
