@@ -2,7 +2,7 @@
 // parts.
 #pragma once
 
-#include "lane.h"
+#include "vec_math.h"
 
 namespace poolnb {
 

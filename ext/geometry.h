@@ -29,11 +29,11 @@ struct Windows {
   // Input coordinate of the first tap of a window.
   POOLNB_HD int64_t first(int axis, int64_t o) const { return o * stride[axis] - padding[axis]; }
   // Whether no input position belongs to two windows.
-  POOLNB_HD bool disjoint() const {
+  POOLNB_HD bool non_overlapping() const {
     return stride[0] >= span(0) && stride[1] >= span(1) && stride[2] >= span(2);
   }
   // Whether they take up the whole input, without padding.
-  POOLNB_HD bool cover() const {
+  POOLNB_HD bool tile_input() const {
     bool all = true;
     for (int a = 0; a < 3; ++a)
       all = all && stride[a] == kernel[a] && dilation[a] == 1 && padding[a] == 0 && output[a] * kernel[a] == size[a];

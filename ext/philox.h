@@ -9,7 +9,7 @@ enum class Stream : uint32_t { stochastic = 1, tdgs = 2 };
 
 // The product of two words.
 POOLNB_HD uint64_t multiply(uint64_t x, uint32_t by) { return (x & 0xffffffffull) * by; }
-#if defined(POOLNB_PACKS)
+#if defined(POOLNB_VECTORS)
 POOLNB_HD BitsD multiply(BitsD x, uint32_t by) {
 #if POOLNB_BYTES == 64
   return reinterpret_cast<BitsD>(_mm512_mul_epu32(reinterpret_cast<__m512i>(x), _mm512_set1_epi64(by)));
@@ -32,7 +32,7 @@ struct PhiloxKeys {
   }
 };
 
-// The four output words of n counters (block, draw, stream), in their place: the low halves of uint64_t, or of packs of
+// The four output words of n counters (block, draw, stream), in place: the low halves of uint64_t, or of vectors of
 // them. The high halves are not looked at. Counters take their rounds together, so that none waits for another.
 template <int n, class Words>
 POOLNB_HD void philox(Words c[][4], const PhiloxKeys& keys) {

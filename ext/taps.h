@@ -10,7 +10,7 @@
 // `i` is the tap's row-major number within the window.
 #pragma once
 
-#include "lane.h"
+#include "vec_math.h"
 
 #if defined(__CUDACC__)
 #define POOLNB_UNROLL _Pragma("unroll")
@@ -92,10 +92,10 @@ POOLNB_HD bool are_long(const Taps& taps) {
 //   recompute<safe>(w, taps, i, options)
 //                               what forward saved for tap i, for who saves nothing
 //   value(w)                    the output
-//   tap_grad<safe>(w, x, second, saved, i, options, own, d_second)
-//                               dy/dx of tap i; adds the tap's part of the derivatives by parameters to `own`; sets the
+//   tap_grad<safe>(w, x, second, saved, i, options, d_params, d_second)
+//                               dy/dx of tap i; adds its part of the derivatives by parameters to `d_params`; sets the
 //                               derivative by the second input
-//   finalize_param_grad<safe>(w, own)
+//   finalize_param_grad<safe>(w, d_params)
 //                               the parts of those derivatives that are no sum over taps, once they are summed
 // A window whose result is NaN has NaN for every derivative that depends on the taps: see poolnb/ops/taps.py.
 

@@ -299,12 +299,12 @@ def _check(device: str) -> None:
 
 def _examples(device: str) -> dict[str, Any]:
     from poolnb import functional
-    from poolnb.ops.examples import own_arguments
+    from poolnb.ops.examples import example_params
 
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 18, 9, 8, generator=generator).to(device)
     return {
-        f"{name}, {layout}": (functional, f"{name}_pool2d", x.contiguous(memory_format=layout), own_arguments(name, x))
+        f"{name}, {layout}": (functional, f"{name}_pool2d", x.contiguous(memory_format=layout), example_params(name, x))
         for name in native.operator_types()
         for layout in (torch.contiguous_format, torch.channels_last)
     }
@@ -344,7 +344,7 @@ def kernel_report(text: str) -> list[dict[str, Any]]:
 
 def _kernel_name(symbol: str) -> str:
     """Operator, kernel and stored type from the compiler's name for it."""
-    kind = next(k for k in ("forward", "disjoint", "window", "gather") if f"{k}_kernel" in symbol)
+    kind = next(k for k in ("forward", "non_overlapping", "window", "gather") if f"{k}_kernel" in symbol)
     operator = next(name for name, type_ in native.operator_types().items() if f"{len(type_)}{type_}" in symbol)
     stored = next((t for t in ("HalfBits", "BFloatBits") if t in symbol), "double" if "dd" in symbol else "float")
     return f"{operator} {kind} {stored}"

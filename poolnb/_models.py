@@ -34,7 +34,7 @@ Sizes = tuple[int, ...]
 _HARMLESS = set("__init__ __repr__ __str__ __annotate__ __annotate_func__ __class_getitem__ extra_repr".split())
 _VALUES = set("kernel_size stride padding dilation ceil_mode output_size norm_type".split())
 _VALUES |= set("return_indices count_include_pad divisor_override".split())
-_OPERATOR = set("op dims own options needs made_for reset_parameters".split())  # what a pooler of ours is made of
+_OPERATOR = set("op dims params options needs made_for reset_parameters".split())  # what a pooler of ours is made of
 _CALL_HOOKS = (
     "_forward_pre_hooks",
     "_forward_pre_hooks_with_kwargs",

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from poolnb import baselines, functional, native, published
-from poolnb.ops.examples import own_arguments
+from poolnb.ops.examples import example_params
 from poolnb.ops.registration import OPS
 
 Run = Callable[[], Any]
@@ -86,12 +86,12 @@ class Row:
     share_of_copy: float
 
 
-def _own(name: str, setting: Setting, output: Sequence[int]) -> dict[str, Any]:
-    """Own arguments with every parameter learned; soft's has one value, and auto is soft with a learned one."""
+def _params(name: str, setting: Setting, output: Sequence[int]) -> dict[str, Any]:
+    """Every parameter learned; soft's has one value, and auto is soft with a learned one."""
     if name == "soft":
         return {}
-    own = own_arguments(_base(name), setting.input(), output, usual=True)
-    return {key: value.requires_grad_() if isinstance(value, Tensor) else value for key, value in own.items()}
+    params = example_params(_base(name), setting.input(), output, usual=True)
+    return {key: value.requires_grad_() if isinstance(value, Tensor) else value for key, value in params.items()}
 
 
 def _base(name: str) -> str:
@@ -117,9 +117,9 @@ def _tasks(setting: Setting, operators: Sequence[str], kernels: Sequence[str]) -
     output = baselines.maximum(x.detach(), windows).shape[2:]
     for name in operators:
         pool = getattr(functional, f"{_base(name)}_pool2d")
-        own = _own(name, setting, output)
-        leaves = [x, *(t for t in own.values() if isinstance(t, Tensor))]
-        forward = partial(pool, x, *geometry, **own)
+        params = _params(name, setting, output)
+        leaves = [x, *(t for t in params.values() if isinstance(t, Tensor))]
+        forward = partial(pool, x, *geometry, **params)
         if "pytorch" in kernels:
             _add(tasks, name, "pytorch", _with(native.disabled, forward), leaves)
         if "compiled" in kernels and _base(name) in native.operators(x.device.type):
@@ -143,14 +143,14 @@ def _add_compiled(
     pool: baselines.Pool,
     x: Tensor,
     windows: baselines.Windows,
-    own: list[Tensor],
+    params: list[Tensor],
 ) -> None:
     """A user's code through ``torch.compile``, gradient and all."""
     torch._dynamo.config.recompile_limit = 1000  # one function for every layout and dtype
     compiled = torch.compile(pool, dynamic=False)
     try:
         with torch._functorch.config.patch(donated_buffer=False):  # the graph is kept and used many times
-            _add(tasks, name, kernel, lambda: compiled(x, windows, *own), [x, *own])
+            _add(tasks, name, kernel, lambda: compiled(x, windows, *params), [x, *params])
             tasks[name, kernel, "backward"]()
     except Exception as error:  # whatever the compiler of torch runs into is its own affair: no row, one line
         print(f"torch.compile of {name}, {kernel}: {type(error).__name__}", file=sys.stderr)

@@ -109,7 +109,7 @@ class Geometry:
         return whole and not self.padded and all(d == 1 for d in self.dilation)
 
     @_remembered_property
-    def disjoint(self) -> bool:
+    def non_overlapping(self) -> bool:
         """Whether no input position belongs to two windows."""
         return surely(s >= e for s, e in zip(self.stride, self.span, strict=True))
 
@@ -552,10 +552,10 @@ def scatter(g: Tensor, geometry: Geometry) -> Tensor:
         return g.flatten(3).squeeze(3).movedim(0, 2).reshape(batch, channels, *geometry.size)
     extent = [p + max(s, r - p) for p, s, r in zip(geometry.padding, geometry.size, geometry.reach, strict=True)]
     shape, layout = (batch, channels, *extent), memory_format(g[0])
-    dtype = torch.float64 if geometry.long and not geometry.disjoint else g.dtype  # many windows may share a tap
+    dtype = torch.float64 if geometry.long and not geometry.non_overlapping else g.dtype  # many windows may share a tap
     padded = torch.empty(shape, dtype=dtype, device=g.device, memory_format=layout).zero_()
     for tap, target in enumerate(tap_views(padded, geometry)):
-        if geometry.disjoint:
+        if geometry.non_overlapping:
             target.copy_(g[tap])
         else:
             target.add_(g[tap])

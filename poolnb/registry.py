@@ -82,13 +82,13 @@ def create_pool(
     output_size: OutputSize = None,
     device: Device = None,
     dtype: torch.dtype | None = None,
-    **own: Any,
+    **params: Any,
 ) -> modules.Pool:
     """Create a pooler by name.
 
     Args:
         name: one of :func:`list_pools`.
-        kernel_size, stride: as the pooler takes them; further geometry (``padding``, ...) goes into ``own``.
+        kernel_size, stride: as the pooler takes them; further geometry (``padding``, ...) goes into ``params``.
         dims: number of spatial dimensions, 1 to 3.
         channels: number of input channels; passed on to poolers that need it, ignored by the others.
         output_size: spatial output size: with ``kernel_size=None`` that of the windows; beside a kernel passed on to
@@ -102,26 +102,26 @@ def create_pool(
             ``output_size`` of a wrong type; a ``dtype`` that is not one of float16, bfloat16, float32 and float64.
     """
     cls = pool_class(name, dims)
-    accepted = _check_options(name, cls, own)
+    accepted = _check_options(name, cls, params)
     check_output_size(dims, output_size)  # also where it is not needed
     if channels is not None:
         per_dim("channels", channels, 1, least=1)
-        own |= {"channels": channels} if "channels" in accepted else {}
-    if output_size is not None and (kernel_size is None or "output_size" in cls.needs(**own)):
+        params |= {"channels": channels} if "channels" in accepted else {}
+    if output_size is not None and (kernel_size is None or "output_size" in cls.needs(**params)):
         _check_options(name, cls, {"output_size": output_size})
-        own["output_size"] = output_size
+        params["output_size"] = output_size
     factory = check_factory(device, dtype)
-    own |= {key: value for key, value in factory.items() if key in accepted}
-    missing = [n for n in cls.needs(**own) if own.get(n) is None]
+    params |= {key: value for key, value in factory.items() if key in accepted}
+    missing = [n for n in cls.needs(**params) if params.get(n) is None]
     if missing:
         raise ValueError(f"{name} needs {' and '.join(missing)}")
-    return cls(kernel_size, stride=stride, **own)
+    return cls(kernel_size, stride=stride, **params)
 
 
-def _check_options(name: str, cls: type[modules.Pool], own: dict[str, Any]) -> list[str]:
+def _check_options(name: str, cls: type[modules.Pool], params: dict[str, Any]) -> list[str]:
     """The options that a pooler has, if all given ones are among them."""
     accepted = sorted(inspect.signature(cls).parameters)
-    for option in own:
+    for option in params:
         if option not in accepted:
             raise TypeError(f"{name} has no option {option!r}; it accepts {', '.join(accepted)}")
     return accepted
@@ -144,7 +144,7 @@ def replace_pooling(
     where: Where | None = None,
     device: Device = None,
     dtype: torch.dtype | None = None,
-    **own: Any,
+    **params: Any,
 ) -> int:
     """Replace pooling modules of a model by another pooler, in place. Either all are replaced or, on an error, none.
 
@@ -154,7 +154,7 @@ def replace_pooling(
     that stands in several places is replaced by one module in all of them. Training mode; forward and backward hooks,
     which then get the new module; attributes that were set on a module. New parameters have the device and dtype of
     those around the module (those of the nearest module above it that has any), and learn unless all of these are
-    frozen. A module that already is the new pooler stays as it is where ``own`` gives no options.
+    frozen. A module that already is the new pooler stays as it is where ``params`` gives no options.
 
     **Refused**, by a ``ValueError`` that names the module: one whose class overrides or adds methods, so that it may
     compute something else (a parametrised one among them), or that has a ``forward``, parameters, buffers or modules
@@ -198,7 +198,7 @@ def replace_pooling(
     wanted = _check_types(types)
     arguments = _check_example(example_input, kwargs)
     chosen = _check_where(where)
-    _check_options(name, pool_class(name), own)  # a fault is one even where nothing is to be replaced
+    _check_options(name, pool_class(name), params)  # a fault is one even where nothing is to be replaced
     factory = check_factory(device, dtype)
     if isinstance(model, wanted):
         raise ValueError(f"model must hold the poolers to replace, got a {type(model).__name__} itself")
@@ -208,20 +208,20 @@ def replace_pooling(
     for module, path in olds.items():
         _check_replaceable(module, path, name)
     _check_reachable(model, olds)
-    geometries = {m: {**_geometry_of(m), **{n: own[n] for n in _GEOMETRY if n in own}} for m in olds}
-    new = [m for m in olds if own or type(m) is not pool_class(name, _dims_of(m))]
-    needs = any(own.get(n) is None for m in new for n in pool_class(name, _dims_of(m)).needs(**own))
+    geometries = {m: {**_geometry_of(m), **{n: params[n] for n in _GEOMETRY if n in params}} for m in olds}
+    new = [m for m in olds if params or type(m) is not pool_class(name, _dims_of(m))]
+    needs = any(params.get(n) is None for m in new for n in pool_class(name, _dims_of(m)).needs(**params))
     if needs and arguments is None:
         raise ValueError(f"example_input must be given for {name}, whose parameters depend on its input, got None")
     seen = _look(model, places, arguments)
-    news = {m: _successor(m, path, name, geometries[m], seen.shapes.get(m), own) for m, path in olds.items()}
+    news = {m: _successor(m, path, name, geometries[m], seen.shapes.get(m), params) for m, path in olds.items()}
     for module in seen.elsewhere:
         if news[module] is not module:
             raise ValueError(
                 f"{named(olds[module], module)} is called from somewhere else than its place in the model, where it "
                 "cannot be replaced"
             )
-    _fit(model, places, news, own, factory)
+    _fit(model, places, news, params, factory)
     if seen.functions:
         warnings.warn(
             f"replace_pooling leaves pools that are functions, not modules: {', '.join(seen.functions)}", stacklevel=2
@@ -327,15 +327,15 @@ def _successor(
     name: str,
     geometry: dict[str, Any],
     shapes: list[Sizes] | None,
-    own: dict[str, Any],
+    params: dict[str, Any],
 ) -> nn.Module:
     cls = pool_class(name, _dims_of(old))
-    if type(old) is cls and not own:
+    if type(old) is cls and not params:
         return old
-    missing = [n for n in cls.needs(**own) if own.get(n) is None]
+    missing = [n for n in cls.needs(**params) if params.get(n) is None]
     found = _found_sizes(path, missing, shapes, _dims_of(old), geometry) if missing else {}
     try:
-        options = {**_same_values(old, cls, own), **own}
+        options = {**_same_values(old, cls, params), **params}
         new = create_pool(name, dims=cls.dims, **{**geometry, **options, **found})
         new.train(old.training)
         hand_over(old, new)
@@ -360,7 +360,7 @@ def _found_sizes(
     return found[0]
 
 
-def _same_values(old: Any, cls: type[modules.Pool], own: dict[str, Any]) -> dict[str, Any]:
+def _same_values(old: Any, cls: type[modules.Pool], params: dict[str, Any]) -> dict[str, Any]:
     """The options with which a pool of the same kind computes what the old one does.
 
     Raises:
@@ -376,7 +376,7 @@ def _same_values(old: Any, cls: type[modules.Pool], own: dict[str, Any]) -> dict
         and any(map(any, padding_pairs(old.padding, cls.dims) or ()))
     ):
         raise ValueError("it counts its padding (count_include_pad=True), which poolnb never does")
-    if cls.op != "lp" or "norm_type" in own or not hasattr(old, "norm_type"):
+    if cls.op != "lp" or "norm_type" in params or not hasattr(old, "norm_type"):
         return {}
     if isinstance(old, modules.Pool):
         return {"norm_type": old.norm_type}
@@ -394,7 +394,7 @@ def _fit(
     model: nn.Module,
     places: list[tuple[str, nn.Module]],
     news: dict[nn.Module, nn.Module],
-    own: dict[str, Any],
+    params: dict[str, Any],
     factory: dict[str, Any],
 ) -> None:
     """Give new parameters the device and dtype of those around them, unless ``factory`` says others, and freeze them
@@ -410,7 +410,7 @@ def _fit(
         new.to(factory["device"] or device, factory["dtype"] or dtype)
         if around and all(isinstance(t, nn.Parameter) and not t.requires_grad for t in around):
             for parameter in new.parameters():
-                parameter.requires_grad_(any(parameter is option for option in own.values()))
+                parameter.requires_grad_(any(parameter is option for option in params.values()))
 
 
 def _check_unwrapped(model: nn.Module, news: dict[nn.Module, nn.Module]) -> None:

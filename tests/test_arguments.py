@@ -85,8 +85,8 @@ def faults_of(operator: Operator, dims: int) -> list[Fault]:
 
 def good_arguments(operator: Operator, dims: int) -> dict[str, Any]:
     setting = setting_of(dims)
-    own = operator.own(setting)
-    return {"input": torch.rand(_SHAPES[dims]), "kernel_size": 2, **own}
+    params = operator.params(setting)
+    return {"input": torch.rand(_SHAPES[dims]), "kernel_size": 2, **params}
 
 
 @every_dimension

@@ -18,10 +18,10 @@ _FORMS = [(f, n) for f, pools in (("plain", baselines.PLAIN), ("stable", baselin
 def test_what_a_user_would_write_is_the_operator(form: str, name: str, windows: baselines.Windows) -> None:
     setting = bench.Setting((2, 3, 6, 8), "k2s2", "float64", "nchw", "cpu")
     x = setting.input()
-    own: dict[str, Any] = bench._own(name, setting, ())
+    params: dict[str, Any] = bench._params(name, setting, ())
     pool = {"plain": baselines.PLAIN, "stable": baselines.STABLE}[form][name]
     function = getattr(F, f"{'soft' if name == 'auto' else name}_pool2d")
-    torch.testing.assert_close(pool(x, windows, *own.values()), function(x, *(windows or (None,)), **own))
+    torch.testing.assert_close(pool(x, windows, *params.values()), function(x, *(windows or (None,)), **params))
 
 
 def test_softpool_s_extension_is_named_or_said_to_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

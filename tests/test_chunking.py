@@ -73,9 +73,9 @@ def test_masks_and_parameters_are_cut_where_they_have_samples(samples: int, monk
 
 @pytest.mark.parametrize("name", SAMPLED)
 def test_a_part_s_first_position_need_not_be_a_multiple_of_four(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = {"temperature": torch.tensor(0.7)} if name == "tdgs" else {}
+    params = {"temperature": torch.tensor(0.7)} if name == "tdgs" else {}
     x = torch.randn(BATCH, 3, 9, generator=torch.Generator().manual_seed(0))
-    compare(monkeypatch, lambda x: getattr(F, f"{name}_pool1d")(x, 3, 3, training=True, seed=5, **own), x)
+    compare(monkeypatch, lambda x: getattr(F, f"{name}_pool1d")(x, 3, 3, training=True, seed=5, **params), x)
 
 
 @pytest.mark.cpu

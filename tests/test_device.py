@@ -31,9 +31,9 @@ registered = pytest.mark.parametrize("operator", list(selected(lambda o: o.regis
 
 
 def moved(drawn: Case, device: Any) -> Case:
-    own = {n: v.to(device) if isinstance(v, Tensor) else v for n, v in drawn.own.items()}
+    params = {n: v.to(device) if isinstance(v, Tensor) else v for n, v in drawn.params.items()}
     mask = None if drawn.mask is None else drawn.mask.to(device)
-    return replace(drawn, x=drawn.x.to(device), mask=mask, own=own)
+    return replace(drawn, x=drawn.x.to(device), mask=mask, params=params)
 
 
 def results(drawn: Case) -> list[Tensor]:
@@ -47,8 +47,8 @@ def results(drawn: Case) -> list[Tensor]:
 def expected_on_the_cpu(drawn: Case) -> list[Tensor]:
     """The same from the PyTorch kernels on a CPU, in float64."""
     wide = moved(drawn, CPU)
-    own = {n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in wide.own.items()}
-    wide = replace(wide, x=wide.x.double(), own=own)
+    params = {n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in wide.params.items()}
+    wide = replace(wide, x=wide.x.double(), params=params)
     leaves = {n: t.detach().requires_grad_() for n, t in {"input": wide.x, **wide.tensors()}.items()}
     with native.disabled():
         y = wide.run(leaves["input"], **{n: t for n, t in leaves.items() if n != "input"})
@@ -83,8 +83,8 @@ def test_noise_is_the_cpu_s_bit_for_bit(dtype: torch.dtype) -> None:
 def test_draws_are_the_cpu_s(operator: Operator, dtype: torch.dtype, geometry: dict[str, Any]) -> None:
     """What is drawn is one tap, or rows and columns: the number is the same, to the last bit."""
     drawn = case(operator, 2, (3, 5, 16, 14), geometry, seed=2, dtype=dtype)
-    own = {**drawn.own, "training": True} | ({"hard": True} if operator.name == "tdgs" else {})
-    drawn = replace(drawn, own=own)
+    params = {**drawn.params, "training": True} | ({"hard": True} if operator.name == "tdgs" else {})
+    drawn = replace(drawn, params=params)
     on_cpu = moved(drawn, CPU).run()
     assert torch.equal(drawn.run().cpu(), on_cpu)
 
@@ -96,7 +96,7 @@ def test_draws_are_the_cpu_s(operator: Operator, dtype: torch.dtype, geometry: d
 def test_results_are_the_cpu_s(operator: Operator, layout: str, dtype: torch.dtype, geometry: dict[str, Any]) -> None:
     drawn = case(operator, 2, (2, 18, 9, 8), geometry, seed=4, dtype=dtype, layout=layout)
     if operator.name == "tdgs":
-        drawn = replace(drawn, own={**drawn.own, "hard": False})
+        drawn = replace(drawn, params={**drawn.params, "hard": False})
     close(results(drawn), expected_on_the_cpu(drawn), dtype, 4 * operator.gradient_tolerance)
 
 
@@ -107,7 +107,7 @@ def test_logits_may_be_wider_than_the_input(geometry: dict[str, Any], channels: 
     drawn = case(OPERATORS["weighted"], 2, (2, 18, 9, 8), geometry, dtype=torch.float16)
     generator = torch.Generator().manual_seed(1)
     scores = torch.randn(2, channels, 9, 8, generator=generator).to(logits)
-    drawn = replace(drawn, own={"logits": scores})
+    drawn = replace(drawn, params={"logits": scores})
     actual = results(drawn)
     assert actual[2].dtype == logits
     close(actual, expected_on_the_cpu(drawn), torch.float16, 4)
@@ -118,8 +118,8 @@ def test_logits_may_be_wider_than_the_input(geometry: dict[str, Any], channels: 
 def test_long_windows(operator: Operator, shape: tuple[int, ...]) -> None:
     """One window over everything; what has a number per tap, or a map of maxima, has no use for it."""
     drawn = case(operator, len(shape) - 2, shape, {"kernel_size": None}, seed=1, dtype=torch.float32)
-    own = {k: v for k, v in drawn.own.items() if k not in ("training", "seed")}
-    drawn = replace(drawn, own=own)
+    params = {k: v for k, v in drawn.params.items() if k not in ("training", "seed")}
+    drawn = replace(drawn, params=params)
     close(results(drawn), expected_on_the_cpu(drawn), torch.float32, 10 * operator.gradient_tolerance)
 
 
@@ -151,13 +151,13 @@ def test_kernels_stay_on_their_input_s_device(operator: Operator, dims: int, tra
     """Tensors without data, on a GPU that need not be there: an operation that mixes devices is an error."""
     mask = torch.ones(_SHAPES[dims], dtype=torch.bool)
     drawn = case(operator, dims, _SHAPES[dims], _OVERLAPPING, mask=mask, dtype=torch.float32)
-    if "training" in drawn.own:
-        drawn = replace(drawn, own={**drawn.own, "training": training})
+    if "training" in drawn.params:
+        drawn = replace(drawn, params={**drawn.params, "training": training})
     leaf = drawn.x.requires_grad_()
-    own = {n: t.requires_grad_() for n, t in drawn.tensors().items()}
+    params = {n: t.requires_grad_() for n, t in drawn.tensors().items()}
     pool_op = OPS[f"{operator.name}_pool"]
     with native.disabled():
-        calls = dict(ops_called(lambda: drawn.run(leaf, **own)))
+        calls = dict(ops_called(lambda: drawn.run(leaf, **params)))
     with FakeTensorMode() as mode:
         for name, arguments in calls.items():
             there = [_on_gpu(a, mode, seed_device) for a in arguments]
@@ -183,8 +183,8 @@ def _on_gpu(value: Any, mode: FakeTensorMode, seed_device: str) -> Any:
 
 def for_a_gpu(operator: Operator, training: bool = True) -> Case:
     drawn = case(operator, 2, (4, 16, 24, 20), _OVERLAPPING, seed=3, dtype=torch.float32)
-    if "training" in drawn.own:
-        drawn = replace(drawn, own={**drawn.own, "training": training, "seed": torch.tensor(7)})
+    if "training" in drawn.params:
+        drawn = replace(drawn, params={**drawn.params, "training": training, "seed": torch.tensor(7)})
     return drawn
 
 
@@ -194,10 +194,10 @@ def test_a_graph_of_kernels_can_be_captured(operator: Operator) -> None:
     """Played again it reads what its tensors hold then: another input, another seed."""
     drawn = for_a_gpu(operator)
     leaves = {n: t.clone().requires_grad_() for n, t in {"input": drawn.x, **drawn.tensors()}.items()}
-    own = {n: t for n, t in leaves.items() if n != "input"}
+    params = {n: t for n, t in leaves.items() if n != "input"}
 
     def step() -> list[Tensor]:
-        y = drawn.run(leaves["input"], **own)
+        y = drawn.run(leaves["input"], **params)
         return [y, *torch.autograd.grad(y, list(leaves.values()), torch.ones_like(y))]
 
     aside = torch.cuda.Stream()
@@ -210,8 +210,8 @@ def test_a_graph_of_kernels_can_be_captured(operator: Operator) -> None:
     for shift in (0, 1, 2):
         with torch.no_grad():
             leaves["input"].add_(0.25 * shift)
-        if "seed" in drawn.own:
-            drawn.own["seed"].add_(shift)
+        if "seed" in drawn.params:
+            drawn.params["seed"].add_(shift)
         graph.replay()
         for a, e in zip(captured, step(), strict=True):
             torch.testing.assert_close(a, e)

@@ -139,13 +139,13 @@ def test_memory_format(tensor: torch.Tensor, expected: torch.memory_format) -> N
 def test_fake_strides_are_the_real_ones(operator: Operator, shape: tuple[int, ...], layout: str) -> None:
     dims = len(shape) - 2
     drawn = case(operator, dims, shape, {"kernel_size": 1, "stride": 2}, dtype=torch.float32, layout=layout)
-    own = drawn.tensors()
-    leaves = [drawn.x.detach().requires_grad_(), *(t.detach().requires_grad_() for t in own.values())]
-    real = drawn.run(leaves[0], **dict(zip(own, leaves[1:], strict=True)))
+    params = drawn.tensors()
+    leaves = [drawn.x.detach().requires_grad_(), *(t.detach().requires_grad_() for t in params.values())]
+    real = drawn.run(leaves[0], **dict(zip(params, leaves[1:], strict=True)))
     real_grads = torch.autograd.grad(real.sum(), leaves)
     with FakeTensorMode(allow_non_fake_inputs=False) as mode:
         fakes = [mode.from_tensor(t) for t in leaves]
-        fake = drawn.run(fakes[0], **dict(zip(own, fakes[1:], strict=True)))
+        fake = drawn.run(fakes[0], **dict(zip(params, fakes[1:], strict=True)))
         fake_grads = torch.autograd.grad(fake.sum(), fakes)
     for made_up, actual in zip((fake, *fake_grads), (real, *real_grads), strict=True):
         assert (made_up.shape, made_up.stride(), made_up.dtype) == (actual.shape, actual.stride(), actual.dtype)

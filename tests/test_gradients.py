@@ -35,8 +35,8 @@ every_geometry = pytest.mark.parametrize("geometry", _GEOMETRIES)
 def differentiated(drawn: Case, grad: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
     """The output and the gradients of the input and every own tensor."""
     leaves = {n: t.detach().requires_grad_() for n, t in {"input": drawn.x, **drawn.tensors()}.items()}
-    own = {n: t for n, t in leaves.items() if n != "input"}
-    y = drawn.run(leaves["input"], **own)
+    params = {n: t for n, t in leaves.items() if n != "input"}
+    y = drawn.run(leaves["input"], **params)
     grads = torch.autograd.grad(y, list(leaves.values()), torch.ones_like(y) if grad is None else grad)
     return y, dict(zip(leaves, grads, strict=True))
 
@@ -78,9 +78,9 @@ def smooth_case(operator: Operator, dims: int, geometry: dict[str, Any], masked:
 
 def finite_differences(drawn: Case, check: Any, **options: Any) -> None:
     # A 0-d or (C,) tensor for each own tensor, whatever form the case has drawn.
-    own = {n: t.detach().double().requires_grad_() for n, t in drawn.tensors().items()}
-    leaves = (drawn.x.detach().requires_grad_(), *own.values())
-    names = list(own)
+    params = {n: t.detach().double().requires_grad_() for n, t in drawn.tensors().items()}
+    leaves = (drawn.x.detach().requires_grad_(), *params.values())
+    names = list(params)
 
     def function(x: Tensor, *tensors: Tensor) -> Tensor:
         return drawn.run(x, **dict(zip(names, tensors, strict=True)))
@@ -93,13 +93,13 @@ def tensor_cases(operator: Operator, dims: int, geometry: dict[str, Any], masked
     if not takes(operator.name, _SHAPES[dims][2:], geometry):
         return []
     drawn = smooth_case(operator, dims, geometry, masked)
-    floats = [n for n in operator.tensors if isinstance(drawn.own.get(n), float) and drawn.own[n] < float("inf")]
+    floats = [n for n in operator.tensors if isinstance(drawn.params.get(n), float) and drawn.params[n] < float("inf")]
     if not floats:
         return [drawn]
     shape = (drawn.x.size(1),)
     spread = torch.linspace(0.9, 1.1, shape[0], dtype=torch.float64)
-    own = {n: drawn.own[n] * spread for n in floats}
-    return [Case(operator, dims, drawn.x, drawn.geometry, drawn.mask, {**drawn.own, **own}, True)]
+    params = {n: drawn.params[n] * spread for n in floats}
+    return [Case(operator, dims, drawn.x, drawn.geometry, drawn.mask, {**drawn.params, **params}, True)]
 
 
 @every_dimension
@@ -124,7 +124,7 @@ def test_second_derivative_equals_finite_differences(operator: Operator, dims: i
 @given(data=st.data())
 def test_the_semi_gradient_of_soft_pooling_is_its_weights(dims: int, data: st.DataObject) -> None:
     drawn = data.draw(cases(OPERATORS["soft"], dims, DTYPES))
-    half = replace(drawn, own={**drawn.own, "semi_grad": True})
+    half = replace(drawn, params={**drawn.params, "semi_grad": True})
     y, actual = differentiated(half)
     assert torch.equal(y, drawn.run())
     x, arguments = drawn.oracle_arguments()
@@ -184,8 +184,8 @@ def test_opcheck(operator: Operator, masked: bool) -> None:
     dims, dtype, layout = (1, torch.float64, "contiguous") if masked else (2, torch.float32, "channels_last")
     drawn = smooth_case(operator, dims, _GEOMETRIES["overlapping"], masked)
     x = laid_out(drawn.x.to(dtype), layout).requires_grad_()
-    own = {n: t.to(dtype).requires_grad_() for n, t in drawn.tensors().items()}
-    calls = _recorded(lambda: drawn.run(x, **own), operator.namespace)
+    params = {n: t.to(dtype).requires_grad_() for n, t in drawn.tensors().items()}
+    calls = _recorded(lambda: drawn.run(x, **params), operator.namespace)
     assert [n for n, _ in calls] == [name, f"{name}_backward"]
     for op_name, arguments in calls:
         torch.library.opcheck(getattr(getattr(torch.ops, operator.namespace), op_name).default, arguments)

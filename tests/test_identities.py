@@ -23,9 +23,9 @@ def sample(dims: int, low: float = -2.0, high: float = 2.0) -> Tensor:
     return low + (high - low) * torch.rand(_SHAPES[dims], generator=generator, dtype=torch.float64)
 
 
-def pooled(name: str, dims: int, x: Tensor, **own: object) -> Tensor:
+def pooled(name: str, dims: int, x: Tensor, **params: object) -> Tensor:
     mask = torch.rand(_SHAPES[dims], generator=torch.Generator().manual_seed(5)) < 0.8
-    return getattr(F, f"{name}_pool{dims}d")(x, **_GEOMETRY, **own, mask=mask)
+    return getattr(F, f"{name}_pool{dims}d")(x, **_GEOMETRY, **params, mask=mask)
 
 
 def same(actual: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
@@ -149,11 +149,11 @@ symmetric = pytest.mark.parametrize("operator", list(selected(lambda o: not o.nu
 def positionless(operator: Operator, dims: int, geometry: dict[str, object]) -> Case:
     """A case whose own arguments do not depend on the position: whatever does is reduced to a number per channel."""
     drawn = case(operator, dims, _SHAPES[dims], geometry)
-    own = {
+    params = {
         n: (t.flatten()[0] if isinstance(t, Tensor) and n not in ("logits", "weight") else t)
-        for n, t in drawn.own.items()
+        for n, t in drawn.params.items()
     }
-    return Case(operator, dims, drawn.x, drawn.geometry, None, own, True)
+    return Case(operator, dims, drawn.x, drawn.geometry, None, params, True)
 
 
 @every_dimension
@@ -165,16 +165,16 @@ def test_the_order_of_a_window_does_not_matter(operator: Operator, dims: int) ->
     def shuffled(t: Tensor) -> Tensor:
         return t.flatten(2)[..., order].reshape(t.shape)
 
-    own = {n: shuffled(t) for n, t in drawn.own.items() if n == "logits"}
-    same(drawn.run(shuffled(drawn.x), **own), drawn.run())
+    params = {n: shuffled(t) for n, t in drawn.params.items() if n == "logits"}
+    same(drawn.run(shuffled(drawn.x), **params), drawn.run())
 
 
 @every_dimension
 @symmetric
 def test_a_shift_by_the_stride_shifts_the_output(operator: Operator, dims: int) -> None:
     drawn = positionless(operator, dims, {"kernel_size": 2, "stride": 2})
-    own = {n: t[..., 2:] for n, t in drawn.own.items() if n == "logits"}
-    y, shifted = drawn.run(), drawn.run(drawn.x[..., 2:], **own)
+    params = {n: t[..., 2:] for n, t in drawn.params.items() if n == "logits"}
+    y, shifted = drawn.run(), drawn.run(drawn.x[..., 2:], **params)
     same(shifted, y[..., 1:])
 
 

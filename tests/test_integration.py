@@ -246,7 +246,7 @@ def test_sampled_poolers_draw_anew_in_every_step() -> None:
 
 def test_functions_work_without_gradients_and_in_inference_mode() -> None:
     x = batch()
-    for own in ({"training": True, "seed": 1}, {}):
-        y = F.tdgs_pool2d(x, 2, temperature=0.5, **own)
+    for params in ({"training": True, "seed": 1}, {}):
+        y = F.tdgs_pool2d(x, 2, temperature=0.5, **params)
         with torch.inference_mode():
-            assert torch.equal(F.tdgs_pool2d(x, 2, temperature=0.5, **own), y)
+            assert torch.equal(F.tdgs_pool2d(x, 2, temperature=0.5, **params), y)

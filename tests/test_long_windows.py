@@ -38,8 +38,8 @@ def differentiated(drawn: Case) -> dict[str, Tensor]:
 
 def widened(drawn: Case) -> Case:
     """The same numbers in float64."""
-    own = {n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in drawn.own.items()}
-    return replace(drawn, x=drawn.x.double(), own=own)
+    params = {n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in drawn.params.items()}
+    return replace(drawn, x=drawn.x.double(), params=params)
 
 
 def long_cases(operator: Operator, dims: int, dtype: torch.dtype) -> list[Case]:
@@ -49,13 +49,13 @@ def long_cases(operator: Operator, dims: int, dtype: torch.dtype) -> list[Case]:
         for layout, masked in (("contiguous", False), ("channels_last", True)):
             mask = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.7 if masked else None
             each = case(operator, dims, shape, geometry, dtype=dtype, mask=mask, layout=layout)
-            own = dict(each.own)
+            params = dict(each.params)
             for name in ("weight", "leaves", "gates"):  # filters of so many taps leave a sigmoid some slope
-                if name in own:
-                    own[name] = own[name] / taps**0.5
+                if name in params:
+                    params[name] = params[name] / taps**0.5
             if operator.name == "s3":  # the chances of a strip of so many starts are large fractions
-                own |= {"training": False, "eval_mode": "average", "grid_size": None}
-            drawn.append(replace(each, own=own))
+                params |= {"training": False, "eval_mode": "average", "grid_size": None}
+            drawn.append(replace(each, params=params))
     return drawn
 
 
@@ -81,10 +81,10 @@ def test_long_windows_of_half_types_are_right_up_to_their_rounding(operator: Ope
 def test_more_taps_than_float32_can_count(name: str) -> None:
     taps = 2**24 + 2**18
     ones = torch.ones(1, 1, taps)
-    own = {"logits": torch.zeros(1, 1, 1).expand(ones.shape)} if name == "weighted" else {}
+    params = {"logits": torch.zeros(1, 1, 1).expand(ones.shape)} if name == "weighted" else {}
     expected = taps**0.5 if name == "lp" else 1.0
     with torch.no_grad():
-        assert getattr(F, f"{name}_pool1d")(ones, None, **own).item() == pytest.approx(expected, rel=1e-5)
+        assert getattr(F, f"{name}_pool1d")(ones, None, **params).item() == pytest.approx(expected, rel=1e-5)
 
 
 @every_dimension
@@ -93,9 +93,9 @@ def test_kernels_far_larger_than_the_input_equal_those_that_cover_it(operator: O
     shape = (1, 2, *(5, 4, 3)[:dims])
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(3)) < 0.8
     drawn = case(operator, dims, shape, {"kernel_size": None}, mask=mask)
-    own = {k: v for k, v in drawn.own.items() if k not in ("training", "seed")}
-    own |= {"mixed": {"alpha": 0.3}, "ada": {"beta": 0.3}}.get(operator.name, {})
-    drawn = replace(drawn, own=own)
+    params = {k: v for k, v in drawn.params.items() if k not in ("training", "seed")}
+    params |= {"mixed": {"alpha": 0.3}, "ada": {"beta": 0.3}}.get(operator.name, {})
+    drawn = replace(drawn, params=params)
     far = replace(drawn, geometry={"kernel_size": 2**20, "stride": 2**31 - 1, "padding": 2**19})
     for x in (drawn.x, laid_out(drawn.x, "channels_last")):
         expected, actual = (differentiated(each.with_input(x)) for each in (drawn, far))
@@ -106,14 +106,14 @@ def test_kernels_far_larger_than_the_input_equal_those_that_cover_it(operator: O
 @pytest.mark.parametrize("operator", list(selected(lambda o: o.numbered)))
 def test_windows_of_numbered_taps_that_are_nearly_all_padding_are_refused(operator: Operator) -> None:
     taps = 2**17
-    own = {
+    params = {
         "gated": {"weight": torch.zeros(taps)},
         "rank": {"weight": torch.ones(taps)},
         "tree": {"leaves": torch.zeros(2, taps), "gates": torch.zeros(1, taps)},
         "tdgs": {"temperature": 1.0},
     }.get(operator.name, {})
     with pytest.raises(ValueError, match="kernel_size must give at most 64 taps per input position"):
-        operator.function(1)(torch.zeros(1, 1, 8), taps, 1, taps // 2, **own)
+        operator.function(1)(torch.zeros(1, 1, 8), taps, 1, taps // 2, **params)
 
 
 _MEMORY = """
@@ -126,7 +126,7 @@ def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 def run(operator, dims, stride, channels):
     shape = (1, channels, *(8, 9, 10)[:dims])
     drawn = case(operator, dims, shape, {"kernel_size": 2, "stride": stride}, dtype=torch.float32)
-    if operator.name == "s3": drawn.own["grid_size"] = None
+    if operator.name == "s3": drawn.params["grid_size"] = None
     x = drawn.x.requires_grad_()
     y = drawn.run(x)
     y.sum().backward()

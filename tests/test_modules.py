@@ -30,8 +30,8 @@ def shapes(pool: torch.nn.Module) -> dict[str, tuple[int, ...]]:
 
 @every_dimension
 def test_parameters_have_their_names_and_shapes(dims: int) -> None:
-    def made(name: str, **own: object) -> dict[str, tuple[int, ...]]:
-        return shapes(poolnb.create_pool(name, 2, dims=dims, channels=4, **own))
+    def made(name: str, **params: object) -> dict[str, tuple[int, ...]]:
+        return shapes(poolnb.create_pool(name, 2, dims=dims, channels=4, **params))
 
     taps, per_position = 2**dims, tuple(n // 2 for n in _SHAPES[dims][2:])
     assert made("auto") == {"alpha": (4,)}
@@ -104,9 +104,9 @@ def test_modules_call_the_function_of_their_name() -> None:
         (poolnb.MaxPool2d(**geometry), F.max_pool2d, {}),
         (poolnb.AvgPool2d(**geometry), F.avg_pool2d, {}),
     ]
-    for pool, function, own in pairs:
-        torch.testing.assert_close(pool(x, mask), function(x, **geometry, **own, mask=mask))
-        torch.testing.assert_close(pool(x[0]), function(x[0], **geometry, **own))
+    for pool, function, params in pairs:
+        torch.testing.assert_close(pool(x, mask), function(x, **geometry, **params, mask=mask))
+        torch.testing.assert_close(pool(x[0]), function(x[0], **geometry, **params))
 
 
 def test_a_norm_that_is_not_learned_is_a_buffer() -> None:
@@ -193,7 +193,7 @@ def test_lip_takes_a_single_position() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "own", "message"),
+    ("name", "params", "message"),
     [
         pytest.param("auto", {"channels": 0}, "channels must be at least 1.*got 0", id="no channel"),
         pytest.param("auto", {"channels": 2.0}, "channels must be an int.*got 2.0", id="channels that are no int"),
@@ -300,9 +300,9 @@ def test_lip_takes_a_single_position() -> None:
         pytest.param("attention", {"gated": None}, "gated must be a bool, got None", id="gated as None"),
     ],
 )
-def test_bad_options(name: str, own: dict[str, object], message: str) -> None:
+def test_bad_options(name: str, params: dict[str, object], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
-        poolnb.create_pool(name, **{"kernel_size": 2, "channels": 4, **own})
+        poolnb.create_pool(name, **{"kernel_size": 2, "channels": 4, **params})
 
 
 @pytest.mark.parametrize("name", ["attention", "auto", "lip"])
@@ -382,7 +382,7 @@ def test_repr_can_be_read(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "own", "argument"),
+    ("name", "params", "argument"),
     [
         ("gem", {"p": 1e39}, "p"),
         ("lse", {"r": -1e39}, "r"),
@@ -390,8 +390,8 @@ def test_repr_can_be_read(name: str) -> None:
         ("tdgs", {"init": 1e-39}, "init"),
     ],
 )
-def test_a_number_beyond_the_parameter_s_dtype_is_named(name: str, own: dict[str, float], argument: str) -> None:
-    options = {"granularity": "layer", **own}
+def test_a_number_beyond_the_parameter_s_dtype_is_named(name: str, params: dict[str, float], argument: str) -> None:
+    options = {"granularity": "layer", **params}
     with pytest.raises(ValueError, match=f"^{argument} must be in .* the range of float32, got"):
         poolnb.create_pool(name, 2, **options)
     assert poolnb.create_pool(name, 2, dtype=torch.float64, **options)(torch.rand(1, 1, 4, 4).double()).shape == (
@@ -423,10 +423,10 @@ def test_stats_pool_is_mean_and_spread_beside_each_other(dims: int) -> None:
 def test_stats_pool_equals_its_oracle() -> None:
     x, logits = (torch.randn(2, c, 5, 6, dtype=torch.float64, requires_grad=True) for c in (3, 1))
     grad = torch.randn(2, 6, 3, 3, dtype=torch.float64)
-    for own in ({}, {"logits": logits}):
-        y = F.stats_pool2d(x, 3, 2, 1, **own)
-        grads = torch.autograd.grad(y, [x, *own.values()], grad)
-        plain = {n: t.detach().numpy() for n, t in own.items()}
+    for params in ({}, {"logits": logits}):
+        y = F.stats_pool2d(x, 3, 2, 1, **params)
+        grads = torch.autograd.grad(y, [x, *params.values()], grad)
+        plain = {n: t.detach().numpy() for n, t in params.items()}
         torch.testing.assert_close(y.detach().numpy(), reference.stats_pool(x.detach().numpy(), 3, 2, 1, **plain))
         expected = reference.stats_pool_backward(grad.numpy(), x.detach().numpy(), 3, 2, 1, **plain)
         for actual, wanted in zip(grads, expected, strict=False):

@@ -367,7 +367,7 @@ def test_a_pooler_made_from_the_base_class_can_be_replaced() -> None:
     class Operator(poolnb.Pool):
         op, dims = "soft", 2
 
-        def own(self) -> dict[str, Any]:
+        def params(self) -> dict[str, Any]:
             return {"beta": 2.0}
 
     model = nn.Sequential(Operator(2, padding=1))
@@ -570,7 +570,7 @@ def test_a_model_is_as_it_was_whatever_it_holds_and_raises(error: BaseException 
     plain = {n: b for n, b in model.named_buffers() if not n.startswith("5.")}  # the lazy ones get their sizes
     values = {n: (b.to_dense() if b.is_sparse else b).clone() for n, b in plain.items()}
     x = torch.rand(2, 3, 8, 8)
-    modes, noise, own = [m.training for m in model.modules()], torch.get_rng_state(), model[0].noise.get_state()
+    modes, noise, params = [m.training for m in model.modules()], torch.get_rng_state(), model[0].noise.get_state()
     with contextlib.suppress(ValueError, KeyboardInterrupt):
         assert poolnb.replace_pooling(model, "auto", example_input=x) == 1 and error is None
     assert isinstance(model[4], nn.MaxPool2d) == (error is not None)
@@ -580,7 +580,7 @@ def test_a_model_is_as_it_was_whatever_it_holds_and_raises(error: BaseException 
         assert torch.equal(after[name].to_dense() if after[name].is_sparse else after[name], value), name
         assert after[name] is plain[name] or name.startswith("1."), name
     assert model[0].nothing is None and [m.training for m in model.modules()] == modes
-    assert torch.equal(noise, torch.get_rng_state()) and torch.equal(own, model[0].noise.get_state())
+    assert torch.equal(noise, torch.get_rng_state()) and torch.equal(params, model[0].noise.get_state())
     assert not any(m._forward_hooks for m in model.modules() if not isinstance(m, torch.jit.ScriptModule))
 
 

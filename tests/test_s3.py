@@ -51,8 +51,8 @@ def test_the_average_is_torch_s_mean_of_the_map() -> None:
 def test_average_and_expectation_agree_when_a_strip_is_one_stride() -> None:
     x = randn(2, 2, 9, 7)
     for geometry in ({"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}):
-        own = {"grid_size": 2, **geometry}
-        torch.testing.assert_close(F.s3_pool2d(x, **own), F.s3_pool2d(x, **own, eval_mode="expectation"))
+        params = {"grid_size": 2, **geometry}
+        torch.testing.assert_close(F.s3_pool2d(x, **params), F.s3_pool2d(x, **params, eval_mode="expectation"))
 
 
 def test_s3_keeps_sorted_distinct_starts_of_each_strip_equally_often() -> None:

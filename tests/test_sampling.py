@@ -78,8 +78,8 @@ def test_noise_goes_with_the_position_in_the_batch(name: str) -> None:
     # The first entries, and an unbatched input, are as they would be alone; the noise of the others is their own.
     assert torch.equal(pool(name, x[:2], 2, training=True, seed=1), y[:2])
     unbatched = getattr(F, f"{name}_pool2d")
-    own = {"temperature": 0.7} if name == "tdgs" else {}
-    assert torch.equal(unbatched(x[0], 2, training=True, seed=1, **own), y[0])
+    params = {"temperature": 0.7} if name == "tdgs" else {}
+    assert torch.equal(unbatched(x[0], 2, training=True, seed=1, **params), y[0])
     same = pool(name, x[:1].expand(4, -1, -1, -1), 2, training=True, seed=1)
     shared = torch.equal(same[0], same[1])
     assert shared == (name == "s3")  # S3Pool draws rows and columns for the whole batch
@@ -93,8 +93,8 @@ def test_noise_goes_with_the_position_in_the_batch(name: str) -> None:
 @given(data=st.data())
 def test_hard_tdgs_equals_the_oracle(dims: int, data: st.DataObject) -> None:
     drawn = data.draw(cases(OPERATORS["tdgs"], dims, (torch.float64,)))
-    own = {**drawn.own, "training": True, "hard": True, "tau": data.draw(st.sampled_from([0.3, 1.0, 2.5]))}
-    drawn = Case(drawn.operator, dims, drawn.x, drawn.geometry, drawn.mask, own, drawn.batched)
+    params = {**drawn.params, "training": True, "hard": True, "tau": data.draw(st.sampled_from([0.3, 1.0, 2.5]))}
+    drawn = Case(drawn.operator, dims, drawn.x, drawn.geometry, drawn.mask, params, drawn.batched)
     leaves = {n: t.detach().requires_grad_() for n, t in {"input": drawn.x, **drawn.tensors()}.items()}
     y = drawn.run(leaves["input"], **{n: t for n, t in leaves.items() if n != "input"})
     torch.testing.assert_close(y, drawn.expected(), **TOLERANCE[torch.float64])
@@ -115,8 +115,8 @@ _MODES = [
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-@pytest.mark.parametrize(("name", "own"), _MODES, ids=[f"{n}-{'-'.join(o)}" for n, o in _MODES])
-def test_derivatives_equal_finite_differences(name: str, own: dict[str, Any], training: bool) -> None:
+@pytest.mark.parametrize(("name", "params"), _MODES, ids=[f"{n}-{'-'.join(o)}" for n, o in _MODES])
+def test_derivatives_equal_finite_differences(name: str, params: dict[str, Any], training: bool) -> None:
     # Distinct taps away from 0, some negative: no kink within reach.
     order = torch.randperm(50, generator=torch.Generator().manual_seed(1)).double()
     x = (0.15 + order / 25 - (order % 3 == 0) * 3).reshape(1, 2, 5, 5).requires_grad_()
@@ -125,7 +125,7 @@ def test_derivatives_equal_finite_differences(name: str, own: dict[str, Any], tr
 
     def function(x: Tensor, *temperature: Tensor) -> Tensor:
         more = {"temperature": temperature[0]} if temperature else {}
-        return pool(name, x, 3, 2, 1, training=training, seed=9, **own, **more)
+        return pool(name, x, 3, 2, 1, training=training, seed=9, **params, **more)
 
     assert gradcheck(function, leaves)
     assert gradgradcheck(function, leaves, atol=1e-4)
@@ -142,8 +142,8 @@ def test_special_values_equal_the_oracle(name: str, training: bool, data: st.Dat
     x = drawn.x.clone(memory_format=torch.contiguous_format)
     for value in data.draw(st.lists(special, min_size=1, max_size=4)):
         x.view(-1)[data.draw(st.integers(0, x.numel() - 1))] = value
-    own = {**drawn.own, "training": training}
-    drawn = Case(drawn.operator, drawn.dims, x, drawn.geometry, drawn.mask, own, drawn.batched)
+    params = {**drawn.params, "training": training}
+    drawn = Case(drawn.operator, drawn.dims, x, drawn.geometry, drawn.mask, params, drawn.batched)
     y, expected = drawn.run(), drawn.expected()
     tolerance = TOLERANCE[x.dtype]
     torch.testing.assert_close(y.double(), expected, rtol=tolerance["rtol"], atol=1e-4, equal_nan=True)
@@ -205,12 +205,12 @@ def test_stochastic_draws_uniformly_without_a_positive_tap() -> None:
 def test_hard_tdgs_draws_have_the_evaluation_s_mean(normalize: bool) -> None:
     # The largest logit plus Gumbel noise is a draw from the softmax, whatever tau.
     x = randn(1, 2, 4, 6, seed=2)
-    own = {"temperature": torch.tensor([0.3, 1.1], dtype=torch.float64), "normalize": normalize}
-    mean = F.tdgs_pool2d(x, 2, **own)[0]
-    draws = F.tdgs_pool2d(x.expand(_N, -1, -1, -1), 2, **own, tau=0.4, training=True, seed=5)
+    params = {"temperature": torch.tensor([0.3, 1.1], dtype=torch.float64), "normalize": normalize}
+    mean = F.tdgs_pool2d(x, 2, **params)[0]
+    draws = F.tdgs_pool2d(x.expand(_N, -1, -1, -1), 2, **params, tau=0.4, training=True, seed=5)
     taps = x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
     z = taps / taps.norm(dim=-1, keepdim=True) if normalize else taps
-    p = (z / (own["temperature"].view(-1, 1, 1, 1) + 0.01)).softmax(-1)
+    p = (z / (params["temperature"].view(-1, 1, 1, 1) + 0.01)).softmax(-1)
     variance = ((p * taps.square()).sum(-1) - (p * taps).sum(-1).square())[0]
     torch.testing.assert_close((p * taps).sum(-1)[0], mean)
     assert deviation(draws, mean, variance) < 6  # 12 outputs
@@ -323,8 +323,8 @@ def test_modules_draw_in_training_mode_only(name: str, dims: int) -> None:
     assert torch.equal(module(x), first)
     module.eval()
     assert torch.equal(module(x), module(x))
-    own = module.own()
-    assert torch.equal(module(x), pool(name, x, 2, **own))
+    params = module.params()
+    assert torch.equal(module(x), pool(name, x, 2, **params))
 
 
 @pytest.mark.parametrize("positive", ["relu", "softplus"])
@@ -385,14 +385,14 @@ def test_tdgs_modules_name_a_bad_option(options: dict[str, Any], message: str) -
 
 def test_the_oracle_wants_a_seed_to_draw() -> None:
     for name in SAMPLED:
-        own = {"temperature": 1.0} if name == "tdgs" else {}
+        params = {"temperature": 1.0} if name == "tdgs" else {}
         with pytest.raises(ValueError, match="seed"):
-            getattr(reference, f"{name}_pool")(np.ones((1, 1, 4)), 2, training=True, **own)
+            getattr(reference, f"{name}_pool")(np.ones((1, 1, 4)), 2, training=True, **params)
 
 
 def test_cases_of_the_common_tests_hold_both_modes() -> None:
     for name in SAMPLED:
-        modes = {case(OPERATORS[name], 1, (1, 1, 4), {"kernel_size": 2}, seed=s).own["training"] for s in range(20)}
+        modes = {case(OPERATORS[name], 1, (1, 1, 4), {"kernel_size": 2}, seed=s).params["training"] for s in range(20)}
         assert modes == {True, False}
 
 

@@ -33,8 +33,8 @@ _SHAPES = {1: (2, 3, 8), 2: (2, 3, 6, 4), 3: (2, 3, 4, 4, 2)}
 def at_rest(operator: Operator, dims: int, geometry: dict[str, Any], **options: Any) -> Case:
     """A case in evaluation mode."""
     drawn = case(operator, dims, _SHAPES[dims], geometry, **options)
-    own = {k: v for k, v in drawn.own.items() if k not in ("training", "seed")}
-    return Case(operator, dims, drawn.x, drawn.geometry, drawn.mask, own, True)
+    params = {k: v for k, v in drawn.params.items() if k not in ("training", "seed")}
+    return Case(operator, dims, drawn.x, drawn.geometry, drawn.mask, params, True)
 
 
 def gradients(drawn: Case, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -97,14 +97,14 @@ def test_a_nan_in_a_window_passes_no_gradient_to_its_masked_taps(operator: Opera
     spoilt = mask & (torch.rand(shape, generator=torch.Generator().manual_seed(2)) < 0.2)
     for training in (False, True):
         drawn = case(operator, dims, shape, {"kernel_size": 3, "stride": 2, "padding": 1}, mask=mask)
-        own = {**drawn.own, "training": training} if "training" in drawn.own else drawn.own
-        if "logits" in own:
-            own = {"logits": own["logits"].expand(shape).masked_fill(spoilt.roll(1, -1), math.nan)}
-        drawn = Case(operator, dims, drawn.x.masked_fill(spoilt, math.nan), drawn.geometry, mask, own, True)
+        params = {**drawn.params, "training": training} if "training" in drawn.params else drawn.params
+        if "logits" in params:
+            params = {"logits": params["logits"].expand(shape).masked_fill(spoilt.roll(1, -1), math.nan)}
+        drawn = Case(operator, dims, drawn.x.masked_fill(spoilt, math.nan), drawn.geometry, mask, params, True)
         y, grads = gradients(drawn, drawn.x)
         assert y.isnan().any()
         assert (grads[0][~mask] == 0).all()
-        if "logits" in own:
+        if "logits" in params:
             assert (grads[1][~mask] == 0).all()
 
 
@@ -143,9 +143,9 @@ def test_dilation_can_leave_a_window_empty(operator: Operator) -> None:
 @soft_or_max
 def test_infinities_of_the_soft_family_and_the_max(operator: Operator) -> None:
     drawn = at_rest(operator, 2, {"kernel_size": 2}, dtype=torch.float64)
-    own = {k: (v.abs() + 0.1 if isinstance(v, Tensor) and k != "logits" else v) for k, v in drawn.own.items()}
-    own = {k: (abs(v) + 0.1 if isinstance(v, float) else v) for k, v in own.items()}
-    drawn = Case(operator, 2, drawn.x, drawn.geometry, None, own, True)
+    params = {k: (v.abs() + 0.1 if isinstance(v, Tensor) and k != "logits" else v) for k, v in drawn.params.items()}
+    params = {k: (abs(v) + 0.1 if isinstance(v, float) else v) for k, v in params.items()}
+    drawn = Case(operator, 2, drawn.x, drawn.geometry, None, params, True)
     x = drawn.x.clone()
     x[0, 0, 0, 0] = math.inf  # one of four
     x[0, 1, :2, :2] = -math.inf  # all four
@@ -156,7 +156,7 @@ def test_infinities_of_the_soft_family_and_the_max(operator: Operator) -> None:
     assert y[0, 2, 0, 0].isfinite()
     assert not any(g.isnan().any() for g in grads)
     if operator.name != "lse":  # where the mean counts every tap
-        alone = Case(operator, 2, x, drawn.geometry, x != -math.inf, own, True).run()
+        alone = Case(operator, 2, x, drawn.geometry, x != -math.inf, params, True).run()
         torch.testing.assert_close(y[0, 2], alone[0, 2])
 
 
@@ -349,13 +349,13 @@ _FAR_APART: list[tuple[str, dict[str, float], list[float], float, list[float], f
 @pytest.mark.parametrize("channels", [1, 16, 24])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize(
-    ("name", "own", "taps", "y", "slopes", "own_slope"),
+    ("name", "params", "taps", "y", "slopes", "own_slope"),
     _FAR_APART,
     ids=[f"{c[0]}-{i}" for i, c in enumerate(_FAR_APART)],
 )
 def test_taps_far_apart(
     name: str,
-    own: dict[str, float],
+    params: dict[str, float],
     taps: list[float],
     y: float,
     slopes: list[float],
@@ -370,7 +370,7 @@ def test_taps_far_apart(
         .contiguous(memory_format=layout)
         .requires_grad_()
     )
-    parameters = {k: torch.tensor(v, requires_grad=True) for k, v in own.items()}
+    parameters = {k: torch.tensor(v, requires_grad=True) for k, v in params.items()}
     pooled = getattr(F, f"{name}_pool2d")(x, 2, **parameters)
     grads = torch.autograd.grad(pooled.double().mean() * pooled.numel(), [x, *parameters.values()])
     expected = torch.tensor(slopes, dtype=torch.float32).view(1, 1, 2, 2).repeat(1, channels, 1, 16)
@@ -395,15 +395,15 @@ _OVERFLOWING = {
 }
 
 
-def _exact(name: str, taps: list[Fraction], own: dict[str, Any]) -> tuple[Fraction, list[Fraction]]:
+def _exact(name: str, taps: list[Fraction], params: dict[str, Any]) -> tuple[Fraction, list[Fraction]]:
     """The result and the taps' weights, by fractions: nothing overflows, and only exp is rounded."""
     if name == "tdgs":
-        factor = 1 / (max(Fraction(own["temperature"]), 0) + Fraction(own["eps"]))
-        if own["normalize"] and any(taps):
+        factor = 1 / (max(Fraction(params["temperature"]), 0) + Fraction(params["eps"]))
+        if params["normalize"] and any(taps):
             size = max(abs(x) for x in taps)
             factor /= size * Fraction(math.sqrt(sum((x / size) ** 2 for x in taps)))
     else:
-        factor = Fraction(own["beta" if name == "soft" else "r"])
+        factor = Fraction(params["beta" if name == "soft" else "r"])
     top = max(taps, key=lambda x: factor * x)
     raw = [Fraction(math.exp(max(factor * (x - top), -1000))) for x in taps]
     weights = [w / sum(raw) for w in raw]
@@ -419,22 +419,24 @@ def test_a_product_that_overflows_before_an_exponential(name: str, dtype: torch.
     largest = torch.finfo(dtype).max
     windows = torch.tensor([*itertools.product(_EDGE, repeat=2)], dtype=torch.float64) * largest
     x = windows.to(dtype).view(1, 1, -1)
-    for own in _OVERFLOWING[name]:
+    for params in _OVERFLOWING[name]:
         leaf = x.clone().requires_grad_()
         y = getattr(F, f"{name}_pool1d")(
-            leaf, 2, **{k: torch.tensor(v, dtype=dtype) if k not in ("eps", "normalize") else v for k, v in own.items()}
+            leaf,
+            2,
+            **{k: torch.tensor(v, dtype=dtype) if k not in ("eps", "normalize") else v for k, v in params.items()},
         )
         (grad,) = torch.autograd.grad(y, leaf, torch.ones_like(y))
-        exact = {k: torch.tensor(v, dtype=dtype).item() if type(v) is float else v for k, v in own.items()}
+        exact = {k: torch.tensor(v, dtype=dtype).item() if type(v) is float else v for k, v in params.items()}
         for pair, actual, slopes in zip(
             x.view(-1, 2).tolist(), y.flatten().tolist(), grad.view(-1, 2).tolist(), strict=True
         ):
             expected, weights = _exact(name, [Fraction(v) for v in pair], exact)
-            assert actual == pytest.approx(float(expected), rel=1e-5, abs=1e-6 * largest), (own, pair)
+            assert actual == pytest.approx(float(expected), rel=1e-5, abs=1e-6 * largest), (params, pair)
             if name != "tdgs" and (
                 min(weights) in (0, Fraction(1, 2)) or pair[0] == pair[1]
             ):  # elsewhere slopes are huge
-                assert slopes == pytest.approx([float(w) for w in weights], abs=1e-5), (own, pair)
+                assert slopes == pytest.approx([float(w) for w in weights], abs=1e-5), (params, pair)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)

@@ -28,8 +28,8 @@ def cases_of(operator: Operator, shape: tuple[int, ...] = (2, 3, 5, 4), geometry
     result = []
     for seed in (1, 5):
         drawn = case(operator, 2, shape, dict(geometry), seed=seed)
-        own = {n: v for n, v in drawn.own.items() if n not in ("training", "seed")}
-        result.append(Case(operator, 2, drawn.x, drawn.geometry, None, own, True))
+        params = {n: v for n, v in drawn.params.items() if n not in ("training", "seed")}
+        result.append(Case(operator, 2, drawn.x, drawn.geometry, None, params, True))
     return result
 
 

@@ -88,9 +88,9 @@ def test_one_number_is_for_both_sides() -> None:
 @every_operator
 def test_windows_that_take_memory_for_nothing_are_refused(operator: Operator) -> None:
     drawn = case(operator, 1, (1, 1, 4), {"kernel_size": 2})
-    own = {**drawn.own, **({"grid_size": None} if operator.name == "s3" else {})}
+    params = {**drawn.params, **({"grid_size": None} if operator.name == "s3" else {})}
     with pytest.raises(ValueError, match="padding must leave windows that reach over at most 64 positions"):
-        operator.function(1)(drawn.x, 2, 2**29, 2**29, 2**29, **own)
+        operator.function(1)(drawn.x, 2, 2**29, 2**29, 2**29, **params)
 
 
 # ---- an output size --------------------------------------------------------------------------------------------------
@@ -136,7 +136,9 @@ def test_equal_windows_are_those_of_a_kernel(operator: Operator, dims: int) -> N
         assert windows == resolve(size, **geometry)
         if takes(operator.name, size, {"kernel_size": None, "output_size": asked}):
             drawn = case(operator, dims, (2, 3, *size), geometry)
-            asking = Case(operator, dims, drawn.x, {"kernel_size": None, "output_size": asked}, None, drawn.own, True)
+            asking = Case(
+                operator, dims, drawn.x, {"kernel_size": None, "output_size": asked}, None, drawn.params, True
+            )
             assert torch.equal(asking.run(), drawn.run())
 
 
@@ -148,9 +150,9 @@ def test_dtype_layout_and_batch_are_kept(operator: Operator, dims: int) -> None:
         if not takes(operator.name, _SHAPES[dims][2:], geometry):
             continue
         drawn = case(operator, dims, _SHAPES[dims], geometry, dtype=torch.float32)
-        own = {k: v for k, v in drawn.own.items() if k not in ("training", "seed", "logits", "alpha")}
-        own |= {"logits": drawn.x.flip(-1)} if "logits" in operator.tensors else {}
-        drawn = Case(operator, dims, drawn.x, geometry, None, own, True)
+        params = {k: v for k, v in drawn.params.items() if k not in ("training", "seed", "logits", "alpha")}
+        params |= {"logits": drawn.x.flip(-1)} if "logits" in operator.tensors else {}
+        drawn = Case(operator, dims, drawn.x, geometry, None, params, True)
         y = drawn.run()
         last = laid_out(drawn.x, "channels_last").requires_grad_()
         same = drawn.run(last)
@@ -158,7 +160,7 @@ def test_dtype_layout_and_batch_are_kept(operator: Operator, dims: int) -> None:
         torch.testing.assert_close(same, y)
         (grad,) = torch.autograd.grad(same.sum(), last)
         assert memory_format(grad) == memory_format(last) or not operator.registered  # torch forgets it in 3-D
-        alone = drawn.run(drawn.x[0], **({"logits": own["logits"][0]} if "logits" in own else {}))
+        alone = drawn.run(drawn.x[0], **({"logits": params["logits"][0]} if "logits" in params else {}))
         torch.testing.assert_close(alone, y[0])
         assert drawn.run(drawn.x.double(), **{n: t.double() for n, t in drawn.tensors().items()}).dtype == torch.float64
 
@@ -168,16 +170,16 @@ def test_a_number_for_every_tap_or_a_stride_needs_equal_windows(operator: Operat
     geometry: dict[str, Any] = {"kernel_size": None, "output_size": 3}
     if takes(operator.name, (7,), geometry) and takes(operator.name, (8,), geometry):
         return
-    own = case(operator, 1, (1, 2, 6), {"kernel_size": 3}).own
+    params = case(operator, 1, (1, 2, 6), {"kernel_size": 3}).params
     with pytest.raises(ValueError, match="output_size must (give windows of equal size|be None or 1)"):
-        operator.function(1)(torch.zeros(1, 2, 8), None, output_size=3, **own)
+        operator.function(1)(torch.zeros(1, 2, 8), None, output_size=3, **params)
 
 
 def pooler(name: str) -> poolnb.Pool:
-    own = {"channels": 3} if name in ("auto", "attention", "lip") else {}
+    params = {"channels": 3} if name in ("auto", "attention", "lip") else {}
     if name == "tdgs":
-        own = {"channels": 3, "granularity": "position"}
-    return poolnb.create_pool(name, None, output_size=(3, 4), **own).eval()
+        params = {"channels": 3, "granularity": "position"}
+    return poolnb.create_pool(name, None, output_size=(3, 4), **params).eval()
 
 
 @pytest.mark.parametrize("name", ["max", "avg", "soft", "attention", "tdgs"])
@@ -255,9 +257,9 @@ def test_noise_is_by_window() -> None:
     # The window and the tap's number in it decide, so that more channels or samples change nothing.
     x = torch.rand(2, 3, 7, 5)
     options: dict[str, Any] = {"output_size": (3, 4), "training": True, "seed": 7}
-    for name, own in (("stochastic", {}), ("tdgs", {"temperature": 1.0})):
-        whole = function(name, 2)(x, None, **options, **own)
-        torch.testing.assert_close(function(name, 2)(x[:1], None, **options, **own), whole[:1])
+    for name, params in (("stochastic", {}), ("tdgs", {"temperature": 1.0})):
+        whole = function(name, 2)(x, None, **options, **params)
+        torch.testing.assert_close(function(name, 2)(x[:1], None, **options, **params), whole[:1])
 
 
 # ---- indices ---------------------------------------------------------------------------------------------------------
@@ -303,8 +305,8 @@ def test_indices_are_those_of_the_oracle_and_fit_max_unpool(number: int, masked:
 
 def test_indices_without_a_batch_dimension_and_in_a_module() -> None:
     x = torch.randn(2, 6, 7)
-    for own in ({"kernel_size": 2}, {"kernel_size": None, "output_size": (2, 3)}):
-        pool = poolnb.MaxPool2d(**own, return_indices=True)
+    for params in ({"kernel_size": 2}, {"kernel_size": None, "output_size": (2, 3)}):
+        pool = poolnb.MaxPool2d(**params, return_indices=True)
         y, indices = pool(x)
         assert y.shape == indices.shape == (2, *y.shape[1:])
         assert torch.equal(x.flatten(1).gather(1, indices.flatten(1)), y.flatten(1))

@@ -1,5 +1,5 @@
 // The CPU's kernels for torch.
-#include "../glue.h"
+#include "../bindings.h"
 #include "operators.h"
 
 namespace poolnb {

@@ -1,9 +1,9 @@
-// A block: the part of a tensor that one unit of work looks at, laid out so that the lanes of a pack are neighbours.
+// A block: the part of a tensor that one unit of work looks at, laid out so that the lanes of a vector are neighbours.
 //
 // Lanes run along windows or along channels.
 // Along windows (NCHW), a position goes to the plane of its remainder modulo the window stride, axis by axis. Then one
 // tap of all windows is one contiguous stretch, whatever the stride: window (o) has its tap k at `place(o) + tap(k)`,
-// and neighbouring windows are neighbours. Rows join, so that packs run on over the ends of rows; the few windows
+// and neighbouring windows are neighbours. Rows join, so that vectors run on over the ends of rows; the few windows
 // that this adds at the ends are not `active`.
 // Along channels (channels_last), a block keeps the order of positions, each a run of channels. It may then be the
 // tensor itself.

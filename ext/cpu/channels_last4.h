@@ -1,4 +1,4 @@
-// Windows of four taps of tensors whose channels lie together, used where they lie: a pack is one window of some
+// Windows of four taps of tensors whose channels lie together, used where they lie: a vector is one window of some
 // channels, and its taps are four runs of memory.
 #pragma once
 
@@ -26,13 +26,13 @@ class ChannelsLast4 : public Register4<Op, T, ChannelsLast4<Op, T, halves>> {
   };
 
   template <class Each>
-  POOLNB_HD void each_pack(const Each& each) {
+  POOLNB_HD void each_vector(const Each& each) {
     for (int i = 0; i < Op::inputs; ++i) {
       x_[i] = this->memory(q_.input[i]);
       if (p_.backward && q_.grad_input[i].data) dx_[i] = this->memory(q_.grad_input[i]);
     }
     y_ = this->memory(p_.backward ? q_.grad : q_.output);
-    const int64_t width = this->packs_ * lanes;
+    const int64_t width = this->vectors_ * lanes;
     int64_t out = 0;
     for (int64_t d = 0; d < this->windows_[0]; ++d)
       for (int64_t h = 0; h < this->windows_[1]; ++h) {

@@ -1,4 +1,4 @@
-// Lines of numbers, in and out of memory: steps, and conversion by packs. Nothing here knows of windows.
+// Lines of numbers, in and out of memory: steps, and conversion by vectors. Nothing here knows of windows.
 #pragma once
 
 #include <algorithm>
@@ -10,18 +10,18 @@ namespace poolnb {
 
 // ---- lines: n numbers with a step ---------------------------------------------------------------------------------
 
-// Floats here, another number of theirs there: moved by packs.
+// Floats here, another number of theirs there: moved by vectors.
 template <class T, class S>
-constexpr bool by_packs = std::is_same_v<T, float> && (std::is_same_v<S, Half> || std::is_same_v<S, BFloat>);
+constexpr bool by_vectors = std::is_same_v<T, float> && (std::is_same_v<S, Half> || std::is_same_v<S, BFloat>);
 
 template <class T, class S>
 inline void read_line(T* to, int64_t to_step, const S* from, int64_t step, int64_t n) {
   int64_t i = 0;
   if (to_step == 1 && step == 1) {
     if constexpr (std::is_same_v<T, S>) return void(std::memcpy(to, from, n * sizeof(T)));
-    if constexpr (by_packs<T, S>)
-      for (constexpr int lanes = Traits<PackF>::lanes; i + lanes <= n; i += lanes)
-        store<PackF>(to + i, load_as<PackF>(from + i));
+    if constexpr (by_vectors<T, S>)
+      for (constexpr int lanes = Traits<VecF>::lanes; i + lanes <= n; i += lanes)
+        store<VecF>(to + i, load_as<VecF>(from + i));
   }
   for (; i < n; ++i) to[i * to_step] = T(number(from[i * step]));
 }
@@ -31,14 +31,14 @@ inline void write_line(S* to, int64_t to_step, const T* from, int64_t step, int6
   int64_t i = 0;
   if (to_step == 1 && step == 1) {
     if constexpr (std::is_same_v<T, S>) return void(std::memcpy(to, from, n * sizeof(T)));
-    if constexpr (by_packs<T, S>)
-      for (constexpr int lanes = Traits<PackF>::lanes; i + lanes <= n; i += lanes)
-        store_as(to + i, load<PackF>(from + i));
+    if constexpr (by_vectors<T, S>)
+      for (constexpr int lanes = Traits<VecF>::lanes; i + lanes <= n; i += lanes)
+        store_as(to + i, load<VecF>(from + i));
   }
   for (; i < n; ++i) put(to + i * to_step, from[i * step]);
 }
 
-// Pairs: even numbers in one line, odd ones in another. Whole packs are shuffled; the last one overlaps its neighbour,
+// Pairs: even numbers in one line, odd ones in another. Whole vectors are shuffled; the last overlaps its neighbour,
 // so that no number is moved alone.
 template <class T, int64_t lanes>
 struct Vector {
@@ -83,14 +83,14 @@ inline void write_pairs_by(T* to, const T* even, const T* odd, int64_t n) {
 
 template <class T, class S>
 inline void read_pairs(T* even, T* odd, const S* from, int64_t n) {
-  if constexpr (std::is_same_v<T, S>) return read_pairs_by<Traits<Pack<T>>::lanes>(even, odd, from, n);
+  if constexpr (std::is_same_v<T, S>) return read_pairs_by<Traits<Vec<T>>::lanes>(even, odd, from, n);
   int64_t i = 0;
-  if constexpr (by_packs<T, S>)
-    for (constexpr int lanes = Traits<PackF>::lanes; i + lanes <= n; i += lanes) {
-      PackF e, o;
+  if constexpr (by_vectors<T, S>)
+    for (constexpr int lanes = Traits<VecF>::lanes; i + lanes <= n; i += lanes) {
+      VecF e, o;
       load_pairs(from + 2 * i, e, o);
-      store<PackF>(even + i, e);
-      store<PackF>(odd + i, o);
+      store<VecF>(even + i, e);
+      store<VecF>(odd + i, o);
     }
   for (; i < n; ++i) {
     even[i] = T(number(from[2 * i]));
@@ -100,11 +100,11 @@ inline void read_pairs(T* even, T* odd, const S* from, int64_t n) {
 
 template <class T, class S>
 inline void write_pairs(S* to, const T* even, const T* odd, int64_t n) {
-  if constexpr (std::is_same_v<T, S>) return write_pairs_by<Traits<Pack<T>>::lanes>(to, even, odd, n);
+  if constexpr (std::is_same_v<T, S>) return write_pairs_by<Traits<Vec<T>>::lanes>(to, even, odd, n);
   int64_t i = 0;
-  if constexpr (by_packs<T, S>)
-    for (constexpr int lanes = Traits<PackF>::lanes; i + lanes <= n; i += lanes)
-      store_pairs(to + 2 * i, load<PackF>(even + i), load<PackF>(odd + i));
+  if constexpr (by_vectors<T, S>)
+    for (constexpr int lanes = Traits<VecF>::lanes; i + lanes <= n; i += lanes)
+      store_pairs(to + 2 * i, load<VecF>(even + i), load<VecF>(odd + i));
   for (; i < n; ++i) {
     put(to + 2 * i, even[i]);
     put(to + 2 * i + 1, odd[i]);

@@ -1,4 +1,4 @@
-// The random numbers of many windows at once: packs of Philox counters.
+// The random numbers of many windows at once: vectors of Philox counters.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,7 @@ namespace poolnb {
 
 constexpr int kWords = POOLNB_BYTES / 4;
 
-// Words of the blocks `first[j]`, `first[j] + step`, ... of each of n packs: word[j][k][i] is output k of the i-th one.
+// Words of the blocks `first[j]`, `first[j] + step`, ... of each of n vectors: word[j][k][i] is output k of the i-th.
 template <int n>
 POOLNB_HD void philox_words(const PhiloxKeys& keys, const uint64_t first[n], uint64_t step, uint32_t draw,
                             Stream stream, BitsF word[n][4]) {
@@ -29,11 +29,11 @@ POOLNB_HD void philox_words(const PhiloxKeys& keys, const uint64_t first[n], uin
       word[j][k] = reinterpret_cast<BitsF>((half[2 * j][k] & 0xffffffffull) | (half[2 * j + 1][k] << 32));
 }
 
-// Numbers in (0, 1) from a pack of words.
+// Numbers in (0, 1) from a vector of words.
 template <class T>
 POOLNB_HD void uniforms(BitsF word, T* to) {
   if constexpr (sizeof(T) == 4) {
-    store(to, (__builtin_convertvector(MaskF(word >> 9), PackF) + 0.5f) * 1.1920928955078125e-7f);
+    store(to, (__builtin_convertvector(MaskF(word >> 9), VecF) + 0.5f) * 1.1920928955078125e-7f);
   } else {
     uint32_t words[kWords];
     std::memcpy(words, &word, sizeof words);
@@ -41,11 +41,11 @@ POOLNB_HD void uniforms(BitsF word, T* to) {
   }
 }
 
-// Gumbel factors from a pack of words.
+// Gumbel factors from a vector of words.
 template <class T>
 POOLNB_HD void gumbel_factors(BitsF word, T* to) {
   uniforms(word, to);
-  for (int l = 0; l < kWords; l += Traits<Pack<T>>::lanes) store(to + l, gumbel_factor(load<Pack<T>>(to + l)));
+  for (int l = 0; l < kWords; l += Traits<Vec<T>>::lanes) store(to + l, gumbel_factor(load<Vec<T>>(to + l)));
 }
 
 // One number for each of the positions `first` .. `first + n - 1`.
@@ -56,7 +56,7 @@ void draw_windows(T* to, uint64_t first, int64_t n, const PhiloxKeys& keys, Stre
   uint32_t words[4 * kWords];
   for (uint64_t block = first / 4; block * 4 < first + n; block += kWords) {
     philox_words<1>(keys, &block, 1, 0, stream, word);
-    // From one pack per word to the order of positions.
+    // From one vector per word to the order of positions.
     interleave(word[0][0], word[0][2], pair[0], pair[1], all);
     interleave(word[0][1], word[0][3], pair[2], pair[3], all);
     interleave(pair[0], pair[2], row[0], row[1], all);
@@ -91,8 +91,8 @@ void draw_taps(T* to, int64_t step, int64_t taps, uint64_t first, int64_t n, con
     }
 }
 
-// The same for packs of positions `first`, `first + apart`, ... and for the next positions, `count` in all: those of
-// position i from to[i * width] on, whole packs.
+// The same for vectors of positions `first`, `first + apart`, ... and for the next positions, `count` in all: those of
+// position i from to[i * width] on, whole vectors.
 template <class T>
 void draw_taps_across(T* to, int64_t width, int64_t step, int64_t taps, uint64_t first, int64_t count, uint64_t apart,
                       const PhiloxKeys& keys, Stream stream) {
@@ -106,7 +106,7 @@ void draw_taps_across(T* to, int64_t width, int64_t step, int64_t taps, uint64_t
       for (int j = 0; j < 2; ++j)
         for (int k = 0; k < 4 && tap + k < taps; ++k) {
           gumbel_factors(word[j][k], noise);
-          std::copy_n(noise, Traits<Pack<T>>::lanes, to + (tap + k) * step + next[j] * width);
+          std::copy_n(noise, Traits<Vec<T>>::lanes, to + (tap + k) * step + next[j] * width);
         }
     }
 }
@@ -122,7 +122,7 @@ void draw_windows_across(T* to, int64_t width, uint64_t first, int64_t count, ui
     philox_words<1>(keys, &block, apart / 4, 0, stream, word);
     for (int64_t k = std::max<int64_t>(0, -i); k < std::min<int64_t>(4, count - i); ++k) {
       uniforms(word[0][k], number);
-      std::copy_n(number, Traits<Pack<T>>::lanes, to + (i + k) * width);
+      std::copy_n(number, Traits<Vec<T>>::lanes, to + (i + k) * width);
     }
   }
 }

@@ -1,4 +1,4 @@
-// Numbers in memory, one or a pack at a time: the half types are half of a float there, and floats in registers.
+// Numbers in memory, one or a vector at a time: the half types are half of a float there, and floats in registers.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +6,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "../lane.h"
+#include "../vec_math.h"
 
 namespace poolnb {
 
@@ -100,7 +100,7 @@ inline void* memory_at(const View& v, int64_t offset) {
   return found;
 }
 
-// ---- packs --------------------------------------------------------------------------------------------------------
+// ---- vectors --------------------------------------------------------------------------------------------------------
 
 // Every second number to `even`, the others to `odd`, and back: what a stride of 2 needs.
 template <class V, size_t... i>
@@ -124,13 +124,13 @@ POOLNB_HD BitsF bits_at(const void* p) {
   return bits;
 }
 // A float's bits, the upper half rounded to the nearest bfloat16, to even in the middle.
-POOLNB_HD BitsF rounded_to_bfloat(PackF x) {
+POOLNB_HD BitsF rounded_to_bfloat(VecF x) {
   const BitsF bits = reinterpret_cast<BitsF>(x);
   const BitsF up = bits + 0x7fffu + ((bits >> 16) & 1u);
   return x == x ? up : BitsF{} + 0x7fc00000u;
 }
 
-// One pack from `p`, and to it.
+// One vector from `p`, and to it.
 template <class V>
 POOLNB_HD V load_as(const typename Traits<V>::Number* p) { return load<V>(p); }
 template <class V>
@@ -142,7 +142,7 @@ POOLNB_HD V load_as(const BFloat* p) {
   std::memcpy(&half, p, sizeof half);
   return reinterpret_cast<V>(__builtin_convertvector(half, BitsF) << 16);
 }
-POOLNB_HD void store_as(BFloat* p, PackF x) {
+POOLNB_HD void store_as(BFloat* p, VecF x) {
   const Bits16 half = __builtin_convertvector(rounded_to_bfloat(x) >> 16, Bits16);
   std::memcpy(p, &half, sizeof half);
 }
@@ -159,7 +159,7 @@ POOLNB_HD V load_as(const Half* p) {
   return x;
 #endif
 }
-POOLNB_HD void store_as(Half* p, PackF x) {
+POOLNB_HD void store_as(Half* p, VecF x) {
 #if POOLNB_BYTES == 64
   const __m256i half = _mm512_cvtps_ph(reinterpret_cast<__m512>(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), half);
@@ -167,11 +167,11 @@ POOLNB_HD void store_as(Half* p, PackF x) {
   const __m128i half = _mm256_cvtps_ph(reinterpret_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), half);
 #else
-  for (int i = 0; i < Traits<PackF>::lanes; ++i) put(p + i, x[i]);
+  for (int i = 0; i < Traits<VecF>::lanes; ++i) put(p + i, x[i]);
 #endif
 }
 
-// Two packs in a row, even and odd numbers apart, and back.
+// Two vectors in a row, even and odd numbers apart, and back.
 template <class V, class S>
 POOLNB_HD void load_pairs(const S* p, V& even, V& odd) {
   constexpr int lanes = Traits<V>::lanes;
@@ -193,7 +193,7 @@ POOLNB_HD void load_pairs(const BFloat* p, V& even, V& odd) {
   even = reinterpret_cast<V>(both << 16);
   odd = reinterpret_cast<V>(both & 0xffff0000u);
 }
-POOLNB_HD void store_pairs(BFloat* p, PackF even, PackF odd) {
+POOLNB_HD void store_pairs(BFloat* p, VecF even, VecF odd) {
   const BitsF both = (rounded_to_bfloat(even) >> 16) | (rounded_to_bfloat(odd) & 0xffff0000u);
   std::memcpy(p, &both, sizeof both);
 }

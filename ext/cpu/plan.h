@@ -18,7 +18,7 @@ namespace poolnb {
 
 template <class T>
 struct Plan {
-  static constexpr int64_t lanes = Traits<Pack<T>>::lanes;
+  static constexpr int64_t lanes = Traits<Vec<T>>::lanes;
   static constexpr int64_t kBlock = POOLNB_BLOCK;  // bytes of the input that a unit should look at
   static constexpr int64_t kLong = 8 * kBlock;     // bytes of a line or a slice that is cut
   static constexpr int64_t kSmall = 128;           // windows of an image that is folded
@@ -38,10 +38,10 @@ struct Plan {
   bool forgets;                // backward keeps no number per tap: taps are many
   bool shares;                 // many windows add to one input position
   int64_t noise_step;          // between the random numbers of two taps
-  bool covered;                // windows of 4 taps, every input position belongs to exactly one: sums are only written
+  bool tiles_input;            // windows of 4 taps, every input position belongs to one alone: sums are only written
   bool pairs;                  // windows of 2 x 2 that cover contiguous rows: everything happens in registers
   bool across;                 // windows of 4 taps along channels, every tensor used where it lies: the same
-  bool narrow;                 // those, of rows that are shorter than a pack and follow each other without a gap
+  bool short_rows;             // those, of rows that are shorter than a vector and follow each other without a gap
   bool halves;                 // tensors hold a half type
   bool direct_in, direct_out, direct_sum;  // tensors are used where they lie, not as blocks
   Layout read, write, sum;                 // input, output (or its gradient), input's gradient, as they are used
@@ -54,13 +54,13 @@ struct Plan {
     const bool share = backward && q.want_parameters && shared_by_images(q.parameter[0]) && !q.channelwise[0];
     images = share ? images_of_a_group(q.batch) : 1;
     groups = groups_of_images(q.batch, images);
-    inside = covered = true;
+    inside = tiles_input = true;
     for (int a = 0; a < 3; ++a) {
       inside = inside && w.padding[a] == 0 && reach(a) <= w.size[a];
-      covered = covered && w.stride[a] == w.span(a) && w.dilation[a] == 1;
+      tiles_input = tiles_input && w.stride[a] == w.span(a) && w.dilation[a] == 1;
     }
-    for (int a = 0; a < 3; ++a) covered = covered && inside && reach(a) == w.size[a];
-    covered = covered && fixed && w.taps() == 4;  // the one case that is compiled apart
+    for (int a = 0; a < 3; ++a) tiles_input = tiles_input && inside && reach(a) == w.size[a];
+    tiles_input = tiles_input && fixed && w.taps() == 4;  // the one case that is compiled apart
     cut();
     lay_out();
     noise_step = in.gapless ? in.plane : out.size;
@@ -134,7 +134,7 @@ struct Plan {
     direct_in = channels && inside;
     for (int i = 0; i < inputs; ++i) direct_in = direct_in && direct(q.input[i]) && same_steps(q.input[i], q.input[0]);
     direct_out = channels && direct(backward ? q.grad : q.output);
-    direct_sum = backward && channels && covered;
+    direct_sum = backward && channels && tiles_input;
     for (int i = 0; direct_sum && i < inputs; ++i) {
       const View& v = q.grad_input[i];  // one that nobody wants is left out `across`
       direct_sum = v.data ? direct(v) && same_steps(v, q.grad_input[0]) : direct_in && direct_out;
@@ -143,19 +143,19 @@ struct Plan {
   }
 
   void choose_pairs(int inputs) {
-    pairs = covered && !channels && w.kernel[2] == 2 && !q.mask.data;
-    narrow = w.kernel[1] == 2 && lanes % w.output[2] == 0 && last_band() >= lanes && bands == parts[axis];
+    pairs = tiles_input && !channels && w.kernel[2] == 2 && !q.mask.data;
+    short_rows = w.kernel[1] == 2 && lanes % w.output[2] == 0 && last_band() >= lanes && bands == parts[axis];
     const auto look = [&](const View& v, const int64_t size[3]) {
       pairs = pairs && v.stride[4] == 1 && v.dtype == q.input[0].dtype;
-      narrow = narrow && v.stride[3] == size[2] && (size[0] == 1 || v.stride[2] == size[1] * size[2]);
+      short_rows = short_rows && v.stride[3] == size[2] && (size[0] == 1 || v.stride[2] == size[1] * size[2]);
     };
     for (int i = 0; i < inputs; ++i) {
       look(q.input[i], w.size);
       if (backward && q.grad_input[i].data) look(q.grad_input[i], w.size);
     }
     look(backward ? q.grad : q.output, w.output);
-    narrow = narrow && pairs && w.output[2] < lanes;
-    pairs = pairs && (narrow || w.output[2] >= lanes);
+    short_rows = short_rows && pairs && w.output[2] < lanes;
+    pairs = pairs && (short_rows || w.output[2] >= lanes);
   }
   int64_t last_band() const {  // its windows
     return w.output[0] * w.output[1] * w.output[2] / w.output[axis] *
@@ -189,7 +189,7 @@ struct Plan {
       if (parts[a] == 1) halo[a] = 0;
     bands = parts[0] * parts[1] * parts[2];
   }
-  // Packs stay full; the last band takes the rest.
+  // Vectors stay full; the last band takes the rest.
   void cut_long(int a, int64_t row) {
     const int64_t least = std::max(4 * halo[a], a == 2 ? lanes : 1);
     band[a] = std::max(least, round_up(cached(a, row * w.stride[a]), lanes));

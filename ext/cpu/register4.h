@@ -1,13 +1,13 @@
 // Windows of four taps that are read into registers, nothing else: no block is filled, no mask is looked at. This is
 // what most networks pool with. Which tensors allow it, plan.h decides; how their taps come and go is for a class of
 // its own, `Self`, in rows2x2.h (lanes along windows) and channels_last4.h (lanes along channels). It gives
-//   each_pack(each)          each(at) for every pack of windows of one image of the unit, `at` as it likes
+//   each_vector(each)          each(at) for every vector of windows of one image of the unit, `at` as it likes
 //   read_taps(at, i, taps)   the taps of input i
 //   write_taps(at, i, taps)  the taps of its gradient
-//   read_output(at), write_output(at, y)      the pack in the gradient of the output, in the output
-//   out(at)                  where the pack lies in blocks, window by window
+//   read_output(at), write_output(at, y)      the vector in the gradient of the output, in the output
+//   out(at)                  where the vector lies in blocks, window by window
 //   lane(at)                 its first channel, for lanes along channels
-//   fresh(at)                its lanes that belong to no other pack
+//   fresh(at)                its lanes that belong to no other vector
 #pragma once
 
 #include "unit.h"
@@ -34,28 +34,28 @@ class Register4 : protected Unit<Op, T> {
   }
 
  private:
-  // A pack takes the fast path; a result that is not finite has seen an infinity, a NaN or an overflow, and the pack
-  // takes the safe path then, out of line: what the fast one holds in registers must not have an address.
+  // A vector takes the fast path; a result that is not finite has seen an infinity, a NaN or an overflow, and the
+  // vector takes the safe path then, out of line: what the fast one holds in registers must not have an address.
   __attribute__((noinline)) void forward_image() {
-    self().each_pack([&](const auto& at) __attribute__((always_inline)) {
-      if (!forward_pack<false>(at)) forward_safe(at);
+    self().each_vector([&](const auto& at) __attribute__((always_inline)) {
+      if (!forward_vector<false>(at)) forward_safe(at);
     });
   }
   // `wanted`: the gradients of parameters. Where they are not, the compiler leaves out what leads to them.
   template <bool wanted>
   __attribute__((noinline)) void backward_image() {
-    self().each_pack([&](const auto& at) __attribute__((always_inline)) {
-      if (!backward_pack<false, wanted>(at)) backward_safe(at);
+    self().each_vector([&](const auto& at) __attribute__((always_inline)) {
+      if (!backward_vector<false, wanted>(at)) backward_safe(at);
     });
   }
   template <class At>
-  __attribute__((noinline, cold)) void forward_safe(const At at) { forward_pack<true>(at); }
+  __attribute__((noinline, cold)) void forward_safe(const At at) { forward_vector<true>(at); }
   template <class At>
-  __attribute__((noinline, cold)) void backward_safe(const At at) { backward_pack<true, Op::parameters != 0>(at); }
+  __attribute__((noinline, cold)) void backward_safe(const At at) { backward_vector<true, Op::parameters != 0>(at); }
 
   // False, and nothing written, if it needs the safe path.
   template <bool safe, class At>
-  POOLNB_HD bool forward_pack(const At& at) {
+  POOLNB_HD bool forward_vector(const At& at) {
     NothingSaved none;
     Window w;
     const HeldTaps<V> taps = read(at, w);
@@ -67,24 +67,24 @@ class Register4 : protected Unit<Op, T> {
   }
 
   template <bool safe, bool wanted, class At>
-  POOLNB_HD bool backward_pack(const At& at) {
+  POOLNB_HD bool backward_vector(const At& at) {
     Saved<V, 4> saved;
     Window w;
     const HeldTaps<V> taps = read(at, w);
     Op::template forward<safe>(w, taps, q_.options, saved);
     if (!safe && any(infinite_or_nan(Op::value(w)))) return false;
     const V g = self().read_output(at);
-    Sum<V> own[Op::parameters + 1];
+    Sum<V> d_params[Op::parameters + 1];
     V part[4], part_second[4];
     POOLNB_UNROLL for (int i = 0; i < 4; ++i) {
       const V second = Op::inputs > 1 ? taps.second(i) : splat<V>(0);
       V d_second = splat<V>(0);
-      part[i] = g * Op::template tap_grad<safe>(w, taps.x(i), second, saved.get(i), i, q_.options, own, d_second);
+      part[i] = g * Op::template tap_grad<safe>(w, taps.x(i), second, saved.get(i), i, q_.options, d_params, d_second);
       part_second[i] = g * d_second;
     }
     self().write_taps(at, 0, part);
     if (Op::inputs > 1 && q_.grad_input[Op::inputs - 1].data) self().write_taps(at, Op::inputs - 1, part_second);
-    if (wanted && q_.want_parameters) add_to_parameters<safe>(at, w, g, own);
+    if (wanted && q_.want_parameters) add_to_parameters<safe>(at, w, g, d_params);
     return true;
   }
 
@@ -106,13 +106,13 @@ class Register4 : protected Unit<Op, T> {
 
   template <bool safe, class At>
   POOLNB_HD void add_to_parameters(const At& at, const Window& w, V g, const Sum<V>* sums) {
-    V own[Op::parameters + 1];
-    for (int i = 0; i < Op::parameters; ++i) own[i] = sums[i].value();
-    Op::template finalize_param_grad<safe>(w, own);
+    V d_params[Op::parameters + 1];
+    for (int i = 0; i < Op::parameters; ++i) d_params[i] = sums[i].value();
+    Op::template finalize_param_grad<safe>(w, d_params);
     for (int i = 0; i < Op::parameters; ++i) {
       T* sum = this->parameter_sum_[i].data();
       sum += this->by_window(i) ? self().out(at) : p_.channels ? self().lane(at) : 0;
-      store<V>(sum, load<V>(sum) + select(self().fresh(at), g * own[i], splat<V>(0)));
+      store<V>(sum, load<V>(sum) + select(self().fresh(at), g * d_params[i], splat<V>(0)));
     }
   }
 

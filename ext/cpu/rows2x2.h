@@ -1,16 +1,16 @@
 // Windows of 2 x 2 that cover contiguous rows: their taps are taken apart in registers.
 //
-// `narrow`: rows shorter than a pack follow each other without a gap, and a pack takes several. Its taps are 4 * lanes
-// numbers in a row, as they are without `narrow` in two rows.
+// `short_rows`: rows shorter than a vector follow each other without a gap, and a vector takes several. Its taps are
+// 4 * lanes numbers in a row, as they are without `short_rows` in two rows.
 #pragma once
 
 #include "register4.h"
 
 namespace poolnb {
 
-template <class Op, class T, bool halves, bool narrow>
-class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, halves, narrow>> {
-  using Base = Register4<Op, T, Rows2x2<Op, T, halves, narrow>>;
+template <class Op, class T, bool halves, bool short_rows>
+class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, halves, short_rows>> {
+  using Base = Register4<Op, T, Rows2x2<Op, T, halves, short_rows>>;
   friend Base;
   using typename Base::V;
   using Base::lanes, Base::p_, Base::q_, Base::w_;
@@ -18,7 +18,7 @@ class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, halves, narrow>> {
 
  public:
   explicit Rows2x2(const Plan<T>& plan) : Base(plan) {
-    const int64_t width = narrow ? w_.output[2] : lanes;  // windows of a row in a pack
+    const int64_t width = short_rows ? w_.output[2] : lanes;  // windows of a row in a vector
     for (int64_t k = 0; k < 2 * lanes; ++k) {
       const int64_t window = k % lanes, row = k / (2 * width), in_row = k % (2 * width);
       split_[k / lanes][window] = window / width * 2 * width + window % width + k / lanes * width;
@@ -27,18 +27,18 @@ class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, halves, narrow>> {
   }
 
  private:
-  // Row and column of a pack in the unit.
+  // Row and column of a vector in the unit.
   struct At {
     int64_t d, h, column;
     Mask fresh;
   };
 
-  // Packs of windows along rows; the last one of a row overlaps its neighbour. Narrow rows count as one.
+  // Vectors of windows along rows; the last one of a row overlaps its neighbour. Short rows count as one.
   template <class Each>
-  POOLNB_HD void each_pack(const Each& each) const {
+  POOLNB_HD void each_vector(const Each& each) const {
     const int64_t* windows = this->windows_;
-    const int64_t depth = narrow ? 1 : windows[0], height = narrow ? 1 : windows[1];
-    const int64_t row = narrow ? windows[0] * windows[1] * windows[2] : windows[2];
+    const int64_t depth = short_rows ? 1 : windows[0], height = short_rows ? 1 : windows[1];
+    const int64_t row = short_rows ? windows[0] * windows[1] * windows[2] : windows[2];
     const Mask all = splat<V>(0) == splat<V>(0);
     T number[lanes];
     for (int64_t k = 0; k < lanes; ++k) number[k] = T(k);
@@ -50,11 +50,11 @@ class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, halves, narrow>> {
       }
   }
 
-  // Where the taps begin: 0 and 1 of the windows, 2 and 3. Of narrow rows: the first half of the numbers, the second.
+  // Where the taps begin: 0 and 1 of the windows, 2 and 3. Of short rows: the first half of the numbers, the second.
   POOLNB_HD void find_taps(const View& v, const At& at, int64_t rows[2]) const {
     const int64_t d = (this->first_[0] + at.d) * w_.kernel[0], h = (this->first_[1] + at.h) * w_.kernel[1];
-    rows[0] = v.offset(this->n_, this->c_, d, h, 2 * this->first_[2]) + (narrow ? 4 : 2) * at.column;
-    rows[1] = narrow ? rows[0] + 2 * lanes
+    rows[0] = v.offset(this->n_, this->c_, d, h, 2 * this->first_[2]) + (short_rows ? 4 : 2) * at.column;
+    rows[1] = short_rows ? rows[0] + 2 * lanes
                      : rows[0] + (w_.kernel[0] - 1) * v.stride[2] + (w_.kernel[1] - 1) * v.stride[3];
   }
 
@@ -68,7 +68,7 @@ class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, halves, narrow>> {
       for (int r = 0; r < 2; ++r) load_pairs(x + rows[r], part[2 * r], part[2 * r + 1]);
     });
     for (int k = 0; k < 4; ++k)
-      taps[k] = narrow ? __builtin_shuffle(part[k % 2], part[k % 2 + 2], split_[k / 2]) : part[k];
+      taps[k] = short_rows ? __builtin_shuffle(part[k % 2], part[k % 2 + 2], split_[k / 2]) : part[k];
   }
   POOLNB_HD void write_taps(const At& at, int i, const V* taps) const {
     const View& v = q_.grad_input[i];
@@ -76,7 +76,7 @@ class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, halves, narrow>> {
     find_taps(v, at, rows);
     V part[4];
     for (int k = 0; k < 4; ++k)
-      part[k] = narrow ? __builtin_shuffle(taps[k % 2], taps[k % 2 + 2], join_[k / 2]) : taps[k];
+      part[k] = short_rows ? __builtin_shuffle(taps[k % 2], taps[k % 2 + 2], join_[k / 2]) : taps[k];
     with_float_type<halves>(v.dtype, v.data, [&](auto* dx) POOLNB_INLINE {
       for (int r = 0; r < 2; ++r) store_pairs(dx + rows[r], part[2 * r], part[2 * r + 1]);
     });
@@ -100,7 +100,7 @@ class Rows2x2 : public Register4<Op, T, Rows2x2<Op, T, halves, narrow>> {
   POOLNB_HD int64_t lane(const At&) const { return 0; }
   POOLNB_HD Mask fresh(const At& at) const { return at.fresh; }
 
-  // Of even (or odd) numbers of narrow rows to two taps, and back.
+  // Of even (or odd) numbers of short rows to two taps, and back.
   Mask split_[2], join_[2];
 };
 

@@ -17,7 +17,7 @@ void each_unit(const Plan<T>& plan, const Parallel& parallel, const Each& each) 
     };
     const auto in_registers = [&](auto halves) {
       if (plan.across) return work(ChannelsLast4<Op, T, halves.value>(plan));
-      if (plan.narrow) return work(Rows2x2<Op, T, halves.value, true>(plan));
+      if (plan.short_rows) return work(Rows2x2<Op, T, halves.value, true>(plan));
       work(Rows2x2<Op, T, halves.value, false>(plan));
     };
     if constexpr (Plan<T>::fixed)

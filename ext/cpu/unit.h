@@ -4,7 +4,7 @@
 
 #include "../binomial.h"
 #include "noise.h"
-#include "pack.h"
+#include "vec_taps.h"
 #include "plan.h"
 
 namespace poolnb {
@@ -12,7 +12,7 @@ namespace poolnb {
 template <class Op, class T>
 class Unit {
  protected:
-  using V = Pack<T>;
+  using V = Vec<T>;
   using Window = typename Op::template Window<V>;
   static constexpr int64_t lanes = Plan<T>::lanes;
 
@@ -75,8 +75,8 @@ class Unit {
     count_ = std::min(p_.chunk, q_.channels - c_);
     if (band != band_) start_band(band);
     for (int i = 0; i < Op::parameters; ++i) parameter_sum_[i].zero();
-    // Rows of windows, and the packs of each; along windows everything is one row.
-    packs_ = p_.channels ? (count_ + lanes - 1) / lanes
+    // Rows of windows, and the vectors of each; along windows everything is one row.
+    vectors_ = p_.channels ? (count_ + lanes - 1) / lanes
                          : (p_.out.at(windows_[0] - 1, windows_[1] - 1, windows_[2] - 1) + lanes) / lanes;
   }
 
@@ -203,7 +203,7 @@ class Unit {
     return box.first[a] + at >= 0 && box.first[a] + at < box.size[a];
   }
 
-  // Packs without a tap that is not valid; along channels, one entry per window.
+  // Vectors without a tap that is not valid; along channels, one entry per window.
   void find_plain() {
     plain_.clear();
     const T* valid = valid_block_.data();
@@ -266,9 +266,9 @@ class Unit {
   }
   T* tensor(const View& v) const { return static_cast<T*>(memory(v)); }
 
-  // ---- a pack of windows ------------------------------------------------------------------------------------------
+  // ---- a vector of windows ------------------------------------------------------------------------------------------
 
-  // Where one pack of windows lies in the blocks, and its number in `plain_` and `active_`.
+  // Where one vector of windows lies in the blocks, and its number in `plain_` and `active_`.
   struct Place {
     int64_t number, x, valid, sum, y, lane;
   };
@@ -293,7 +293,7 @@ class Unit {
 
   // ---- what goes back ---------------------------------------------------------------------------------------------
 
-  // Where a pack adds to the sum of a parameter's gradient.
+  // Where a vector adds to the sum of a parameter's gradient.
   T* parameter_sum(int i, const Place& at) {
     return parameter_sum_[i].data() + (by_window(i) ? out_place(at) : p_.channels ? at.lane : 0);
   }
@@ -328,12 +328,12 @@ class Unit {
   Buffer<T> x_block_[kMaxInputs], sum_block_[kMaxInputs], y_block_, valid_block_, active_, counted_, saved_;
   Buffer<double> carried_[kMaxInputs];  // what many windows have added to a position, so far
   Buffer<T> noise_block_, drawn_;
-  std::vector<T> weights_;  // of an operator whose taps have some: see pack.h
+  std::vector<T> weights_;  // of an operator whose taps have some: see vec_taps.h
   Buffer<T> parameter_[kMaxParameters], parameter_sum_[kMaxParameters];
   std::vector<char> plain_;
   int64_t band_ = -1, first_[3] = {0, 0, 0}, windows_[3] = {1, 1, 1}, own_[3] = {0, 0, 0};  // own_: the first that count
   bool is_last_[3] = {true, true, true};
-  int64_t group_ = 0, n_ = 0, c_ = 0, count_ = 0, packs_ = 0;
+  int64_t group_ = 0, n_ = 0, c_ = 0, count_ = 0, vectors_ = 0;
   int64_t parameters_of_ = -1;  // band and channels whose parameters are in the blocks
 };
 

@@ -1,4 +1,4 @@
-// Any windows: packs of them from the blocks of a unit, or from the tensor where it lies ready.
+// Any windows: vectors of them from the blocks of a unit, or from the tensor where it lies ready.
 //
 // Backward gathers: a unit owns the rows of the input's gradient where its windows start, and evaluates every window
 // that reaches them, those of the band before (the halo) included. Gradients of parameters are one partial per unit.
@@ -17,7 +17,7 @@ class Generic : Unit<Op, T> {
   using Base::lanes, Base::p_, Base::q_, Base::w_, Base::masked_, Base::read_, Base::valid_, Base::sum_,
       Base::x_block_, Base::sum_block_, Base::y_block_, Base::valid_block_, Base::counted_, Base::carried_,
       Base::saved_, Base::weights_, Base::parameter_sum, Base::plain_, Base::band_, Base::own_, Base::first_,
-      Base::windows_, Base::n_, Base::c_, Base::count_, Base::packs_, Base::each_image, Base::tensor,
+      Base::windows_, Base::n_, Base::c_, Base::count_, Base::vectors_, Base::each_image, Base::tensor,
       Base::place, Base::window_box, Base::own_box, Base::own_place, Base::skip, Base::is_last_,
       Base::read_parameters, Base::noise, Base::is_active, Base::out_place, Base::write_parameters;
 
@@ -50,12 +50,12 @@ class Generic : Unit<Op, T> {
     call(std::integral_constant<int, 0>{});
   }
 
-  // ---- a pack of windows ------------------------------------------------------------------------------------------
+  // ---- a vector of windows ------------------------------------------------------------------------------------------
 
   template <class Each>
-  POOLNB_HD void each_pack(const Each& each) const {
+  POOLNB_HD void each_vector(const Each& each) const {
     if (!p_.channels) {
-      for (int64_t b = 0; b < packs_; ++b) each(Place{b, b * lanes, b * lanes, b * lanes, b * lanes, 0});
+      for (int64_t b = 0; b < vectors_; ++b) each(Place{b, b * lanes, b * lanes, b * lanes, b * lanes, 0});
       return;
     }
     int64_t number = 0;
@@ -64,7 +64,8 @@ class Generic : Unit<Op, T> {
         int64_t x = place(p_.read, d, h, 0), valid = place(p_.in, d, h, 0), sum = place(p_.sum, d, h, 0);
         int64_t y = p_.write.at(d, h, 0);
         for (int64_t w = 0; w < windows_[2]; ++w, ++number) {
-          for (int64_t l = 0; l < packs_ * lanes; l += lanes) each(Place{number, x + l, valid + l, sum + l, y + l, l});
+          for (int64_t l = 0; l < vectors_ * lanes; l += lanes)
+            each(Place{number, x + l, valid + l, sum + l, y + l, l});
           x += p_.read.step[2] * w_.stride[2];
           valid += p_.in.step[2] * w_.stride[2];
           sum += p_.sum.step[2] * w_.stride[2];
@@ -73,14 +74,14 @@ class Generic : Unit<Op, T> {
       }
   }
 
-  // Look at a pack of windows in the cheapest way that is right, then `then(taps, active)`. A result that is not finite
-  // has seen an infinity, a NaN, an overflow or an empty window: false, to take the safe path.
+  // Look at a vector of windows in the cheapest way that is right, then `then(taps, active)`. A result that is not
+  // finite has seen an infinity, a NaN, an overflow or an empty window: false, to take the safe path.
   template <int K, class M, class Then>
   POOLNB_HD bool forward_fast(Window& w, const T* const* x, const Place& at, M& saved, const Then& then) {
     const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
     if (!p_.in.gapless && (!masked_ || (!q_.mask.data && plain_[at.number]))) {
       const T* from = x[0] + at.x;
-      const PackTaps<V, K, false> taps{read_.table(), nullptr,   from,          second,       nullptr,
+      const VecTaps<V, K, false> taps{read_.table(), nullptr,   from,          second,       nullptr,
                                        noise(at),     w_.taps(), p_.noise_step, read_.step(), 0,
                                        weights_.data()};
       Op::template forward<false>(w, taps, q_.options, saved);
@@ -97,7 +98,7 @@ class Generic : Unit<Op, T> {
   }
 
   template <int K>
-  PackTaps<V, K, true> masked_taps(const T* const* x, const Place& at) const {
+  VecTaps<V, K, true> masked_taps(const T* const* x, const Place& at) const {
     const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
     const T* valid = valid_block_.data() + (masked_ ? at.valid : 0);
     return {read_.table(), valid_.table(), x[0] + at.x,   second,       valid,
@@ -111,7 +112,7 @@ class Generic : Unit<Op, T> {
   __attribute__((noinline)) void forward_windows(T* y) {
     NothingSaved none;
     const auto x = inputs();
-    each_pack([&](const Place& at) {
+    each_vector([&](const Place& at) {
       Window w;
       read_parameters(w, at);
       if (!forward_fast<K>(w, x.data(), at, none, [](const auto&, auto) {})) forward_safe(w, x.data(), at, none);
@@ -140,13 +141,13 @@ class Generic : Unit<Op, T> {
   }
 
   void backward_image() {
-    if (!p_.direct_sum && !p_.covered)
+    if (!p_.direct_sum && !p_.tiles_input)
       for (int i = 0; i < Op::inputs; ++i) sum_block_[i].zero(), carried_[i].zero();
     if (!p_.direct_out) read_block(y_block_.data(), p_.out, window_box(), q_.grad, n_, c_, count_);
     const T* g = p_.direct_out ? tensor(q_.grad) : y_block_.data();
-    const bool covered = p_.covered;
+    const bool tiles_input = p_.tiles_input;
     fixed_taps([&](auto taps) {
-      if constexpr (taps.value == 4) covered ? backward_windows<4, true>(g) : backward_windows<4, false>(g);
+      if constexpr (taps.value == 4) tiles_input ? backward_windows<4, true>(g) : backward_windows<4, false>(g);
       else backward_windows<taps.value, false>(g);
     });
     if (p_.shares) carry(true);
@@ -168,30 +169,31 @@ class Generic : Unit<Op, T> {
 
   Saved<V, 0> kept() { return {reinterpret_cast<V*>(saved_.data())}; }
 
-  template <int K, bool covered>
+  template <int K, bool tiles_input>
   void backward_windows(const T* g) {
-    if constexpr (K < 0) backward_windows<K, covered>(g, Recompute());
-    else if constexpr (K == 0) backward_windows<K, covered>(g, kept());
-    else backward_windows<K, covered>(g, Saved<V, K>());
+    if constexpr (K < 0) backward_windows<K, tiles_input>(g, Recompute());
+    else if constexpr (K == 0) backward_windows<K, tiles_input>(g, kept());
+    else backward_windows<K, tiles_input>(g, Saved<V, K>());
   }
 
-  template <int K, bool covered, class M>
+  template <int K, bool tiles_input, class M>
   __attribute__((noinline)) void backward_windows(const T* g, M saved) {
-    int64_t packs = 0;
+    int64_t vectors = 0;
     const auto x = inputs();
     T* to[kMaxInputs];
     for (int i = 0; i < Op::inputs; ++i) to[i] = p_.direct_sum ? tensor(q_.grad_input[i]) : sum_block_[i].data();
     const T* g_counted = counted(g);
-    each_pack([&](const Place& at) {
+    each_vector([&](const Place& at) {
       Window w;
       read_parameters(w, at);
       const V gy = load<V>(g + at.y), gp = g_counted == g ? gy : load<V>(g_counted + out_place(at));
       const bool done = forward_fast<K>(w, x.data(), at, saved, [&](const auto& taps, auto active) {
-        add_tap_grads<false, covered>(w, taps, saved, at, active, gy, gp, to);
+        add_tap_grads<false, tiles_input>(w, taps, saved, at, active, gy, gp, to);
       });
       if (!done && p_.forgets) backward_safe(w, x.data(), at, gy, gp, to, Recompute());
       else if (!done) backward_safe(w, x.data(), at, gy, gp, to, kept());
-      if (K <= 0 && p_.shares && ++packs % (kTerms / 4) == 0) carry(false);  // a pack adds to a position more than once
+      // A vector adds to a position more than once.
+      if (K <= 0 && p_.shares && ++vectors % (kTerms / 4) == 0) carry(false);
     });
   }
 
@@ -199,11 +201,12 @@ class Generic : Unit<Op, T> {
   __attribute__((noinline)) void backward_safe(Window& w, const T* const* x, const Place& at, V gy, V gp,
                                                     T* const* to, M saved) {
     forward_safe(w, x, at, saved);
-    if (p_.covered) add_tap_grads<true, true>(w, masked_taps<-1>(x, at), saved, at, is_active(at.number), gy, gp, to);
+    if (p_.tiles_input)
+      add_tap_grads<true, true>(w, masked_taps<-1>(x, at), saved, at, is_active(at.number), gy, gp, to);
     else add_tap_grads<true, false>(w, masked_taps<-1>(x, at), saved, at, is_active(at.number), gy, gp, to);
   }
 
-  template <bool safe, bool covered, class Taps, class M, class Active>
+  template <bool safe, bool tiles_input, class Taps, class M, class Active>
   POOLNB_HD void add_tap_grads(const Window& w, const Taps& taps, const M& saved, const Place& at, Active active, V gy,
                             V gp, T* const* to) {
     Sum<V> sums[Op::parameters + 1];
@@ -215,17 +218,17 @@ class Generic : Unit<Op, T> {
       else kept = Op::template recompute<safe>(w, taps, i, q_.options);
       const V dx = Op::template tap_grad<safe>(w, taps.x(i), second, kept, i, q_.options, sums, d_second);
       const int64_t sum = at.sum + sum_.template at<Taps::many>(i);
-      add_to<covered>(to[0] + sum, select(taps.valid(i) & active, gy * dx, splat<V>(0)));
+      add_to<tiles_input>(to[0] + sum, select(taps.valid(i) & active, gy * dx, splat<V>(0)));
       if (Op::inputs > 1)
-        add_to<covered>(to[1] + sum, select(taps.valid(i) & active, gy * d_second, splat<V>(0)));
+        add_to<tiles_input>(to[1] + sum, select(taps.valid(i) & active, gy * d_second, splat<V>(0)));
     }, sums[0]);  // no operator has two parameters that are sums
     if (!q_.want_parameters) return;
-    V own[Op::parameters + 1];
-    for (int i = 0; i < Op::parameters; ++i) own[i] = sums[i].value();
-    Op::template finalize_param_grad<safe>(w, own);
+    V d_params[Op::parameters + 1];
+    for (int i = 0; i < Op::parameters; ++i) d_params[i] = sums[i].value();
+    Op::template finalize_param_grad<safe>(w, d_params);
     for (int i = 0; i < Op::parameters; ++i) {
       T* sum = parameter_sum(i, at);
-      store<V>(sum, load<V>(sum) + select(active, gp * own[i], splat<V>(0)));
+      store<V>(sum, load<V>(sum) + select(active, gp * d_params[i], splat<V>(0)));
     }
   }
 

@@ -1,6 +1,6 @@
 // The GPU's kernels for torch: they run on its current stream and in its memory.
 #define USE_CUDA 1
-#include "../glue.h"
+#include "../bindings.h"
 #include "operators.h"
 
 #include <torch/csrc/stable/accelerator.h>

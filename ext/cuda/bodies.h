@@ -180,14 +180,15 @@ POOLNB_BODY void forward_body(const Problem& q, bool last, int64_t thread) {
 }
 
 template <class Op, class Left, class Taps, class T>
-POOLNB_BODY T one_tap_grad(const Left& l, const Taps& taps, int64_t i, const Options& options, Sum<T>* own, T& second) {
+POOLNB_BODY T one_tap_grad(const Left& l, const Taps& taps, int64_t i, const Options& options, Sum<T>* d_params,
+                           T& second) {
   const T x = taps.x(i), other = Op::inputs > 1 ? taps.second(i) : T(0);
   if (l.safe) {
     const T kept = Op::template recompute<true>(l.window, taps, i, options);
-    return Op::template tap_grad<true>(l.window, x, other, kept, i, options, own, second);
+    return Op::template tap_grad<true>(l.window, x, other, kept, i, options, d_params, second);
   }
   const T kept = Op::template recompute<false>(l.window, taps, i, options);
-  return Op::template tap_grad<false>(l.window, x, other, kept, i, options, own, second);
+  return Op::template tap_grad<false>(l.window, x, other, kept, i, options, d_params, second);
 }
 
 // ---- backward ------------------------------------------------------------------------------------------------------
@@ -206,15 +207,15 @@ POOLNB_BODY T gradient_of(const Problem& q, const Site& s) {
 
 template <class Op, class T>
 POOLNB_BODY void write_parameters(const Problem& q, const Site& s, const Left<Op, T>& l, T g, const Sum<T>* sums) {
-  T own[Op::parameters + 1];
-  for (int i = 0; i < Op::parameters; ++i) own[i] = sums[i].value();
-  if (l.safe) Op::template finalize_param_grad<true>(l.window, own);
-  else Op::template finalize_param_grad<false>(l.window, own);
+  T d_params[Op::parameters + 1];
+  for (int i = 0; i < Op::parameters; ++i) d_params[i] = sums[i].value();
+  if (l.safe) Op::template finalize_param_grad<true>(l.window, d_params);
+  else Op::template finalize_param_grad<false>(l.window, d_params);
   for (int i = 0; i < Op::parameters; ++i) {
     const View& v = q.grad_parameter[i];
     const int64_t at = v.offset(s.n, s.c, s.o[0], s.o[1], s.o[2]);
-    if (v.dtype == Dtype::float64) static_cast<double*>(v.data)[at] = double(g * own[i]);
-    else static_cast<float*>(v.data)[at] = float(g * own[i]);
+    if (v.dtype == Dtype::float64) static_cast<double*>(v.data)[at] = double(g * d_params[i]);
+    else static_cast<float*>(v.data)[at] = float(g * d_params[i]);
   }
 }
 
@@ -229,23 +230,23 @@ POOLNB_BODY Left<Op, T> forward_again(const Problem& q, const Site& s, const Glo
 
 // Where no two windows overlap, a window's thread writes the gradients of its taps; the rest has been filled with 0.
 template <class Op, class S, class T>
-POOLNB_BODY void disjoint_body(const Problem& q, bool last, int64_t thread) {
+POOLNB_BODY void non_overlapping_body(const Problem& q, bool last, int64_t thread) {
   const Site s = window_site(q, last, thread);
   const auto taps = taps_of<Op, S, T>(q, s);
   const auto l = forward_again<Op, S, T>(q, s, taps);
-  Sum<T> own[Op::parameters + 1];
+  Sum<T> d_params[Op::parameters + 1];
   const T g = gradient_of<S, T>(q, s);
   each_tap(taps, [&](int64_t i) POOLNB_INLINE {
     int64_t in[3];
     T part[2] = {};
-    part[0] = one_tap_grad<Op>(l, taps, i, q.options, own, part[1]);
+    part[0] = one_tap_grad<Op>(l, taps, i, q.options, d_params, part[1]);
     if (!taps.where(i, in)) return;
     for (int k = 0; k < Op::inputs; ++k) {
       const View& v = q.grad_input[k];
       if (v.data) put_gradient<S, T>(k, v, v.offset(s.n, s.c, in[0], in[1], in[2]), g * part[k]);
     }
-  }, own[0]);
-  if (q.want_parameters) write_parameters<Op, T>(q, s, l, g, own);
+  }, d_params[0]);
+  if (q.want_parameters) write_parameters<Op, T>(q, s, l, g, d_params);
 }
 
 // Where windows overlap: first what every window leaves, and its part of the parameters' gradients.
@@ -256,10 +257,12 @@ POOLNB_BODY void window_body(const Problem& q, bool last, Left<Op, T>* left, int
   const auto l = forward_again<Op, S, T>(q, s, taps);
   left[thread] = l;
   if (!q.want_parameters || Op::parameters == 0) return;
-  Sum<T> own[Op::parameters + 1];
+  Sum<T> d_params[Op::parameters + 1];
   T unused = 0;
-  each_tap(taps, [&](int64_t i) POOLNB_INLINE { one_tap_grad<Op>(l, taps, i, q.options, own, unused); }, own[0]);
-  write_parameters<Op, T>(q, s, l, gradient_of<S, T>(q, s), own);
+  each_tap(taps, [&](int64_t i) POOLNB_INLINE {
+    one_tap_grad<Op>(l, taps, i, q.options, d_params, unused);
+  }, d_params[0]);
+  write_parameters<Op, T>(q, s, l, gradient_of<S, T>(q, s), d_params);
 }
 
 // What the window gives to its tap at input position `at`: nothing where the dilation passes it by.
@@ -280,9 +283,9 @@ POOLNB_BODY void add_window(const Problem& q, bool last, const Left<Op, T>* left
   const int64_t place = (s.o[0] * w.output[1] + s.o[1]) * w.output[2] + s.o[2];
   const int64_t number = last ? (s.n * plane + place) * q.channels + s.c : (s.n * q.channels + s.c) * plane + place;
   const T g = gradient_of<S, T>(q, s);
-  Sum<T> own[Op::parameters + 1];
+  Sum<T> d_params[Op::parameters + 1];
   T second = 0;
-  sum[0] += g * one_tap_grad<Op>(left[number], taps, tap, q.options, own, second);
+  sum[0] += g * one_tap_grad<Op>(left[number], taps, tap, q.options, d_params, second);
   if constexpr (Op::inputs > 1) sum[1] += g * second;
 }
 

@@ -18,9 +18,10 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant
 }
 
 template <class Op, class S, class T>
-__global__ void __launch_bounds__(kThreads) disjoint_kernel(const __grid_constant__ Problem q, bool last, int64_t n) {
+__global__ void __launch_bounds__(kThreads)
+non_overlapping_kernel(const __grid_constant__ Problem q, bool last, int64_t n) {
   for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kThreads)
-    disjoint_body<Op, S, T>(q, last, i);
+    non_overlapping_body<Op, S, T>(q, last, i);
 }
 
 template <class Op, class S, class T>
@@ -51,8 +52,8 @@ void launch_forward(const Problem& q, bool last, cudaStream_t stream) {
 template <class Op, class S, class T>
 void launch_backward(const Problem& q, bool last, void* scratch, cudaStream_t stream) {
   const int64_t windows = window_count(q), positions = position_count(q);
-  if (q.windows.disjoint()) {
-    disjoint_kernel<Op, S, T><<<blocks(windows), kThreads, 0, stream>>>(q, last, windows);
+  if (q.windows.non_overlapping()) {
+    non_overlapping_kernel<Op, S, T><<<blocks(windows), kThreads, 0, stream>>>(q, last, windows);
     return;
   }
   auto* left = static_cast<Left<Op, T>*>(scratch);
@@ -79,7 +80,7 @@ inline const char* launch_error() {
 
 template <class Op>
 int64_t scratch_bytes(const Problem& q) {
-  if (q.windows.disjoint()) return 0;
+  if (q.windows.non_overlapping()) return 0;
   const bool wide = q.input[0].dtype == Dtype::float64;
   return window_count(q) * int64_t(wide ? sizeof(Left<Op, double>) : sizeof(Left<Op, float>));
 }

@@ -15,7 +15,7 @@ inline int64_t position_count(const Problem& q) {
 }
 
 // `last`: the tensors' memory runs along channels first. Gradients of parameters are written in full, one per window.
-// Where windows are disjoint, the gradients of inputs must be 0 before. Returned is what went wrong, or null.
+// Where windows are non_overlapping, the gradients of inputs must be 0 before. Returned is what went wrong, or null.
 template <class Op>
 const char* forward_cuda(const Problem& q, bool last, void* stream);
 template <class Op>

@@ -15,7 +15,7 @@ struct Adaptive {
   template <class V>
   struct Window {
     V parameter[1];  // beta
-    V mean, over_mean, over_n, inv_near, e, peak, inv_high, s, through_mean, y;
+    V mean, inv_mean, inv_n, inv_near, e, peak, inv_high, s, through_mean, y;
     typename Traits<V>::Mask has_pos_inf;  // safe path: the window holds +inf
   };
 
@@ -44,11 +44,11 @@ struct Adaptive {
       tap = select(below, smaller_slope, larger_slope);
       mean = select(below, larger_slope, smaller_slope);
     } else {
-      r = a * w.over_mean;
+      r = a * w.inv_mean;
       t = quick_reciprocal(vfma(r, r, one));
       tap = two * t * (two * t - one);  // 2 (1 - r^2) / (1 + r^2)^2
       mean = zero - r * tap;
-      l.larger = w.over_mean;
+      l.larger = w.inv_mean;
     }
     l.d = two * r * t;
     l.by_tap = select(x > zero, tap, select(x < zero, zero - tap, zero));
@@ -125,23 +125,23 @@ struct Adaptive {
     const V n = number.value();
     if constexpr (safe) {
       w.peak = select(infinite(peak), zero, peak);
-      w.over_n = splat<V>(1) / select(n == zero, splat<V>(1), n);
+      w.inv_n = splat<V>(1) / select(n == zero, splat<V>(1), n);
       Sum<V> shares;  // where the sum overflows, they do not
       each_tap(taps, [&](int64_t i) POOLNB_INLINE {
         const V x = taps.x(i);
-        shares += select(infinite(x), zero, x) * w.over_n;
+        shares += select(infinite(x), zero, x) * w.inv_n;
       }, shares);
-      w.mean = select(infinite(sum.value()), shares.value(), sum.value() * w.over_n);
+      w.mean = select(infinite(sum.value()), shares.value(), sum.value() * w.inv_n);
     } else {
       w.peak = peak;
-      w.over_n = splat<V>(1) / n;
-      w.mean = sum.value() * w.over_n;
+      w.inv_n = splat<V>(1) / n;
+      w.mean = sum.value() * w.inv_n;
       // Zeros have a mean of 0 and are alike. Other taps with such a mean, or with one whose reciprocal is no normal
       // number, need the safe path, where a NaN leads.
       const V size = vabs(w.mean), nan = splat<V>(std::numeric_limits<T>::quiet_NaN());
       const auto usual = (size > splat<V>(4 * std::numeric_limits<T>::min())) & (size < splat<V>(kLargest<T> / 16));
       const V unusual = select(size == zero, select(peak == zero, zero, nan), nan);
-      w.over_mean = select(usual, quick_reciprocal(size), unusual);
+      w.inv_mean = select(usual, quick_reciprocal(size), unusual);
     }
     Sum<V> all_near, sum_near, all_high, sum_high, moved, moved_near;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
@@ -175,7 +175,7 @@ struct Adaptive {
     }
     if constexpr (Saved::backward && safe) look_through_mean(w, taps, options);
     if constexpr (Saved::backward && !safe)
-      w.through_mean = (moved_near.value() - w.e * moved.value()) * w.inv_near * w.over_mean * w.over_n;
+      w.through_mean = (moved_near.value() - w.e * moved.value()) * w.inv_near * w.inv_mean * w.inv_n;
   }
 
   // With weights of sum 1: a sum of e x could overflow where the mean does not.
@@ -210,7 +210,7 @@ struct Adaptive {
       const V weight = near<true>(w, x, l, taps.valid(i)) * w.inv_near;
       sum += weight * l.by_mean * scaled<true>(l, centred<true>(x, w.e, weight));
     }, sum);
-    w.through_mean = sum.value() * w.over_n;
+    w.through_mean = sum.value() * w.inv_n;
   }
 
   static POOLNB_HD bool semi_grad(const Options& options) {
@@ -251,10 +251,10 @@ struct Adaptive {
   }
 
   template <bool safe, class V>
-  static POOLNB_HD void finalize_param_grad(const Window<V>& w, V* own) {
+  static POOLNB_HD void finalize_param_grad(const Window<V>& w, V* d_params) {
     if constexpr (!mixes) return;
-    own[0] = w.e - w.s;
-    if constexpr (safe) own[0] = select(infinite(w.s), splat<V>(0), own[0]);
+    d_params[0] = w.e - w.s;
+    if constexpr (safe) d_params[0] = select(infinite(w.s), splat<V>(0), d_params[0]);
   }
 };
 

@@ -13,7 +13,7 @@ struct Lse {
   template <class V>
   struct Window {
     V parameter[1];  // r
-    V r, n, over_n, inv_sum, inv_n_pos_inf, peak, y;
+    V r, n, inv_n, inv_sum, inv_n_pos_inf, peak, y;
     V rise;  // y - m
     bool many;  // taps: sums are carried
   };
@@ -56,7 +56,7 @@ struct Lse {
     peak = peak * sign;
     w.n = n;
     w.many = are_long(taps);
-    w.over_n = splat<V>(1) / (safe ? select(empty, splat<V>(1), n) : n);
+    w.inv_n = splat<V>(1) / (safe ? select(empty, splat<V>(1), n) : n);
     V show = splat<V>(0);
     Sum<V> growth, total, drop;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
@@ -65,15 +65,15 @@ struct Lse {
       growth += select(x == x, up, x);
       const V e = are_long(taps) ? vexp(w.r * (x - peak)) : up + splat<V>(1);  // of many small ones, up + 1 is coarse
       total += select(taps.valid(i), e, splat<V>(0));
-      drop += select(taps.valid(i), (x - peak) * w.over_n, splat<V>(0));
+      drop += select(taps.valid(i), (x - peak) * w.inv_n, splat<V>(0));
       show = show + x;
       saved.put(i, select(taps.valid(i), up + splat<V>(1), splat<V>(-1)));
     }, growth, total, drop);
     w.peak = peak;
-    w.rise = vlog1p(growth.value() * w.over_n) / w.r;
+    w.rise = vlog1p(growth.value() * w.inv_n) / w.r;
     V all = n + growth.value();
     if (are_long(taps)) {  // most of n and growth may cancel
-      const V mean = total.value() * w.over_n;
+      const V mean = total.value() * w.inv_n;
       w.rise = select(mean < half, vlog(vmax(mean, splat<V>(std::numeric_limits<T>::min()))) / w.r, w.rise);
       all = total.value();
     }
@@ -86,7 +86,7 @@ struct Lse {
         const V d = taps.x(i) - w.y;
         left += select(taps.valid(i), select(flat, d, vexpm1(w.r * d)), splat<V>(0));
       }, left);
-      const V mean = left.value() * w.over_n, more = select(flat, mean, vlog1p(mean) / w.r);
+      const V mean = left.value() * w.inv_n, more = select(flat, mean, vlog1p(mean) / w.r);
       w.rise = (w.y - peak) + more;
       w.y = w.y + more;
     }
@@ -142,7 +142,7 @@ struct Lse {
   static constexpr double factorial(int n) { return n < 2 ? 1 : n * factorial(n - 1); }
 
   template <bool safe, class V>
-  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V kept, int64_t, const Options&, Sum<V>* own, V&) {
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V kept, int64_t, const Options&, Sum<V>* d_params, V&) {
     using T = typename Traits<V>::Number;
     const V tap = bounded<safe>(x);
     V d = vmax(kept, splat<V>(0)) * w.inv_sum;
@@ -153,14 +153,14 @@ struct Lse {
     excess = select(w.r < splat<V>(0), vmin(excess, floor), vmax(excess, floor));
     // Where windows are long the weights are far below 1, and what exp lacks of the last digits shows in their mean.
     const V e = w.many ? vexpm1(w.r * excess) + splat<V>(1) : d * w.n;
-    V curve = excess * excess * phi_slope(w.r * excess, e) * w.over_n;
+    V curve = excess * excess * phi_slope(w.r * excess, e) * w.inv_n;
     if constexpr (safe) {
       const V shared = select(x == splat<V>(kInf<T>), w.inv_n_pos_inf, splat<V>(0));
       const V limit = select(w.y == splat<V>(kInf<T>), shared, splat<V>(0));
       d = select(infinite(w.y), limit, d);
       curve = select(infinite(w.y), splat<V>(0), splat<V>(4) * curve);
     }
-    own[0] += select(kept < splat<V>(0), splat<V>(0), curve);
+    d_params[0] += select(kept < splat<V>(0), splat<V>(0), curve);
     return d;
   }
 

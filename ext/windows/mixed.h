@@ -12,7 +12,7 @@ struct Mixed {
   template <class V>
   struct Window {
     V parameter[1];  // alpha
-    V largest, number, mean, over_n, y;  // number: which tap is the largest
+    V largest, number, mean, inv_n, y;  // number: which tap is the largest
   };
 
   // A share of 0 is nothing, even of an infinite value or of a mean that is inf - inf.
@@ -42,17 +42,17 @@ struct Mixed {
     w.number = number;
     const V n = valid.value();
     if constexpr (safe) {
-      w.over_n = splat<V>(1) / select(n == splat<V>(0), splat<V>(1), n);
+      w.inv_n = splat<V>(1) / select(n == splat<V>(0), splat<V>(1), n);
       w.largest = select(number < splat<V>(0), splat<V>(0), largest);
       // Where the sum overflows, shares of it do not.
       Sum<V> mean;
-      each_tap(taps, [&](int64_t i) POOLNB_INLINE { mean += taps.x(i) * w.over_n; }, mean);
-      w.mean = select(infinite(sum.value()), mean.value(), sum.value() * w.over_n);
+      each_tap(taps, [&](int64_t i) POOLNB_INLINE { mean += taps.x(i) * w.inv_n; }, mean);
+      w.mean = select(infinite(sum.value()), mean.value(), sum.value() * w.inv_n);
       w.y = share(w.parameter[0], w.largest) + share(splat<V>(1) - w.parameter[0], w.mean);
     } else {
-      w.over_n = splat<V>(1) / n;
+      w.inv_n = splat<V>(1) / n;
       w.largest = largest;
-      w.mean = sum.value() * w.over_n;
+      w.mean = sum.value() * w.inv_n;
       w.y = w.parameter[0] * largest + (splat<V>(1) - w.parameter[0]) * w.mean;
     }
   }
@@ -68,15 +68,15 @@ struct Mixed {
   template <bool safe, class V>
   static POOLNB_HD V tap_grad(const Window<V>& w, V, V, V, int64_t i, const Options&, Sum<V>*, V&) {
     using T = typename Traits<V>::Number;
-    const V alpha = w.parameter[0], rest = (splat<V>(1) - alpha) * w.over_n;
+    const V alpha = w.parameter[0], rest = (splat<V>(1) - alpha) * w.inv_n;
     return rest + select(w.number == splat<V>(T(i)), alpha, splat<V>(0));
   }
 
   template <bool safe, class V>
-  static POOLNB_HD void finalize_param_grad(const Window<V>& w, V* own) {
-    own[0] = w.largest - w.mean;
+  static POOLNB_HD void finalize_param_grad(const Window<V>& w, V* d_params) {
+    d_params[0] = w.largest - w.mean;
     if constexpr (safe)
-      own[0] = select(infinite(w.largest), splat<V>(0), select(infinite(w.mean), splat<V>(0), own[0]));
+      d_params[0] = select(infinite(w.largest), splat<V>(0), select(infinite(w.mean), splat<V>(0), d_params[0]));
   }
 };
 

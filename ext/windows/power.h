@@ -17,7 +17,7 @@ struct PowerMean {
   struct Window {
     V parameter[1];  // p
     V peak;          // log2 m; safe path: m
-    V share, over_p, inv_sum, entropy, y;
+    V share, inv_p, inv_sum, entropy, y;
     V log_root;                      // safe path: ln S / p
     typename Traits<V>::Mask has_pos_inf;    // safe path: the window holds an infinite size
     bool squares = false;            // on the fast path: p = 2, and `inv_sum` is 1 / y
@@ -98,10 +98,10 @@ struct PowerMean {
     total = total * w.share;
     const auto l = vlog2(total);
     const V log_total = l.whole + l.part;
-    w.over_p = quick_reciprocal(p);
+    w.inv_p = quick_reciprocal(p);
     w.inv_sum = quick_reciprocal(total);
-    w.entropy = (entropy.value() * w.share * w.inv_sum - log_total) * w.over_p * splat<V>(T(0.69314718055994531));
-    const V root = log_total * w.over_p;
+    w.entropy = (entropy.value() * w.share * w.inv_sum - log_total) * w.inv_p * splat<V>(T(0.69314718055994531));
+    const V root = log_total * w.inv_p;
     w.y = vexp2(w.peak, root);
     w.y = select(vabs(w.peak + root) < splat<V>(-1 - kLowest<T>), w.y, splat<V>(std::numeric_limits<T>::quiet_NaN()));
     // What is not finite has to show, p too, and sizes that are no normal numbers.
@@ -164,7 +164,7 @@ struct PowerMean {
     V total = powers.value() * w.share;
     const auto nothing = total == splat<V>(0);
     total = select(nothing, splat<V>(1), total);
-    w.over_p = splat<V>(1) / p;
+    w.inv_p = splat<V>(1) / p;
     w.log_root = vlog(total) / p;
     w.inv_sum = splat<V>(1) / total;
     w.entropy = entropy.value() * w.share * w.inv_sum - w.log_root;
@@ -183,12 +183,12 @@ struct PowerMean {
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool safe, class V>
-  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* own, V&) {
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* d_params, V&) {
     using T = typename Traits<V>::Number;
     if (!gem && !safe && w.squares) {
       const V d = x * w.inv_sum;
       const auto l = vlog2(vmax(vabs(d), splat<V>(std::numeric_limits<T>::min())));
-      own[0] += d * d * (l.whole + l.part);
+      d_params[0] += d * d * (l.whole + l.part);
       return d;
     }
     const V a = size(x, options), part = e * (w.share * w.inv_sum);
@@ -208,14 +208,14 @@ struct PowerMean {
   }
 
   template <bool safe, class V>
-  static POOLNB_HD void finalize_param_grad(const Window<V>& w, V* own) {
+  static POOLNB_HD void finalize_param_grad(const Window<V>& w, V* d_params) {
     using T = typename Traits<V>::Number;
     if (!gem && !safe && w.squares) {
-      own[0] = own[0] * w.y * splat<V>(T(0.5 * 0.69314718055994531));
+      d_params[0] = d_params[0] * w.y * splat<V>(T(0.5 * 0.69314718055994531));
       return;
     }
     const V y = safe ? select(infinite(w.y), splat<V>(0), w.y) : w.y;
-    own[0] = y * w.over_p * w.entropy;
+    d_params[0] = y * w.inv_p * w.entropy;
   }
 };
 

@@ -101,14 +101,14 @@ struct Soft {
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool safe, class V>
-  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* own, V&) {
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* d_params, V&) {
     const V weight = e * w.inv_sum;
     V centred = x - w.y;
     if constexpr (safe) {
       centred = select(weight == splat<V>(0), splat<V>(0), select(infinite(w.y), splat<V>(0), centred));
     }
     const V weighted = weight * centred;
-    own[0] += weighted * centred;
+    d_params[0] += weighted * centred;
     const V d = options.soft.semi_grad ? weight : weight + w.parameter[0] * weighted;
     return safe ? select(w.y == w.y, d, w.y) : d;
   }

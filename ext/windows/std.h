@@ -52,18 +52,18 @@ struct Std {
       below += select(taps.valid(i), taps.x(i) - peak, splat<V>(0));
       number += one_where<V>(taps.valid(i));
     }, below, number);
-    const V over_n = splat<V>(1) / number.value();
-    w.mean = below.value() * over_n;
+    const V inv_n = splat<V>(1) / number.value();
+    w.mean = below.value() * inv_n;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V d = w.template centred<false>(taps.x(i), taps.valid(i));
       saved.put(i, d);
       squares += d * d;
     }, squares);
-    const V variance = squares.value() * over_n + splat<V>(T(options.std.eps));
+    const V variance = squares.value() * inv_n + splat<V>(T(options.std.eps));
     // What the squares may have lost has to show; an overflow, an infinity and a NaN do by themselves.
     constexpr T step = std::numeric_limits<T>::epsilon(), least = std::numeric_limits<T>::min() / (step * step);
     w.y = select(variance < splat<V>(least), splat<V>(kInf<T>), vsqrt(variance));
-    w.slope = over_n / w.y;
+    w.slope = inv_n / w.y;
   }
 
   template <class V, class Taps, class Saved>

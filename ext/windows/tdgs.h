@@ -21,21 +21,21 @@ struct Tdgs {
   // 1 / tau; without a draw, 1. It is asked for at every tap, and tau is 1 as a rule: a branch costs less than a
   // division.
   template <class T>
-  static POOLNB_HD T over_tau(const Options& options) { return is_tempered(options) ? T(1 / options.tdgs.tau) : T(1); }
+  static POOLNB_HD T inv_tau(const Options& options) { return is_tempered(options) ? T(1 / options.tdgs.tau) : T(1); }
 
   template <class V>
   struct Window {
     V parameter[1];  // T
-    V over_t, inv_norm, norm, peak, inv_sum, mean, spread, number, y;
+    V inv_t, inv_norm, norm, peak, inv_sum, mean, spread, number, y;
     V scale;                       // of a tap's logit, base 2
     V top;                         // the largest logit: next to large ones a sum with the noise would lose it; safe
                                    // path: half the largest z
-    V t, over_size;                // safe path
+    V t, inv_size;                // safe path
     typename Traits<V>::Mask has_pos_inf;  // safe path: the window holds +inf
 
     template <bool safe>
     POOLNB_HD V z(V x) const {
-      if constexpr (safe) return select(infinite(x), splat<V>(0), x) * over_size * inv_norm;
+      if constexpr (safe) return select(infinite(x), splat<V>(0), x) * inv_size * inv_norm;
       else return x * inv_norm;
     }
     // Base 2, on the fast path; with noise only if it has to be tempered.
@@ -44,7 +44,7 @@ struct Tdgs {
       V s = x * scale;
       if (is_tempered(options)) {
         const auto l = vlog2(factor);
-        s = s - top + (l.whole + l.part) * splat<V>(over_tau<T>(options));
+        s = s - top + (l.whole + l.part) * splat<V>(inv_tau<T>(options));
       }
       return s;
     }
@@ -64,7 +64,7 @@ struct Tdgs {
     POOLNB_HD V safe_score(V x, V factor, auto valid, const Options& options) const {
       using T = typename Traits<V>::Number;
       const V half = (half_z(x, valid) - top) / t, s = half + half;
-      return options.draws ? (s + vlog(factor)) * splat<V>(over_tau<T>(options)) : s;
+      return options.draws ? (s + vlog(factor)) * splat<V>(inv_tau<T>(options)) : s;
     }
   };
 
@@ -94,7 +94,7 @@ struct Tdgs {
     using T = typename Traits<V>::Number;
     const int64_t count = taps.count();
     const V t = vmax(w.parameter[0], splat<V>(0)) + splat<V>(T(options.tdgs.eps));
-    w.over_t = quick_reciprocal(t);
+    w.inv_t = quick_reciprocal(t);
     V size = splat<V>(0);
     Sum<V> squares;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
@@ -114,7 +114,7 @@ struct Tdgs {
       w.inv_norm = quick_rsqrt(square);
       w.norm = square * w.inv_norm;
     }
-    w.scale = w.inv_norm * w.over_t * splat<V>(T(1.4426950408889634) * over_tau<T>(options));
+    w.scale = w.inv_norm * w.inv_t * splat<V>(T(1.4426950408889634) * inv_tau<T>(options));
     w.top = splat<V>(0);
     if (is_tempered(options)) {
       w.top = largest<V>(taps, [&](int64_t i) POOLNB_INLINE {
@@ -160,7 +160,7 @@ struct Tdgs {
     const V neg_inf = splat<V>(-kInf<T>);
     const V raw = w.parameter[0];
     w.t = select(raw < splat<V>(0), splat<V>(0), raw) + splat<V>(T(options.tdgs.eps));
-    w.over_t = splat<V>(1) / w.t;
+    w.inv_t = splat<V>(1) / w.t;
     V size = splat<V>(0), least = splat<V>(kInf<T>);
     w.has_pos_inf = splat<V>(0) != splat<V>(0);
     auto any_neg_inf = w.has_pos_inf;
@@ -171,15 +171,15 @@ struct Tdgs {
       least = select((x < least) | (x != x), x, least);
       size = select((a > size) | (a != a), a, size);
     }
-    w.over_size = w.inv_norm = w.norm = splat<V>(1);
+    w.inv_size = w.inv_norm = w.norm = splat<V>(1);
     if (options.tdgs.normalize) {
       // A window of zeros stays as it is; sizes below the normal numbers have no reciprocal.
       const V tiny = splat<V>(std::numeric_limits<T>::min());
       size = select(size == splat<V>(0), splat<V>(1), select(size < tiny, tiny, size));
-      w.over_size = splat<V>(1) / size;
+      w.inv_size = splat<V>(1) / size;
       Sum<V> squares;
       each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-        const V x = taps.x(i), scaled = select(infinite(x), splat<V>(0), x) * w.over_size;
+        const V x = taps.x(i), scaled = select(infinite(x), splat<V>(0), x) * w.inv_size;
         squares += scaled * scaled;
       }, squares);
       const V square = squares.value();
@@ -248,19 +248,20 @@ struct Tdgs {
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool safe, class V>
-  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t i, const Options& options, Sum<V>* own, V&) {
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t i, const Options& options, Sum<V>* d_params,
+                              V&) {
     using T = typename Traits<V>::Number;
     const V q = e * w.inv_sum, z = w.template z<safe>(x);
-    const V over_width = w.over_t * splat<V>(over_tau<T>(options));
+    const V inv_width = w.inv_t * splat<V>(inv_tau<T>(options));
     V turned = q * (z - w.mean);
     if (options.tdgs.normalize) turned = turned - z * w.spread;
     const V direct = is_hard(options) ? one_where<V>(w.number == splat<V>(T(i))) : q;
     if (i == 0) {
       const V norm = options.tdgs.normalize ? w.norm : splat<V>(1);
-      const V down = norm * w.spread * over_width * w.over_t;
-      own[0] += select(w.parameter[0] > splat<V>(0), -down, splat<V>(0));
+      const V down = norm * w.spread * inv_width * w.inv_t;
+      d_params[0] += select(w.parameter[0] > splat<V>(0), -down, splat<V>(0));
     }
-    return direct + turned * over_width;
+    return direct + turned * inv_width;
   }
 
   template <bool safe, class V>

@@ -300,7 +300,7 @@ def window_grid(
     cycle = [STYLES[name].colour for name in ("avg", "max", "soft", "gem", "mixed", "tdgs")]
     for place, (i, j) in enumerate(every if only is None else only):
         y, x = i * geometry.stride[0] - top, j * geometry.stride[1] - left
-        inset = 0.06 if geometry.disjoint else 0.06 + 0.05 * (place % 4)  # keep overlapping outlines apart
+        inset = 0.06 if geometry.non_overlapping else 0.06 + 0.05 * (place % 4)  # keep overlapping outlines apart
         outline = Rectangle(
             (x - 0.5 + inset, y - 0.5 + inset), geometry.span[1] - 2 * inset, geometry.span[0] - 2 * inset
         )

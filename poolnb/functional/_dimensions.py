@@ -31,9 +31,9 @@ Args:
         dilation * (kernel_size - 1) + 1.
     dilation: distance between the taps of a window, at least 1.
     ceil_mode: round the output size up; the last window still starts inside the input or its left padding.
-{own}    output_size: with ``kernel_size=None`` the output's spatial size, an int or one entry per dimension, of which
-        ``None`` keeps the input's. Window i of o along n positions takes floor(i n / o) .. ceil((i + 1) n / o) - 1, as
-        :func:`torch.nn.functional.adaptive_avg_pool{dims}d` has it. Default: 1.
+{params}    output_size: with ``kernel_size=None`` the output's spatial size, an int or one entry per dimension, of
+        which ``None`` keeps the input's. Window i of o along n positions takes floor(i n / o) ..
+        ceil((i + 1) n / o) - 1, as :func:`torch.nn.functional.adaptive_avg_pool{dims}d` has it. Default: 1.
     mask: bool, broadcastable to ``input``, True = valid. A masked tap is treated like padding.
 
 Returns:
@@ -51,7 +51,7 @@ def by_dimension(
 ) -> tuple[Callable[P, Tensor], Callable[P, Tensor], Callable[P, Tensor]]:
     """``pool(dims, input, ...)`` for 1, 2 and 3 spatial dimensions, each with the signature of the rest.
 
-    The docstring of ``pool`` is its text; lines after "Args:" are its own arguments, joined to the shared ones.
+    The docstring of ``pool`` is its text; lines after "Args:" are its own parameters, joined to the shared ones.
     """
     return _for(1, pool), _for(2, pool), _for(3, pool)
 
@@ -62,13 +62,15 @@ def _for(dims: int, pool: Callable[Concatenate[int, P], Tensor]) -> Callable[P, 
 
     public = overridable(partial(named, dims))
     bound: Any = public  # to a type checker a callable need not have a name
-    text, _, own = inspect.cleandoc(pool.__doc__ or "").partition("\n\nArgs:\n")
+    text, _, params = inspect.cleandoc(pool.__doc__ or "").partition("\n\nArgs:\n")
     bound.__name__ = bound.__qualname__ = name
     bound.__module__ = pool.__module__
-    bound.__doc__ = _DOC.format(text=text, own=own and own + "\n", shape=_SHAPES[dims], dims=dims, pairs=_PAIRS[dims])
+    bound.__doc__ = _DOC.format(
+        text=text, params=params and params + "\n", shape=_SHAPES[dims], dims=dims, pairs=_PAIRS[dims]
+    )
     signature = inspect.signature(pool)
-    own_parameters = [p for p in signature.parameters.values() if p.name != "dims"]
-    bound.__signature__ = signature.replace(parameters=own_parameters)
+    parameters = [p for p in signature.parameters.values() if p.name != "dims"]
+    bound.__signature__ = signature.replace(parameters=parameters)
     return public
 
 

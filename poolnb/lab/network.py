@@ -20,19 +20,21 @@ def pool_maker(config: RunConfig) -> PoolMaker:
     """
 
     def make_pool(channels: int, output_size: Size) -> nn.Module:
-        own = {"kernel_size": 2} | config.pooler_options
+        params = {"kernel_size": 2} | config.pooler_options
         dims = len(output_size)
         if config.pooler == STRIDED:
             if config.pooler_options:
                 raise ValueError("it has no options")
             return EverySecond(output_size)
-        if any(own.get(name) is not None for name in ("device", "dtype")):
+        if any(params.get(name) is not None for name in ("device", "dtype")):
             raise ValueError("device and dtype are those of the run")
-        where = {name: own[name] for name in ("kernel_size", "padding", "dilation", "ceil_mode") if name in own}
+        where = {name: params[name] for name in ("kernel_size", "padding", "dilation", "ceil_mode") if name in params}
         size = resolve([2 * length for length in output_size], stride=2, **where).output
         if size != output_size:
             raise ValueError(f"{where} leaves {size} where the network has {output_size}")
-        return poolnb.create_pool(config.pooler, stride=2, dims=dims, channels=channels, output_size=output_size, **own)
+        return poolnb.create_pool(
+            config.pooler, stride=2, dims=dims, channels=channels, output_size=output_size, **params
+        )
 
     return make_pool
 

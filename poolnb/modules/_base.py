@@ -26,7 +26,7 @@ class Pool(torch.nn.Module):
     Geometry is what the functions take; ``output_size`` goes with ``kernel_size=None``.
 
     A subclass names its operator in ``op``, its number of spatial dimensions in ``dims``, and gives the operator's own
-    arguments in ``own()``. One of another package gives the operator's functions too, in ``functions``.
+    arguments in ``params()``. One of another package gives the operator's functions too, in ``functions``.
     """
 
     op: ClassVar[str]
@@ -59,12 +59,12 @@ class Pool(torch.nn.Module):
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.dilation, self.ceil_mode, self.output_size = dilation, ceil_mode, output_size
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         """The operator's own arguments for the next call."""
         return {}
 
     @classmethod
-    def needs(cls, **own: Any) -> tuple[str, ...]:
+    def needs(cls, **params: Any) -> tuple[str, ...]:
         """Which of ``channels`` and ``output_size`` the constructor cannot do without, given the other options."""
         parameters = inspect.signature(cls).parameters.values()
         return tuple(p.name for p in parameters if p.name in ("channels", "output_size") and p.default is p.empty)
@@ -80,7 +80,7 @@ class Pool(torch.nn.Module):
         name = f"{self.op}_pool{self.dims}d"
         function: Callable[..., Tensor] = self.functions[self.dims - 1] if self.functions else getattr(functional, name)
         windows = {} if self.asked_size() is None else {"output_size": self.asked_size()}
-        return function(input, *self.geometry(), **windows, **self.own(), **more, mask=mask)
+        return function(input, *self.geometry(), **windows, **self.params(), **more, mask=mask)
 
     def geometry(self) -> tuple[Any, Any, Any, Any, Any]:
         return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode

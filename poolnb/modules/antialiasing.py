@@ -60,11 +60,11 @@ class _MaxBlurPool(Pool):
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         (self.blur_size,) = per_dim("blur_size", blur_size, 1, least=1)
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {"blur_size": self.blur_size}
 
     def options(self) -> dict[str, Any]:
-        return self.own()
+        return self.params()
 
 
 class BlurPool1d(_BlurPool):

@@ -59,11 +59,11 @@ class _MaxPool(Pool):
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         self.return_indices = flag("return_indices", return_indices)
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {"return_indices": True} if self.return_indices else {}
 
     def options(self) -> dict[str, Any]:
-        return self.own()
+        return self.params()
 
 
 class _AvgPool(Pool):
@@ -114,7 +114,7 @@ class _LpPool(Pool):
         else:
             self.norm_type = norm_type
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {"norm_type": self.norm_type}
 
     def options(self) -> dict[str, Any]:

@@ -26,8 +26,8 @@ class _LearnedMean(Pool):
     parameter: ClassVar[str]
 
     @classmethod
-    def needs(cls, **own: Any) -> tuple[str, ...]:
-        return ("channels",) if own.get("granularity") == "channel" else ()
+    def needs(cls, **params: Any) -> tuple[str, ...]:
+        return ("channels",) if params.get("granularity") == "channel" else ()
 
     def _learn(self, start: float, granularity: str, channels: int | None, factory: dict[str, Any]) -> None:
         shape = parameter_shape(self.dims, granularity, ("layer", "channel"), channels)
@@ -41,7 +41,7 @@ class _LearnedMean(Pool):
         """Give the parameter its first value again."""
         torch.nn.init.constant_(getattr(self, self.parameter), self.start)
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {self.parameter: getattr(self, self.parameter)}
 
     def options(self) -> dict[str, Any]:
@@ -126,8 +126,8 @@ class _GeMPool(_LearnedMean):
         self.eps = number("eps", eps, low=0, strict=True)
         self._learn(number("p", p, low=0, strict=True), granularity, channels, check_factory(device, dtype))
 
-    def own(self) -> dict[str, Any]:
-        return {**super().own(), "eps": self.eps}
+    def params(self) -> dict[str, Any]:
+        return {**super().params(), "eps": self.eps}
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "eps": self.eps}

@@ -74,14 +74,14 @@ class _MixedPool(Pool):
         self.reset_parameters()
 
     @classmethod
-    def needs(cls, **own: Any) -> tuple[str, ...]:
-        return needed_for(own.get("granularity", "layer"))
+    def needs(cls, **params: Any) -> tuple[str, ...]:
+        return needed_for(params.get("granularity", "layer"))
 
     def reset_parameters(self) -> None:
         """Give the share its first value again."""
         torch.nn.init.constant_(self.lam, math.log(self.alpha / (1 - self.alpha)))
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {"alpha": self.lam.sigmoid()}
 
     def options(self) -> dict[str, Any]:
@@ -134,8 +134,8 @@ class _GatedPool(Pool):
         self.reset_parameters()
 
     @classmethod
-    def needs(cls, **own: Any) -> tuple[str, ...]:
-        return ("channels",) if own.get("granularity") == "channel" else ()
+    def needs(cls, **params: Any) -> tuple[str, ...]:
+        return ("channels",) if params.get("granularity") == "channel" else ()
 
     def reset_parameters(self) -> None:
         """Draw the weights again."""
@@ -143,7 +143,7 @@ class _GatedPool(Pool):
         if self.bias is not None:
             torch.nn.init.zeros_(self.bias)
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {"weight": self.weight, "bias": self.bias}
 
     def options(self) -> dict[str, Any]:
@@ -196,7 +196,7 @@ class _TreePool(Pool):
         torch.nn.init.normal_(self.leaves, mean=1 / self.leaves.size(1), std=0.1)
         torch.nn.init.normal_(self.gates, std=0.1)
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {"leaves": self.leaves, "gates": self.gates}
 
     def options(self) -> dict[str, Any]:
@@ -252,14 +252,14 @@ class _AdaPool(Pool):
         self.reset_parameters()
 
     @classmethod
-    def needs(cls, **own: Any) -> tuple[str, ...]:
-        return needed_for(own.get("granularity", "layer"))
+    def needs(cls, **params: Any) -> tuple[str, ...]:
+        return needed_for(params.get("granularity", "layer"))
 
     def reset_parameters(self) -> None:
         """Give the share its first value again."""
         torch.nn.init.constant_(self.lam, math.log(self.beta / (1 - self.beta)))
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {"beta": self.lam.sigmoid(), "semi_grad": self.semi_grad}
 
     def options(self) -> dict[str, Any]:
@@ -295,11 +295,11 @@ class _EDSCWPool(Pool):
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         self.semi_grad = flag("semi_grad", semi_grad)
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {"semi_grad": self.semi_grad}
 
     def options(self) -> dict[str, Any]:
-        return self.own()
+        return self.params()
 
 
 class MixedPool1d(_MixedPool):

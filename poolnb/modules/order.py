@@ -64,14 +64,14 @@ class _RankPool(Pool):
         self.reset_parameters()
 
     @classmethod
-    def needs(cls, **own: Any) -> tuple[str, ...]:
-        return ("channels",) if own.get("granularity") == "channel" else ()
+    def needs(cls, **params: Any) -> tuple[str, ...]:
+        return ("channels",) if params.get("granularity") == "channel" else ()
 
     def reset_parameters(self) -> None:
         """Give all ranks the same weight again."""
         torch.nn.init.zeros_(self.theta)
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {"weight": self.theta.softmax(-1)}
 
     def options(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class _QuantilePool(Pool):
         else:
             self.q = q
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {"q": self.q}
 
     def options(self) -> dict[str, Any]:

@@ -96,11 +96,11 @@ class _S3Pool(_Sampled):
             raise ValueError(f'eval_mode must be "average" or "expectation", got {eval_mode!r}')
         self.grid_size, self.eval_mode = grid_size, eval_mode
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {"grid_size": self.grid_size, "eval_mode": self.eval_mode}
 
     def options(self) -> dict[str, Any]:
-        return self.own()
+        return self.params()
 
 
 class _TDGSPool(_Sampled):
@@ -171,8 +171,8 @@ class _TDGSPool(_Sampled):
         self.reset_parameters()
 
     @classmethod
-    def needs(cls, **own: Any) -> tuple[str, ...]:
-        return needed_for(own.get("granularity", "position"))
+    def needs(cls, **params: Any) -> tuple[str, ...]:
+        return needed_for(params.get("granularity", "position"))
 
     def reset_parameters(self) -> None:
         """Draw the initial temperatures again."""
@@ -186,7 +186,7 @@ class _TDGSPool(_Sampled):
         raw = self.temperature
         return torch.nn.functional.softplus(raw) if self.positive == "softplus" else raw.relu()
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         options = {"tau": self.tau, "hard": self.hard, "normalize": self.normalize, "eps": self.eps}
         return {"temperature": self.current_temperature(), **options}
 

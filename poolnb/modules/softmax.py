@@ -54,11 +54,11 @@ class _SoftPool(Pool):
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         self.beta, self.semi_grad = number("beta", beta), flag("semi_grad", semi_grad)
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {"beta": self.beta, "semi_grad": self.semi_grad}
 
     def options(self) -> dict[str, Any]:
-        return self.own()
+        return self.params()
 
 
 class _AutoPool(Pool):
@@ -102,7 +102,7 @@ class _AutoPool(Pool):
         """Start as the mean again."""
         torch.nn.init.zeros_(self.alpha)
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {"beta": self.alpha}
 
     def options(self) -> dict[str, Any]:

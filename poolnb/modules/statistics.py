@@ -51,11 +51,11 @@ class _StdPool(Pool):
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=output_size)
         self.eps = number("eps", eps, low=0, strict=True)
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {"eps": self.eps}
 
     def options(self) -> dict[str, Any]:
-        return self.own()
+        return self.params()
 
 
 class _StatsPool(Pool):
@@ -123,13 +123,18 @@ class _StatsPool(Pool):
         self.check_fit(input)
         return self.pool(input, mask, logits=as_logits(self.attention.logits(x, mask), input))
 
-    def own(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         return {"eps": self.eps}
 
     def options(self) -> dict[str, Any]:
         if self.attention is None:
-            return self.own()
-        return {"attention": True, "channels": self.attention.channels, "hidden": self.attention.hidden, **self.own()}
+            return self.params()
+        return {
+            "attention": True,
+            "channels": self.attention.channels,
+            "hidden": self.attention.hidden,
+            **self.params(),
+        }
 
 
 class StatsPool1d(_StatsPool):

@@ -1,4 +1,4 @@
-"""What the ops accept, in words. Every kernel's arguments pass here, or in ``ext/glue.h``, which says the same.
+"""What the ops accept, in words. Every kernel's arguments pass here, or in ``ext/bindings.h``, which says the same.
 
 Functions of :mod:`poolnb.functional` check more, and earlier, for those who call them; an op can be called without
 them. No check looks at the values in a tensor, and none costs a compiled program a guard: a size that a trace keeps
@@ -65,7 +65,7 @@ LIKE_OUTPUT = Form(lambda s, _: [(n, 1) for n in (s.batch, s.channels, *s.output
 LIKE_INPUT = Form(lambda s, _: [(s.batch,), (s.channels, 1), *_each(s.size)], as_input=True)
 PER_TAP = Form(lambda s, _: _each((s.channels, s.taps)))
 LEAVES = Form(lambda s, _: [(2, 4), (s.taps,)])
-GATES = Form(lambda s, own: [(own[-1].size(0) - 1,), (s.taps,)])
+GATES = Form(lambda s, params: [(params[-1].size(0) - 1,), (s.taps,)])
 
 
 class Checks:
@@ -113,7 +113,7 @@ def check_call(
         TypeError: a dtype or a layout.
         ValueError: a shape, a device, a number.
     """
-    input, mask, own = args[0], args[1], args[2 : 2 + len(names)]
+    input, mask, params = args[0], args[1], args[2 : 2 + len(names)]
     first = 2 + len(names) + sampled
     geometry, rest = args[first : first + len(_GEOMETRY)], args[first + len(_GEOMETRY) :]
     dims = check_input(input)
@@ -125,7 +125,7 @@ def check_call(
     sums = ACC_DTYPES[input.dtype]
     for i, (name, form) in enumerate(zip(names, forms, strict=True)):
         dtypes = (input.dtype, sums) if form.as_input and sums != input.dtype else (sums,)
-        _check_tensor(name, own[i], input, dtypes, form.shape(s, own[:i]))
+        _check_tensor(name, params[i], input, dtypes, form.shape(s, params[:i]))
     if sampled and args[first - 1] is not None:
         _check_tensor("seed", args[first - 1], input, (torch.int64,), [])
     for arriving in grad:

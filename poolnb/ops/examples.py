@@ -13,8 +13,8 @@ from poolnb.ops.checks import ACC_DTYPES, Form, Sizes
 from poolnb.ops.registration import OPS
 
 
-def own_arguments(name: str, x: Tensor, output: Sequence[int] | None = None, usual: bool = False) -> dict[str, Any]:
-    """Own arguments of the function ``<name>_pool``: its tensors, and of an operator that draws training and a seed.
+def example_params(name: str, x: Tensor, output: Sequence[int] | None = None, usual: bool = False) -> dict[str, Any]:
+    """Parameters of the function ``<name>_pool``: its tensors, and of an operator that draws training and a seed.
 
     Args:
         name: of the operator, such as ``"soft"``.

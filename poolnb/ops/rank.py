@@ -19,7 +19,7 @@ class _State(NamedTuple):
     ranked: Tensor  # the taps by rank
     present: Tensor | None  # which ranks a window has; None: all
     shares: Tensor  # of the ranks, with sum 1; 0 in a window whose weights are all 0
-    over_total: Tensor  # 1 by the sum of the weights; 0 there
+    inv_sum: Tensor  # 1 by the sum of the weights; 0 there
     output: Tensor
     safe: bool
 
@@ -41,11 +41,11 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor)
     parts = weights / largest
     total = parts.sum(0)
     shares = parts / total.masked_fill(total == 0, 1)
-    over_total = ((total != 0) / total.masked_fill(total == 0, 1)) / largest
+    inv_sum = ((total != 0) / total.masked_fill(total == 0, 1)) / largest
     terms = shares * ranked
     if safe:  # a weight of 0 is nothing even of an infinite tap, and a NaN is something whatever its weight
         terms = terms.masked_fill((shares == 0) & ranked.isinf(), 0)
-    return _State(order, ranked, present, shares, over_total, terms.sum(0), safe)
+    return _State(order, ranked, present, shares, inv_sum, terms.sum(0), safe)
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def _backward(
         centred = spoilt(centred.masked_fill(centred.isinf() | s.output.isinf(), 0), s.output)
     if s.present is not None:
         centred = centred.masked_fill(~s.present, 0)
-    return grad_x, (grad * s.over_total * centred).transpose(1, 2).flatten(2).sum(2).t()
+    return grad_x, (grad * s.inv_sum * centred).transpose(1, 2).flatten(2).sum(2).t()
 
 
 rank_pool = PoolOp("rank_pool", _forward, _backward, tensors={"weight": PER_TAP.around(1, 0, 1)})

@@ -75,8 +75,8 @@ class PoolOp:
         self.name, self.forward, self.backward = name, forward, backward
         self.n_tensors, self.sampled = len(tensors), sampled
         self.first = 2 + self.n_tensors + sampled  # where the geometry begins: tensors stand before it
-        own = "".join(f", Tensor {t}" for t in tensors) + (", Tensor? seed" if sampled else "")
-        args = f"Tensor input, Tensor? mask{own}, {_GEOMETRY}" + "".join(f", {a}" for a in attributes)
+        declared = "".join(f", Tensor {t}" for t in tensors) + (", Tensor? seed" if sampled else "")
+        args = f"Tensor input, Tensor? mask{declared}, {_GEOMETRY}" + "".join(f", {a}" for a in attributes)
         grads = ", ".join(["Tensor"] * (1 + self.n_tensors))
         returns = grads if self.n_tensors == 0 else f"({grads})"
         self.library = _library(namespace)
@@ -89,21 +89,21 @@ class PoolOp:
         if namespace == "poolnb":
             OPS[name] = self
 
-    def __call__(self, input: Tensor, mask: Tensor | None, windows: Geometry, *own: Any) -> Tensor:
-        """Run the op; ``own`` holds the operator's tensors, with the seed of a sampled one, then its attributes."""
+    def __call__(self, input: Tensor, mask: Tensor | None, windows: Geometry, *params: Any) -> Tensor:
+        """Run the op; ``params`` holds the operator's tensors, with the seed of a sampled one, then its attributes."""
         w, n = windows, self.first - 2
         if torch.onnx.is_in_onnx_export():  # ONNX has no operator of ours: let the trace see the PyTorch kernel
-            self._refuse_onnx_draw(own[:n])
-            return _in_layout_of(input, self.forward(w, input, mask, *own))
-        output: Tensor = self._call(self.op, input, mask, *own[:n], *_flat(w), *own[n:])
+            self._refuse_onnx_draw(params[:n])
+            return _in_layout_of(input, self.forward(w, input, mask, *params))
+        output: Tensor = self._call(self.op, input, mask, *params[:n], *_flat(w), *params[n:])
         return output
 
-    def gradient(self, grad: Tensor, input: Tensor, mask: Tensor | None, windows: Geometry, *own: Any) -> Any:
+    def gradient(self, grad: Tensor, input: Tensor, mask: Tensor | None, windows: Geometry, *params: Any) -> Any:
         """The gradients of ``input`` and of the operator's tensors, for an operator that is made of this one."""
         if torch._C._are_functorch_transforms_active():  # that backward is being differentiated: see `second` below
-            return self.backward(windows, True, grad, input, mask, *own)
+            return self.backward(windows, True, grad, input, mask, *params)
         n = self.first - 2
-        return self._call(self.backward_op, True, grad, input, mask, *own[:n], *_flat(windows), *own[n:])
+        return self._call(self.backward_op, True, grad, input, mask, *params[:n], *_flat(windows), *params[n:])
 
     def _call(self, op: Any, *args: Any) -> Any:
         if torch.compiler.is_compiling():
@@ -142,32 +142,32 @@ class PoolOp:
 
     # ---- large batches, a part at a time -----------------------------------------------------------------------------
 
-    def _part(self, own: Sequence[Any], part: slice) -> list[Any]:
+    def _part(self, inputs: Sequence[Any], part: slice) -> list[Any]:
         """(input, mask, *tensors, [seed,] *attributes) for one part of the batch."""
-        cut = (part_of(a, part, batched) for a, batched in zip(own[: self.first], self.may_be_cut, strict=True))
-        return [*cut, *own[self.first :]]
+        cut = (part_of(a, part, batched) for a, batched in zip(inputs[: self.first], self.may_be_cut, strict=True))
+        return [*cut, *inputs[self.first :]]
 
-    def _forward_in_parts(self, windows: Geometry, own: Sequence[Any]) -> Tensor:
-        x = own[0]
+    def _forward_in_parts(self, windows: Geometry, inputs: Sequence[Any]) -> Tensor:
+        x = inputs[0]
         if x.size(0) <= samples_at_once(x, windows):
-            return _in_layout_of(x, self.forward(windows, *own))
+            return _in_layout_of(x, self.forward(windows, *inputs))
         output = empty_output(x, windows)
         for part in batch_parts(x, windows):
-            output[part] = self.forward(windows, *self._part(own, part))
+            output[part] = self.forward(windows, *self._part(inputs, part))
         return output
 
     def _backward_in_parts(
-        self, windows: Geometry, param_grads: bool, grad: Tensor, own: Sequence[Any]
+        self, windows: Geometry, param_grads: bool, grad: Tensor, inputs: Sequence[Any]
     ) -> tuple[Tensor, ...]:
-        x = own[0]
+        x = inputs[0]
         if x.size(0) <= samples_at_once(x, windows):
-            first, *rest = self._as_tuple(self.backward(windows, param_grads, grad, *own))
+            first, *rest = self._as_tuple(self.backward(windows, param_grads, grad, *inputs))
             return (_in_layout_of(x, first), *rest)
         # Sums in place: small results that outlive their part would keep the allocator from using its memory again.
-        tensors = own[2 : 2 + self.n_tensors]
+        tensors = inputs[2 : 2 + self.n_tensors]
         sums = (_empty_like(x), *(torch.zeros_like(to_acc_dtype(t)) for t in tensors))
         for part in batch_parts(x, windows):
-            grads = self._as_tuple(self.backward(windows, param_grads, grad[part], *self._part(own, part)))
+            grads = self._as_tuple(self.backward(windows, param_grads, grad[part], *self._part(inputs, part)))
             sums[0][part] = grads[0]
             if param_grads:
                 for total, g, batched in zip(sums[1:], grads[1:], self.may_be_cut[2:], strict=False):
@@ -179,17 +179,17 @@ class PoolOp:
     def _register_forward(self) -> None:
         def kernel(*args: Any) -> Tensor:
             self.check(args)
-            windows, own = self._split(args)
-            with _below_autograd(), _without_autocast(own[0]), _enough_memory(own[0], "output", windows.output):
-                return self._forward_in_parts(windows, own)
+            windows, inputs = self._split(args)
+            with _below_autograd(), _without_autocast(inputs[0]), _enough_memory(inputs[0], "output", windows.output):
+                return self._forward_in_parts(windows, inputs)
 
         def fake(*args: Any) -> Tensor:
             self.check(args)
-            windows, own = self._split(args)
+            windows, inputs = self._split(args)
             if torch.onnx.is_in_onnx_export():  # its second attempt, by a tracer that skips __call__'s branch:
-                self._refuse_onnx_draw(own[2 : self.first])
-                self.forward(windows, *own)  # say again what the first one failed of
-            return empty_output(own[0], windows)
+                self._refuse_onnx_draw(inputs[2 : self.first])
+                self.forward(windows, *inputs)  # say again what the first one failed of
+            return empty_output(inputs[0], windows)
 
         def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
             _save(ctx, inputs[: self.first])
@@ -210,12 +210,12 @@ class PoolOp:
 
             So the two agree by construction, where a gradient is not that of the function (straight through) as well.
             """
-            windows, own = self._split((*saved, *ctx.rest))
-            x, mask, n = own[0], own[1], 2 + self.n_tensors
+            windows, inputs = self._split((*saved, *ctx.rest))
+            x, mask, n = inputs[0], inputs[1], 2 + self.n_tensors
             given = [i for i in (0, *range(2, n)) if tangents[i] is not None]
 
             def pulled_back(grad: Tensor) -> tuple[Tensor, ...]:
-                grad_x, *rest = self._as_tuple(self.backward(windows, any(given), grad, *own))
+                grad_x, *rest = self._as_tuple(self.backward(windows, any(given), grad, *inputs))
                 grads = (grad_x if mask is None else grad_x.masked_fill(~mask, 0), None, *rest)
                 return tuple(grads[i] for i in given)
 
@@ -230,18 +230,18 @@ class PoolOp:
     def _register_backward(self) -> None:
         def kernel(param_grads: bool, grad: Tensor, *args: Any) -> Any:
             self.check(args, grad)
-            windows, own = self._split(args)
-            with _below_autograd(), _without_autocast(own[0]), _enough_memory(own[0], "gradient", windows.size):
-                grads = self._backward_in_parts(windows, param_grads, grad, own)
-            params = [_param_grad(g, p, param_grads) for g, p in zip(grads[1:], own[2:], strict=False)]
-            return (grads[0], *params) if self.n_tensors else grads[0]
+            windows, inputs = self._split(args)
+            with _below_autograd(), _without_autocast(inputs[0]), _enough_memory(inputs[0], "gradient", windows.size):
+                grads = self._backward_in_parts(windows, param_grads, grad, inputs)
+            of_params = [_param_grad(g, p, param_grads) for g, p in zip(grads[1:], inputs[2:], strict=False)]
+            return (grads[0], *of_params) if self.n_tensors else grads[0]
 
         def fake(param_grads: bool, grad: Tensor, *args: Any) -> Any:
             self.check(args, grad)
             x, tensors = args[0], args[2 : 2 + self.n_tensors]
             grad_x = _empty_like(x)
-            params = [_empty_like(t) if param_grads else t.new_empty(0) for t in tensors]
-            return (grad_x, *params) if self.n_tensors else grad_x
+            of_params = [_empty_like(t) if param_grads else t.new_empty(0) for t in tensors]
+            return (grad_x, *of_params) if self.n_tensors else grad_x
 
         def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             first = 2 + self.first
@@ -250,8 +250,8 @@ class PoolOp:
 
         def second(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
             grad, *saved = ctx.saved_tensors
-            windows, own = self._split((*saved, *ctx.rest))
-            x, mask, tensors, rest = own[0], own[1], own[2 : 2 + self.n_tensors], own[2 + self.n_tensors :]
+            windows, inputs = self._split((*saved, *ctx.rest))
+            x, mask, tensors, rest = inputs[0], inputs[1], inputs[2 : 2 + self.n_tensors], inputs[2 + self.n_tensors :]
 
             def first_derivative(grad: Tensor, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
                 grads = self._as_tuple(self.backward(windows, ctx.param_grads, grad, x, mask, *tensors, *rest))
@@ -265,21 +265,21 @@ class PoolOp:
 
         def tangent(ctx: Any, saved: Sequence[Any], *tangents: Any) -> Any:
             grad, *saved = saved
-            windows, own = self._split((*saved, *ctx.rest))
-            tensors = [grad, own[0], *own[2 : 2 + self.n_tensors]]
+            windows, inputs = self._split((*saved, *ctx.rest))
+            tensors = [grad, inputs[0], *inputs[2 : 2 + self.n_tensors]]
             moved = [tangents[1], tangents[2], *tangents[4 : 4 + self.n_tensors]]
 
             def first_derivative(grad: Tensor, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-                rest = own[2 + self.n_tensors :]
-                return self._as_tuple(self.backward(windows, ctx.param_grads, grad, x, own[1], *tensors, *rest))
+                rest = inputs[2 + self.n_tensors :]
+                return self._as_tuple(self.backward(windows, ctx.param_grads, grad, x, inputs[1], *tensors, *rest))
 
             # Copies, because an expanded tensor cannot carry a tangent.
             filled = [torch.zeros_like(p) if t is None else t.to(p.dtype) for p, t in zip(tensors, moved, strict=True)]
             copies = tuple(t.clone() for t in tensors), tuple(t.clone() for t in filled)
             _, (of_x, *rest) = torch.func.jvp(first_derivative, *copies)  # type: ignore[misc]
-            params = [_param_grad(g, p, ctx.param_grads) for g, p in zip(rest, tensors[2:], strict=True)]
-            of_x = _in_layout_of(own[0], of_x)
-            return (of_x, *params) if self.n_tensors else of_x
+            of_params = [_param_grad(g, p, ctx.param_grads) for g, p in zip(rest, tensors[2:], strict=True)]
+            of_x = _in_layout_of(inputs[0], of_x)
+            return (of_x, *of_params) if self.n_tensors else of_x
 
         self._register(self.backward_op, kernel, fake, second, tangent, save, ("grad", *self.batched))
 

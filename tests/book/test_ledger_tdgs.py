@@ -117,9 +117,9 @@ def test_starts_are_judged_against_both_sides_of_the_claimed_range(results):
     for config in plan:
         scatter = (config.seed * 3 % 4) / 1000 * (config.pooler_options["init"] > 1)
         made_up.write(results, folder, [config], right=right[config.pooler_options["init"]] + scatter)
-    found = ledger_tdgs.c7()
+    found = ledger_tdgs.initial_temperature()
     assert [one.verdict for one in found] == [HOLDS, FAILS] and [one.interval.n for one in found] == [8, 8]
     assert "minus mean over 0.05, 0.1" in found[1].what
     some = [path for path in (results / folder).iterdir() if "seed7" in path.name]
     some[0].unlink()
-    assert min(one.interval.n for one in ledger_tdgs.c7()) == 7
+    assert min(one.interval.n for one in ledger_tdgs.initial_temperature()) == 7

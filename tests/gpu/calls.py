@@ -9,7 +9,7 @@ import torch
 
 from poolnb import functional as F
 from poolnb import native
-from poolnb.ops.examples import own_arguments
+from poolnb.ops.examples import example_params
 
 WINDOWS = [(2, 2, 0), (3, 2, 1), (3, 1, 1, 2), ((1, 3), (2, 1), 0)]  # tiling, overlapping, dilated, with gaps
 
@@ -36,12 +36,12 @@ def main() -> None:
 def call(name: str, dtype: torch.dtype, layout: torch.memory_format, windows: Any, device: str) -> None:
     """What the kernels read is made on the CPU and copied: to compute-sanitizer all of it has been written."""
     x = torch.randn(2, 5, 9, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
-    own = own_arguments(name, x)
-    own = {k: v.to(device).requires_grad_() if isinstance(v, torch.Tensor) else v for k, v in own.items()}
+    params = example_params(name, x)
+    params = {k: v.to(device).requires_grad_() if isinstance(v, torch.Tensor) else v for k, v in params.items()}
     x = x.contiguous(memory_format=layout).to(device).requires_grad_()
-    y = getattr(F, f"{name}_pool2d")(x, *windows, **own)
+    y = getattr(F, f"{name}_pool2d")(x, *windows, **params)
     grad = torch.linspace(-1, 1, y.numel()).to(dtype).view(y.shape).to(device)
-    leaves = [x, *(v for v in own.values() if isinstance(v, torch.Tensor))]
+    leaves = [x, *(v for v in params.values() if isinstance(v, torch.Tensor))]
     torch.autograd.grad(y, leaves, grad)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from devices import torch
 from hypothesis import settings
 from hypothesis import strategies as st
-from operators import DTYPES, Case, Operator, Own, Setting
+from operators import DTYPES, Case, Operator, Params, Setting
 from torch import Tensor
 
 from poolnb.geometry import adaptive_equal, resolve
@@ -114,7 +114,7 @@ def case(
     layout: str = "contiguous",
     batched: bool = True,
     ties: bool = False,
-    own: Own | None = None,
+    params: Params | None = None,
 ) -> Case:
     """A case from explicit choices; ``shape`` includes the batch dimension."""
     generator = torch.Generator().manual_seed(seed)
@@ -126,7 +126,7 @@ def case(
     setting = Setting(shape, windows, dtype, batched, random.Random(seed))
     if not batched:
         x = x[0]
-    return Case(operator, dims, x, geometry, mask, {**operator.own(setting), **(own or {})}, batched)
+    return Case(operator, dims, x, geometry, mask, {**operator.params(setting), **(params or {})}, batched)
 
 
 @st.composite

@@ -32,12 +32,12 @@ TOLERANCE = {
     torch.float64: {"rtol": 1e-9, "atol": 1e-10},
 }
 
-Own = dict[str, Any]
+Params = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What an operator's own arguments may depend on."""
+    """What an operator's parameters may depend on."""
 
     shape: tuple[int, ...]  # of the input, batch dimension included
     windows: Geometry
@@ -68,14 +68,14 @@ class Setting:
 class Operator:
     """One row of the table.
 
-    ``own`` makes random own arguments; ``tensors`` names those that get a gradient when they are tensors, in the order
-    in which the oracle's backward returns them. ``bad`` gives wrong own arguments: (arguments, the name to be blamed).
+    ``params`` makes random ones; ``tensors`` names those that get a gradient when they are tensors, in the order in
+    which the oracle's backward returns them. ``bad`` gives wrong ones: (arguments, the name to be blamed).
     """
 
     name: str
-    own: Callable[[Setting], Own] = lambda setting: {}
+    params: Callable[[Setting], Params] = lambda setting: {}
     tensors: tuple[str, ...] = ()
-    bad: Callable[[Setting], list[tuple[Own, str]]] = lambda setting: []
+    bad: Callable[[Setting], list[tuple[Params, str]]] = lambda setting: []
     averaging: bool = False  # min <= y <= max in every window
     kinks: bool = False  # derivative jumps where taps tie or are 0; the oracle and the op agree on the side
     registered: bool = True  # has poolnb:: ops of its own
@@ -99,26 +99,26 @@ class Operator:
 
 @dataclass(frozen=True)
 class Case:
-    """One call: an operator, its input (unbatched where ``batched`` is false), geometry, mask, own arguments."""
+    """One call: an operator, its input (unbatched where ``batched`` is false), geometry, mask, parameters."""
 
     operator: Operator
     dims: int
     x: Tensor
     geometry: dict[str, Any]
     mask: Tensor | None
-    own: Own
+    params: Params
     batched: bool
 
     def with_input(self, x: Tensor) -> Case:
         return replace(self, x=x)
 
-    def run(self, x: Tensor | None = None, **own: Any) -> Tensor:
+    def run(self, x: Tensor | None = None, **params: Any) -> Tensor:
         x = self.x if x is None else x
-        return self.operator.function(self.dims)(x, **self.geometry, **{**self.own, **own}, mask=self.mask)
+        return self.operator.function(self.dims)(x, **self.geometry, **{**self.params, **params}, mask=self.mask)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The own arguments that get a gradient."""
-        return {n: self.own[n] for n in self.operator.tensors if isinstance(self.own.get(n), Tensor)}
+        """The parameters that get a gradient."""
+        return {n: self.params[n] for n in self.operator.tensors if isinstance(self.params.get(n), Tensor)}
 
     # ---- the oracle --------------------------------------------------------------------------------------------------
 
@@ -127,9 +127,9 @@ class Case:
 
     def oracle_arguments(self) -> tuple[np.ndarray, dict[str, Any]]:
         x = self._for_numpy(self.x if self.batched else self.x.unsqueeze(0))
-        own = {n: self._for_numpy(v) for n, v in self.own.items()}
+        params = {n: self._for_numpy(v) for n, v in self.params.items()}
         mask = None if self.mask is None else self.mask.cpu().numpy()
-        return x, {**self.geometry, **own, "mask": mask}
+        return x, {**self.geometry, **params, "mask": mask}
 
     def expected(self) -> Tensor:
         x, arguments = self.oracle_arguments()
@@ -137,7 +137,7 @@ class Case:
         return y if self.batched else y.squeeze(0)
 
     def expected_gradients(self, grad: Tensor) -> dict[str, Tensor]:
-        """The gradients of the input and of every own tensor, each in the shape of what it belongs to."""
+        """The gradients of the input and of every learned parameter, each in the shape of what it belongs to."""
         x, arguments = self.oracle_arguments()
         grad = self._for_numpy(grad if self.batched else grad.unsqueeze(0))
         result = self.operator.backward_oracle(grad, x, **arguments)
@@ -167,13 +167,13 @@ def sharpness(setting: Setting) -> float | Tensor:
     return setting.rng.choice(fixed) if setting.rng.random() < 0.3 else setting.number_or_tensor(-2.0, 3.0)
 
 
-def exponent(setting: Setting) -> Own:
+def exponent(setting: Setting) -> Params:
     fixed = [1.0, 2.0, 3.0, 64.0]
     p = setting.rng.choice(fixed) if setting.rng.random() < 0.3 else setting.number_or_tensor(0.5, 6.0)
     return {"p": p, "eps": setting.rng.choice([1e-6, 0.1])}
 
 
-def logits(setting: Setting) -> Own:
+def logits(setting: Setting) -> Params:
     n, c, *size = setting.shape
     shape = (n, setting.rng.choice([1, c]), *size)
     return {"logits": setting.uniform(-3.0, 3.0, *(shape if setting.batched else shape[1:]))}
@@ -187,13 +187,13 @@ def share(setting: Setting) -> float | Tensor:
     return setting.number_or_tensor(0.0, 1.0)
 
 
-def gate(setting: Setting) -> Own:
+def gate(setting: Setting) -> Params:
     taps = setting.windows.taps
     weight = setting.uniform(-1.0, 1.0, *setting.rng.choice([(taps,), (setting.channels, taps)]))
     return {"weight": weight, "bias": None if setting.rng.random() < 0.3 else setting.number_or_tensor(-1.0, 1.0)}
 
 
-def rank_weights(setting: Setting) -> Own:
+def rank_weights(setting: Setting) -> Params:
     taps = setting.windows.taps
     weight = setting.uniform(0.0, 1.0, *setting.rng.choice([(taps,), (setting.channels, taps)]))
     if setting.rng.random() < 0.3:  # settings like max and median have ranks that do not count
@@ -201,12 +201,12 @@ def rank_weights(setting: Setting) -> Own:
     return {"weight": weight}
 
 
-def quantile(setting: Setting) -> Own:
+def quantile(setting: Setting) -> Params:
     fixed = [0.0, 0.25, 0.5, 1.0]
     return {"q": setting.rng.choice(fixed) if setting.rng.random() < 0.3 else setting.number_or_tensor(0.0, 1.0)}
 
 
-def tree(setting: Setting) -> Own:
+def tree(setting: Setting) -> Params:
     taps, count = setting.windows.taps, setting.rng.choice([2, 4])
     return {"leaves": setting.uniform(-1.0, 1.0, count, taps), "gates": setting.uniform(-1.0, 1.0, count - 1, taps)}
 
@@ -217,19 +217,19 @@ def temperature(setting: Setting) -> float | Tensor:
     return setting.number_or_tensor(0.3, 1.6)
 
 
-def sampling(setting: Setting) -> Own:
+def sampling(setting: Setting) -> Params:
     """Training or evaluation, and a seed whose upper half counts as well."""
     return {"training": setting.rng.random() < 0.6, "seed": setting.rng.randrange(-(2**63), 2**63)}
 
 
-def tdgs_own(setting: Setting) -> Own:
-    own = sampling(setting)
+def tdgs_params(setting: Setting) -> Params:
+    params = sampling(setting)
     # A hard draw has no true derivative; test_sampling.py compares its straight-through gradient with the oracle.
-    hard = not own["training"]
-    return {"temperature": temperature(setting), "hard": hard, "normalize": setting.rng.random() < 0.6, **own}
+    hard = not params["training"]
+    return {"temperature": temperature(setting), "hard": hard, "normalize": setting.rng.random() < 0.6, **params}
 
 
-def s3_own(setting: Setting) -> Own:
+def s3_params(setting: Setting) -> Params:
     factor = setting.rng.choice([None, 1, 2, 3])
     grid = None if factor is None else tuple(factor * s for s in setting.windows.stride)
     mode = setting.rng.choice(["average", "expectation"])
@@ -239,7 +239,7 @@ def s3_own(setting: Setting) -> Own:
 # ---- wrong ones: (arguments, the name to be blamed) ------------------------------------------------------------------
 
 
-def bad_number(name: str, setting: Setting, *out_of_range: float) -> list[tuple[Own, str]]:
+def bad_number(name: str, setting: Setting, *out_of_range: float) -> list[tuple[Params, str]]:
     """Wrong values for a parameter that is a float, a 0-d tensor or a (C,) tensor."""
     c, other = setting.channels, torch.float32 if setting.dtype == torch.float64 else torch.float64
     values: list[Any] = [
@@ -260,23 +260,23 @@ def bad_number(name: str, setting: Setting, *out_of_range: float) -> list[tuple[
     return [({name: v}, name) for v in values]
 
 
-def bad_flag(name: str) -> list[tuple[Own, str]]:
+def bad_flag(name: str) -> list[tuple[Params, str]]:
     return [({name: v}, name) for v in (1, "yes", None)]
 
 
-def bad_positive(name: str) -> list[tuple[Own, str]]:
+def bad_positive(name: str) -> list[tuple[Params, str]]:
     """Wrong values for a number that is greater than 0."""
     values: list[Any] = [0, 0.0, 1e-320, -1e-6, float("nan"), float("inf"), "1", None, True, torch.tensor(1e-6)]
     return [({name: v}, name) for v in values]
 
 
-def out_of_range(name: str, *values: float) -> list[tuple[Own, str]]:
+def out_of_range(name: str, *values: float) -> list[tuple[Params, str]]:
     """Tensors on the CPU with an entry out of range, NaN included."""
     tensors = [torch.tensor(v) for v in (*values, float("nan"))]
     return [({name: t}, name) for t in tensors]
 
 
-def not_finite(name: str, setting: Setting, *shape: int) -> list[tuple[Own, str]]:
+def not_finite(name: str, setting: Setting, *shape: int) -> list[tuple[Params, str]]:
     """Tensors of a right shape whose last entry is no finite number."""
     tensors = [torch.ones(shape, dtype=setting.dtype) for _ in range(3)]
     for tensor, value in zip(tensors, (float("nan"), float("inf"), -float("inf")), strict=True):
@@ -284,7 +284,7 @@ def not_finite(name: str, setting: Setting, *shape: int) -> list[tuple[Own, str]
     return [({name: t}, name) for t in tensors]
 
 
-def bad_tensor(name: str, setting: Setting, *shapes: tuple[int, ...]) -> list[tuple[Own, str]]:
+def bad_tensor(name: str, setting: Setting, *shapes: tuple[int, ...]) -> list[tuple[Params, str]]:
     """Wrong values for an argument that has to be a tensor; ``shapes`` are a right one and then wrong ones."""
     right, *wrong = shapes
     other = torch.float32 if setting.dtype == torch.float64 else torch.float64
@@ -301,13 +301,13 @@ def bad_tensor(name: str, setting: Setting, *shapes: tuple[int, ...]) -> list[tu
     return [({name: v}, name) for v in values]
 
 
-def bad_seed(setting: Setting) -> list[tuple[Own, str]]:
+def bad_seed(setting: Setting) -> list[tuple[Params, str]]:
     values: list[Any] = [1.0, "1", True, 2**63, -(2**63) - 1, torch.tensor(1.0), torch.tensor([1]), torch.tensor(True)]
     values.append(torch.tensor(1, device="meta"))
     return [({"seed": v, "training": t}, "seed") for v in values for t in (True, False)]
 
 
-def bad_share(name: str, s: Setting) -> list[tuple[Own, str]]:
+def bad_share(name: str, s: Setting) -> list[tuple[Params, str]]:
     return [
         # A matrix may broadcast to the output, so it is no fault here.
         *[f for f in bad_number(name, s, -0.1, 1.1, float("inf")) if getattr(f[0][name], "ndim", 0) != 2],
@@ -332,7 +332,7 @@ add(Operator("avg", averaging=True, registered=False))
 add(
     Operator(
         "soft",
-        own=lambda s: {"beta": s.number_or_tensor(-2.0, 3.0)},
+        params=lambda s: {"beta": s.number_or_tensor(-2.0, 3.0)},
         tensors=("beta",),
         bad=lambda s: [*bad_number("beta", s, float("inf")), *bad_flag("semi_grad")],
         averaging=True,
@@ -341,7 +341,7 @@ add(
 add(
     Operator(
         "lp",
-        own=lambda s: {"norm_type": norm_type(s)},
+        params=lambda s: {"norm_type": norm_type(s)},
         tensors=("norm_type",),
         bad=lambda s: [
             *bad_number("norm_type", s, 0.0, -1.0, -float("inf")),
@@ -353,7 +353,7 @@ add(
 add(
     Operator(
         "lse",
-        own=lambda s: {"r": sharpness(s)},
+        params=lambda s: {"r": sharpness(s)},
         tensors=("r",),
         bad=lambda s: bad_number("r", s, float("inf"), -float("inf")),
         averaging=True,
@@ -362,7 +362,7 @@ add(
 add(
     Operator(
         "gem",
-        own=exponent,
+        params=exponent,
         tensors=("p",),
         bad=lambda s: [
             *bad_number("p", s, 0.0, -1.0, float("inf")),
@@ -375,7 +375,7 @@ add(
 add(
     Operator(
         "weighted",
-        own=logits,
+        params=logits,
         tensors=("logits",),
         bad=lambda s: bad_tensor(
             "logits", s, s.shape, s.shape[1:], (*s.shape, 1), (s.shape[0], 2, *s.shape[2:]), (1, 1, *s.shape[2:])
@@ -387,7 +387,7 @@ add(
     replace(
         OPERATORS["weighted"],
         name="weighted_std",
-        own=lambda s: {**logits(s), "eps": s.rng.choice([1e-5, 0.1])},
+        params=lambda s: {**logits(s), "eps": s.rng.choice([1e-5, 0.1])},
         bad=lambda s: [*OPERATORS["weighted"].bad(s), *bad_positive("eps")],
         averaging=False,
     )
@@ -395,7 +395,7 @@ add(
 add(
     Operator(
         "mixed",
-        own=lambda s: {"alpha": share(s)},
+        params=lambda s: {"alpha": share(s)},
         tensors=("alpha",),
         bad=lambda s: bad_share("alpha", s),
         averaging=True,
@@ -406,7 +406,7 @@ add(Operator("blur", averaging=True, numbered=True))
 add(
     Operator(
         "maxblur",
-        own=lambda s: {"blur_size": s.rng.choice([1, 2, 3, 4, 5])},
+        params=lambda s: {"blur_size": s.rng.choice([1, 2, 3, 4, 5])},
         bad=lambda s: [({"blur_size": v}, "blur_size") for v in (0, -1, 2**31, 3.0, "3", None, True, (3, 3))],
         kinks=True,
         numbered=True,
@@ -415,7 +415,7 @@ add(
 add(
     Operator(
         "ada",
-        own=lambda s: {"beta": share(s)},
+        params=lambda s: {"beta": share(s)},
         tensors=("beta",),
         bad=lambda s: [*bad_share("beta", s), *bad_flag("semi_grad")],
         averaging=True,
@@ -426,13 +426,13 @@ add(Operator("edscw", bad=lambda s: bad_flag("semi_grad"), averaging=True, kinks
 add(
     Operator(
         "gated",
-        own=gate,
+        params=gate,
         tensors=("weight", "bias"),
         bad=lambda s: [
             *bad_tensor(
                 "weight", s, (s.windows.taps,), (s.windows.taps + 1,), (2, s.windows.taps), (s.windows.taps, 1)
             ),
-            *[(own, name) for own, name in bad_number("bias", s, float("inf")) if own["bias"] is not None],
+            *[(params, name) for params, name in bad_number("bias", s, float("inf")) if params["bias"] is not None],
             *not_finite("weight", s, s.windows.taps),
         ],
         averaging=True,
@@ -443,7 +443,7 @@ add(
 add(
     Operator(
         "tree",
-        own=tree,
+        params=tree,
         tensors=("leaves", "gates"),
         bad=lambda s: [
             *bad_tensor("leaves", s, (2, s.windows.taps), (2, s.windows.taps + 1), (3, s.windows.taps), (1, 1)),
@@ -457,7 +457,7 @@ add(
 add(
     Operator(
         "rank",
-        own=rank_weights,
+        params=rank_weights,
         tensors=("weight",),
         bad=lambda s: [
             *bad_tensor(
@@ -474,7 +474,7 @@ add(
 add(
     Operator(
         "quantile",
-        own=quantile,
+        params=quantile,
         tensors=("q",),
         bad=lambda s: [*bad_number("q", s, -0.1, 1.1, float("inf")), *out_of_range("q", -0.1, 1.1)],
         averaging=True,
@@ -484,7 +484,7 @@ add(
 add(
     Operator(
         "stochastic",
-        own=sampling,
+        params=sampling,
         bad=lambda s: [*bad_seed(s), *bad_flag("training")],
         averaging=True,
         kinks=True,
@@ -493,7 +493,7 @@ add(
 add(
     Operator(
         "s3",
-        own=s3_own,
+        params=s3_params,
         bad=lambda s: [
             *bad_seed(s),
             *bad_flag("training"),
@@ -507,7 +507,7 @@ add(
 add(
     Operator(
         "tdgs",
-        own=tdgs_own,
+        params=tdgs_params,
         tensors=("temperature",),
         bad=lambda s: [
             *bad_number("temperature", s, float("inf")),
@@ -530,18 +530,18 @@ def plain(op: PoolOp) -> Operator:
     floats = [name for name, usual in op.attributes.items() if isinstance(usual, float)]
     flags = [name for name, usual in op.attributes.items() if isinstance(usual, bool)]
 
-    def own(setting: Setting) -> Own:
+    def params(setting: Setting) -> Params:
         numbers = {name: setting.number_or_tensor(form.low, form.high) for name, form in op.tensors.items()}
         positive = {name: op.attributes[name] * setting.rng.choice([1, 0.5, 2]) for name in floats}
         switches = {name: setting.rng.random() < 0.5 for name in flags}
         return {**numbers, **positive, **switches, **(sampling(setting) if op.sampled else {})}
 
-    def bad(setting: Setting) -> list[tuple[Own, str]]:
+    def bad(setting: Setting) -> list[tuple[Params, str]]:
         faults = [bad_number(name, setting, float("inf")) for name in op.tensors]
         faults += [*map(bad_positive, floats), *map(bad_flag, flags)]
         return sum(faults + ([bad_seed(setting), bad_flag("training")] if op.sampled else []), [])
 
-    return Operator(op.name.removesuffix("_pool"), own=own, tensors=tuple(op.tensors), bad=bad)
+    return Operator(op.name.removesuffix("_pool"), params=params, tensors=tuple(op.tensors), bad=bad)
 
 
 for name, op in OPS.items():

@@ -18,10 +18,10 @@ SAMPLED = tuple(n for n in poolnb.list_pools() if (op := OPS.get(f"{pool_class(n
 LEARNED = tuple(n for n in poolnb.list_pools() if hasattr(pool_class(n), "reset_parameters"))
 
 
-def make(name: str, seed: int = 0, **own: Any) -> nn.Module:
+def make(name: str, seed: int = 0, **params: Any) -> nn.Module:
     """A pooler for (N, 3, 7, 6) with overlapping, padded windows and parameters away from their first values."""
     torch.manual_seed(seed)
-    module = poolnb.create_pool(name, 3, 2, padding=1, channels=3, output_size=(4, 3), **own).to(DEVICE)
+    module = poolnb.create_pool(name, 3, 2, padding=1, channels=3, output_size=(4, 3), **params).to(DEVICE)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.1 * torch.rand_like(parameter))

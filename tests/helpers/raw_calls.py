@@ -40,10 +40,10 @@ def right_arguments(name: str, rng: random.Random) -> Arguments:
     sums = torch.promote_types(dtype, torch.float32)
     batch, channels = rng.choice([0, 1, 1, 2, 3, 18]), rng.choice([1, 2, 3, 5, 16, 33])
     sizes = Sizes(batch, channels, windows.size, math.prod(windows.kernel), windows.output)
-    own: dict[str, Tensor] = {}
+    params: dict[str, Tensor] = {}
     for tensor, form in op.tensors.items():
-        shape = [rng.choice(accepted) for accepted in form.shape(sizes, list(own.values()))]
-        own[tensor] = _tensor(rng, shape, rng.choice([dtype, sums]) if form.as_input else sums)
+        shape = [rng.choice(accepted) for accepted in form.shape(sizes, list(params.values()))]
+        params[tensor] = _tensor(rng, shape, rng.choice([dtype, sums]) if form.as_input else sums)
     mask_shape = [rng.choice([batch, 1]), rng.choice([channels, 1]), *windows.size]
     known: Arguments = {
         "param_grads": rng.random() < 0.7,
@@ -57,7 +57,7 @@ def right_arguments(name: str, rng: random.Random) -> Arguments:
         "dilation": list(windows.dilation),
         "output_size": list(windows.output),
         "grid_size": [s * rng.choice([1, 2, 3]) for s in windows.stride],
-        **own,
+        **params,
     }
     numbers = {
         "int": lambda: rng.randint(1, 5),

@@ -19,11 +19,11 @@ every_sampled = pytest.mark.parametrize("name", SAMPLED)
 SHAPES = {1: (2, 3, 9), 2: (2, 3, 5, 6), 3: (2, 3, 4, 3, 4)}
 
 
-def pool(name: str, x: Tensor, *args: Any, **own: Any) -> Tensor:
+def pool(name: str, x: Tensor, *args: Any, **params: Any) -> Tensor:
     dims = x.dim() - 2
     if name == "tdgs":
-        own.setdefault("temperature", 0.7)
-    return getattr(F, f"{name}_pool{dims}d")(x, *args, **own)
+        params.setdefault("temperature", 0.7)
+    return getattr(F, f"{name}_pool{dims}d")(x, *args, **params)
 
 
 def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -41,19 +41,19 @@ class Subject:
     dims: int
     training: bool = False
 
-    def pool(self, dtype: torch.dtype = torch.float32, **own: Any) -> Any:
+    def pool(self, dtype: torch.dtype = torch.float32, **params: Any) -> Any:
         """Overlapping, padded windows; parameters away from their first values; an output of 2 per dimension."""
         torch.manual_seed(0)
-        geometry = {"kernel_size": 3, "stride": 2, "padding": 1, **own}
+        geometry = {"kernel_size": 3, "stride": 2, "padding": 1, **params}
         outputs = 2 if geometry["kernel_size"] else None
         pool = poolnb.create_pool(self.name, dims=self.dims, channels=2, output_size=outputs, **geometry)
         for parameter in pool.parameters():
             parameter.data.add_(0.1 * torch.rand_like(parameter))
         return pool.to(dtype).train(self.training)
 
-    def free(self, **own: Any) -> Any:
+    def free(self, **params: Any) -> Any:
         """A pooler without a parameter per output position, so that every size will do."""
-        return self.pool(**own, **({"granularity": "channel"} if self.name == "tdgs" else {}))
+        return self.pool(**params, **({"granularity": "channel"} if self.name == "tdgs" else {}))
 
     def x(self, size: int = 4, n: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
         generator = torch.Generator().manual_seed(size + n)
@@ -369,10 +369,10 @@ def compiled_forward_mode(subject: Subject) -> str | None:
 @wrapper("torch.compile(fullgraph=True) with dynamic shapes", slow=True)
 def compiled(subject: Subject) -> None:
     torch._dynamo.reset()
-    for own in ({}, {"kernel_size": None, "stride": None, "padding": 0}, {"ceil_mode": True}):
-        if not own.get("kernel_size", 3) and subject.name in ("gated", "tree", "rank", "tdgs"):
+    for params in ({}, {"kernel_size": None, "stride": None, "padding": 0}, {"ceil_mode": True}):
+        if not params.get("kernel_size", 3) and subject.name in ("gated", "tree", "rank", "tdgs"):
             continue
-        pool = subject.free(**own)
+        pool = subject.free(**params)
         whole = torch.compile(pool, fullgraph=True, dynamic=True, backend="aot_eager")
         for x in (subject.x(9), subject.x(6, 3)):
             same(gradients(whole, x, pool, **subject.more), gradients(pool, x, pool, **subject.more))
@@ -397,8 +397,8 @@ def geometries(subject: Subject) -> list[dict[str, Any]]:
 
 @wrapper("torch.export with free batch, height and width", slow=True)
 def exported(subject: Subject) -> None:
-    for own in geometries(subject):
-        pool = subject.free(**own)
+    for params in geometries(subject):
+        pool = subject.free(**params)
         program = torch.export.export(pool, (subject.x(9),), dynamic_shapes=free_sizes(subject), strict=False).module()
         for size, n in ((9, 2), (6, 3), (13, 1)):
             x = subject.x(size, n)
@@ -419,8 +419,8 @@ def onnx_session(pool: nn.Module, subject: Subject) -> Any:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def runs_in_onnx(subject: Subject, own: dict[str, Any]) -> None:
-    pool = subject.free(**own)
+def runs_in_onnx(subject: Subject, params: dict[str, Any]) -> None:
+    pool = subject.free(**params)
     session = onnx_session(pool, subject)
     for size, n in ((6, 3), (9, 2), (12, 1)):
         x = subject.x(size, n)
@@ -433,8 +433,8 @@ def onnx(subject: Subject) -> str | None:
     if subject.draws:
         return refusal(lambda: onnx_session(subject.free(), subject), "call eval() before the export")
     if not subject.training:
-        for own in GEOMETRIES[1:3] if subject.dims == 2 else GEOMETRIES[2:3]:
-            runs_in_onnx(subject, own)
+        for params in GEOMETRIES[1:3] if subject.dims == 2 else GEOMETRIES[2:3]:
+            runs_in_onnx(subject, params)
     return None
 
 

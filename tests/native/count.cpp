@@ -51,7 +51,7 @@ inline void put_number(Stored* p, Counted x) { p->value = x.value; }
 template <>
 struct std::numeric_limits<poolnb::Counted> : std::numeric_limits<float> {};
 
-#include "../../ext/lane.h"
+#include "../../ext/vec_math.h"
 
 namespace poolnb {
 
@@ -116,21 +116,21 @@ static void count(const char* name, float parameter, char** options, const char*
   std::vector<Stored> x(kSize * kSize), second(x), grad_x(x), grad_second(x), y(out * out), grad(y);
   for (size_t i = 0; i < x.size(); ++i) x[i].value = 0.1f + (i * 37 % 101) / 50.0f, second[i].value = x[i].value - 1;
   for (auto& g : grad) g.value = 1;
-  std::vector<float> own(2, parameter), grad_own(2 * out * out);
+  std::vector<float> d_params(2, parameter), grad_own(2 * out * out);
   q.input[0] = view(x, kSize), q.input[1] = view(second, kSize);
   q.grad_input[0] = view(grad_x, kSize), q.grad_input[1] = view(grad_second, kSize);
   q.output = view(y, out), q.grad = view(grad, out);
   for (int i = 0; i < Op::parameters; ++i) {
-    q.parameter[i].data = own.data() + i;
+    q.parameter[i].data = d_params.data() + i;
     q.grad_parameter[i] = view(grad_own, out);
   }
   const int64_t n = window_count(q);
   const size_t left = sizeof(Left<Op, float>);
   for (int64_t i = 0; i < n; ++i) forward_body<Op, Stored, Counted>(q, false, i);
   print(name, windows, "forward", n, left);
-  if (q.windows.disjoint()) {
-    for (int64_t i = 0; i < n; ++i) disjoint_body<Op, Stored, Counted>(q, false, i);
-    return print(name, windows, "disjoint", n, left);
+  if (q.windows.non_overlapping()) {
+    for (int64_t i = 0; i < n; ++i) non_overlapping_body<Op, Stored, Counted>(q, false, i);
+    return print(name, windows, "non_overlapping", n, left);
   }
   std::vector<Left<Op, Counted>> kept(n);
   for (int64_t i = 0; i < n; ++i) window_body<Op, Stored, Counted>(q, false, kept.data(), i);

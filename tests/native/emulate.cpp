@@ -161,10 +161,10 @@ void run(bool last) {
   q.grad_input[0] = grad_x.view();
   std::vector<Left<Op, T>> left(window_count(q));
   grid(window_count(q), [&](int64_t i) { forward_body<Op, S, T>(q, last, i); });
-  if (q.windows.disjoint()) {
+  if (q.windows.non_overlapping()) {
     fill_zero(grad_x);
     for (auto& g : grad_second) fill_zero(g);
-    grid(window_count(q), [&](int64_t i) { disjoint_body<Op, S, T>(q, last, i); });
+    grid(window_count(q), [&](int64_t i) { non_overlapping_body<Op, S, T>(q, last, i); });
   } else {
     grid(window_count(q), [&](int64_t i) { window_body<Op, S, T>(q, last, left.data(), i); });
     grid(position_count(q), [&](int64_t i) { gather_body<Op, S, T>(q, last, left.data(), i); });

@@ -1,10 +1,10 @@
-// Measures exp and log of ext/lane.h against the C library: floats in steps over their whole range against double,
+// Measures exp and log of ext/vec_math.h against the C library: floats in steps over their whole range against double,
 // doubles at random against long double. Prints "name type error": the largest error in units of the last place.
 #include <cmath>
 #include <cstdio>
 #include <random>
 
-#include "../../ext/lane.h"
+#include "../../ext/vec_math.h"
 
 using namespace poolnb;
 
@@ -30,16 +30,16 @@ void measure(const char* name, const Values& values, const Function& function, c
   using T = typename Traits<V>::Number;
   constexpr int lanes = Traits<V>::lanes;
   double worst = 0;
-  T pack[lanes], result[lanes];
+  T vector[lanes], result[lanes];
   int held = 0;
   const auto flush = [&] {
-    for (int i = held; i < lanes; ++i) pack[i] = pack[0];
-    store<V>(result, function(load<V>(pack)));
-    for (int i = 0; i < held; ++i) worst = std::fmax(worst, error(result[i], reference(pack[i])));
+    for (int i = held; i < lanes; ++i) vector[i] = vector[0];
+    store<V>(result, function(load<V>(vector)));
+    for (int i = 0; i < held; ++i) worst = std::fmax(worst, error(result[i], reference(vector[i])));
     held = 0;
   };
   values([&](T x) {
-    pack[held++] = x;
+    vector[held++] = x;
     if (held == lanes) flush();
   });
   if (held) flush();
@@ -74,7 +74,7 @@ void doubles(double low, double high, const Wanted& wanted, const Use& use) {
 
 template <class V, class Function, class Reference, class Wanted>
 void both(const char* name, const Function& function, const Reference& reference, const Wanted& wanted) {
-  if constexpr (std::is_same_v<V, PackF>)
+  if constexpr (std::is_same_v<V, VecF>)
     measure<V>(name, [&](const auto& use) { floats(wanted, use); }, function, reference);
   else
     measure<V>(name, [&](const auto& use) { doubles(-60, 11, wanted, use); }, function, reference);
@@ -127,6 +127,6 @@ void all() {
 }  // namespace
 
 int main() {
-  all<PackF>();
-  all<PackD>();
+  all<VecF>();
+  all<VecD>();
 }

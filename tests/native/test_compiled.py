@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from poolnb import functional as F
 from poolnb import native
 from poolnb.geometry import resolve
-from poolnb.ops.examples import own_arguments
+from poolnb.ops.examples import example_params
 from poolnb.ops.registration import OPS
 
 pytestmark = [
@@ -27,25 +27,27 @@ pytestmark = [
     pytest.mark.device,
 ]
 
-Own = dict[str, Any]
+Params = dict[str, Any]
 OPERATORS = tuple(native.operator_types())
 every_operator = pytest.mark.parametrize("name", OPERATORS)
 
 
-def _results(name: str, x: Tensor, grad: Callable[[Tensor], Tensor], own: Own, *windows: Any) -> list[Tensor]:
+def _results(name: str, x: Tensor, grad: Callable[[Tensor], Tensor], params: Params, *windows: Any) -> list[Tensor]:
     leaves = [x.detach().requires_grad_()]  # keeps the strides
-    learned = {k: v.detach().requires_grad_() for k, v in own.items() if isinstance(v, Tensor) and k != "mask"}
+    learned = {k: v.detach().requires_grad_() for k, v in params.items() if isinstance(v, Tensor) and k != "mask"}
     leaves += learned.values()
-    y = getattr(F, f"{name}_pool{x.dim() - 2}d")(leaves[0], *windows, **own | learned)
+    y = getattr(F, f"{name}_pool{x.dim() - 2}d")(leaves[0], *windows, **params | learned)
     return [y.detach(), *torch.autograd.grad(y, leaves, grad(y))]
 
 
-def _compare(name: str, x: Tensor, *windows: Any, grad: Callable[[Tensor], Tensor] | None = None, **own: Any) -> None:
-    own = own or own_arguments(name, x)
+def _compare(
+    name: str, x: Tensor, *windows: Any, grad: Callable[[Tensor], Tensor] | None = None, **params: Any
+) -> None:
+    params = params or example_params(name, x)
     grad = grad or (lambda y: torch.linspace(-1, 1, y.numel(), dtype=torch.float64).to(y.dtype).view(y.shape))
-    actual = _results(name, x, grad, own, *windows)
+    actual = _results(name, x, grad, params, *windows)
     with native.disabled():
-        expected = _results(name, x, grad, own, *windows)
+        expected = _results(name, x, grad, params, *windows)
     rough = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 2e-4, torch.float64: 1e-9}[x.dtype]
     for a, b in zip(actual, expected, strict=True):
         assert a.dtype == b.dtype and a.stride() == b.stride()
@@ -74,7 +76,7 @@ def test_small_images_of_many_channels(name: str, size: tuple[int, int], windows
         _compare(name, images, *windows)
     mask = torch.ones(3, 37, *size, dtype=torch.bool)
     mask[0, 3], mask[1, :, 0], mask[2, 5, :, 0] = False, False, False
-    _compare(name, x, *windows, **own_arguments(name, x), mask=mask)
+    _compare(name, x, *windows, **example_params(name, x), mask=mask)
 
 
 @every_operator
@@ -97,14 +99,14 @@ def test_a_parameter_of_every_position(
     x = _random(batch, 37, *size).contiguous(memory_format=layout)
     output = (37, size[0] // 2, size[1] // 2)
     parameter = torch.linspace(0.1, 0.9, math.prod(output)).view(output)
-    own = {
+    params = {
         "mixed": {"alpha": parameter},
         "ada": {"beta": parameter},
         "tdgs": {"temperature": parameter, "training": True, "seed": 5},
     }
-    _compare(name, x, 2, **own[name])
+    _compare(name, x, 2, **params[name])
     if name != "tdgs":
-        _compare(name, x, 2, **{key: parameter[:1] for key in own[name]})
+        _compare(name, x, 2, **{key: parameter[:1] for key in params[name]})
 
 
 @every_operator
@@ -166,9 +168,9 @@ def test_a_few_special_values_in_the_fast_paths(name: str, value: float) -> None
     x.view(-1)[::97] = value
     for layout in (torch.contiguous_format, torch.channels_last):
         actual = x.contiguous(memory_format=layout)
-        y = getattr(F, f"{name}_pool2d")(actual, 2, **own_arguments(name, actual))
+        y = getattr(F, f"{name}_pool2d")(actual, 2, **example_params(name, actual))
         with native.disabled():
-            expected = getattr(F, f"{name}_pool2d")(actual, 2, **own_arguments(name, actual))
+            expected = getattr(F, f"{name}_pool2d")(actual, 2, **example_params(name, actual))
         torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
@@ -198,7 +200,7 @@ def test_a_long_line_is_worked_on_in_pieces(name: str, line: tuple[Any, ...]) ->
     ones = torch.ones_like  # sums over so many windows do not cancel
     _compare(name, x, *windows, grad=ones)
     if x.numel() <= 200_000:
-        _compare(name, x, *windows, grad=ones, **own_arguments(name, x), mask=_random(*shape) < 1)
+        _compare(name, x, *windows, grad=ones, **example_params(name, x), mask=_random(*shape) < 1)
 
 
 @pytest.mark.cpu
@@ -208,13 +210,15 @@ def test_a_long_line_is_worked_on_in_pieces(name: str, line: tuple[Any, ...]) ->
 @every_operator
 def test_the_number_of_threads_changes_no_bit(name: str, shape: tuple[int, ...], windows: tuple[Any, ...]) -> None:
     x = _random(*shape)
-    own = own_arguments(name, x, resolve(shape[2:], *windows).output)  # else torch sums what a parameter is spread over
+    params = example_params(
+        name, x, resolve(shape[2:], *windows).output
+    )  # else torch sums what a parameter is spread over
     before = torch.get_num_threads()
     results = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            results.append(_results(name, x, torch.ones_like, own, *windows))
+            results.append(_results(name, x, torch.ones_like, params, *windows))
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
@@ -225,11 +229,11 @@ def test_the_number_of_threads_changes_no_bit(name: str, shape: tuple[int, ...],
 @pytest.mark.parametrize("name", [n for n in OPERATORS if OPS[f"{n}_pool"].tensors])
 def test_a_parameter_alone_can_want_a_gradient(name: str) -> None:
     x = _random(2, 16, 8, 8)
-    key, parameter = next((k, v) for k, v in own_arguments(name, x).items() if isinstance(v, Tensor))
-    own = {**own_arguments(name, x), key: parameter.clone().requires_grad_()}
-    both = _results(name, x, torch.ones_like, own, 2)[2]
-    y = getattr(F, f"{name}_pool2d")(x, 2, **own)
-    (alone,) = torch.autograd.grad(y.sum(), own[key])
+    key, parameter = next((k, v) for k, v in example_params(name, x).items() if isinstance(v, Tensor))
+    params = {**example_params(name, x), key: parameter.clone().requires_grad_()}
+    both = _results(name, x, torch.ones_like, params, 2)[2]
+    y = getattr(F, f"{name}_pool2d")(x, 2, **params)
+    (alone,) = torch.autograd.grad(y.sum(), params[key])
     torch.testing.assert_close(alone, both)
 
 
@@ -266,11 +270,11 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 @every_operator
 def test_nothing_of_the_inputs_size_is_saved_besides_the_inputs(name: str) -> None:
     x = _random(2, 16, 32, 32).requires_grad_()
-    own = own_arguments(name, x)
+    params = example_params(name, x)
     saved: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        getattr(F, f"{name}_pool2d")(x, 2, **own)
-    given = {x.data_ptr(), *(v.data_ptr() for v in own.values() if isinstance(v, Tensor))}
+        getattr(F, f"{name}_pool2d")(x, 2, **params)
+    given = {x.data_ptr(), *(v.data_ptr() for v in params.values() if isinstance(v, Tensor))}
     assert all(t.data_ptr() in given or t.numel() < x.numel() / 8 for t in saved)
 
 
@@ -279,17 +283,17 @@ def _peaks(names: Sequence[str], shape: tuple[int, ...], windows: Any) -> dict[s
     code = f"""
 import json, resource, sys, torch
 sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers")]!r}
-from poolnb.ops.examples import own_arguments
+from poolnb.ops.examples import example_params
 from test_compiled import _results
 torch.set_num_threads(2)
 small = torch.randn(1, 16, 32, 32)
-for name in {names!r}: _results(name, small, torch.ones_like, own_arguments(name, small), 2)
+for name in {names!r}: _results(name, small, torch.ones_like, example_params(name, small), 2)
 x = torch.randn({shape!r})
 grad = torch.ones(*x.shape[:2], *(n // k for n, k in zip(x.shape[2:], {windows!r})))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 start, peaks = peak(), {{}}
 for name in {names!r}:
-    _results(name, x, lambda y: grad, own_arguments(name, x), {windows!r})
+    _results(name, x, lambda y: grad, example_params(name, x), {windows!r})
     peaks[name] = peak() - start
 print(json.dumps(peaks))
 """

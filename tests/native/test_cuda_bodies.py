@@ -35,7 +35,7 @@ class Case:
     windows: Geometry
     x: Tensor
     mask: Tensor | None
-    own: list[Tensor]  # parameters in the output's shape, the second input in the input's
+    params: list[Tensor]  # parameters in the output's shape, the second input in the input's
     seed: int | None
     attributes: list[Any]
     last: bool
@@ -71,12 +71,12 @@ def _case(operator: str, number: int) -> Case:
 
     op = OPS[f"{operator}_pool"]
     sizes = Sizes(n, c, tuple(size), math.prod(kernel), windows.output)
-    own: list[Tensor] = []
+    params: list[Tensor] = []
     for form in op.tensors.values():
-        shape = [rng.choice(accepted) for accepted in form.shape(sizes, own)]
+        shape = [rng.choice(accepted) for accepted in form.shape(sizes, params)]
         values = torch.rand(shape, generator=generator, dtype=torch.float64)
         stored = dtype if form.as_input and wide < 2 else sums
-        own.append((form.low + (form.high - form.low) * values).to(stored))
+        params.append((form.low + (form.high - form.low) * values).to(stored))
     attributes = [
         rng.random() < 0.5 if isinstance(usual, bool) else usual * rng.choice([1, 0.5])
         for usual in op.attributes.values()
@@ -84,13 +84,13 @@ def _case(operator: str, number: int) -> Case:
     drawn = op.sampled and rng.random() < 0.6
     seed = rng.randrange(-(2**63), 2**63) if drawn else None
     grad = torch.randn(output, generator=generator, dtype=torch.float64).to(dtype)
-    return Case(operator, windows, x, mask, own, seed, attributes, rng.random() < 0.5, grad, wide)
+    return Case(operator, windows, x, mask, params, seed, attributes, rng.random() < 0.5, grad, wide)
 
 
 def _expected(case: Case) -> list[Tensor]:
     """Output and gradients from the PyTorch kernels."""
     op = OPS[f"{case.operator}_pool"]
-    leaves = [t.clone().requires_grad_() for t in (case.x, *case.own)]
+    leaves = [t.clone().requires_grad_() for t in (case.x, *case.params)]
     seed = [None if case.seed is None else torch.tensor(case.seed)] if op.sampled else []
     with native.disabled():
         y = op(leaves[0], case.mask, case.windows, *leaves[1:], *seed, *case.attributes)
@@ -109,9 +109,9 @@ def _encoded(case: Case) -> bytes:
     head += [*case.x.shape[:2], case.mask is not None, case.seed is not None, case.seed or 0]
     options = [float(a) for a in case.attributes]
     second = _has_second_input(case.operator)
-    tensors = [case.x, *([case.own[0].expand_as(case.x)] if second else [])]
+    tensors = [case.x, *([case.params[0].expand_as(case.x)] if second else [])]
     tensors += [case.mask] if case.mask is not None else []
-    tensors += [] if second else [_full(p, case) for p in case.own]
+    tensors += [] if second else [_full(p, case) for p in case.params]
     parts = [np.array(head, dtype=np.int64), np.array(options)]
     parts += [t.double().contiguous().numpy() for t in (*tensors, case.grad)]
     return b"".join(part.tobytes() for part in parts)

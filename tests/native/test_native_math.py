@@ -1,4 +1,4 @@
-"""Numbers of the compiled kernels: exp and log within the bounds that ext/lane.h names, half types as one by one."""
+"""Numbers of the compiled kernels: exp and log within the bounds of ext/vec_math.h, half types as one by one."""
 
 from __future__ import annotations
 

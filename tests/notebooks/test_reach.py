@@ -36,14 +36,14 @@ class Pool:
     "poolnb/ops/hard.py": "def hard(x):\n    return x\n",
     "poolnb/ops/taps.py": "def total(x):\n    return x\n",
     "ext/operators.def": "",
-    "ext/cpu/bind.cpp": '#include "../glue.h"\n',
+    "ext/cpu/bind.cpp": '#include "../bindings.h"\n',
     "ext/cpu/run.h": "#include <vector>\n",
     "ext/windows/soft.h": '# include "../taps.h"\n',
     "ext/taps.h": "",
-    "ext/glue.h": "",
+    "ext/bindings.h": "",
     "ext/windows/other.h": "",
 }
-SHARED_KERNELS = {"ext/operators.def", "ext/cpu/bind.cpp", "ext/glue.h", "ext/cpu/run.h"}
+SHARED_KERNELS = {"ext/operators.def", "ext/cpu/bind.cpp", "ext/bindings.h", "ext/cpu/run.h"}
 KERNELS = {"ext/windows/soft.h", "ext/taps.h", *SHARED_KERNELS}
 SHARED = {"poolnb/functional.py", "poolnb/shared.py"}
 SOFT = {"poolnb/ops/soft.py", "poolnb/ops/taps.py", *KERNELS}

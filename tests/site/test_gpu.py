@@ -58,7 +58,7 @@ def test_a_prediction_is_the_slower_of_memory_and_special_functions() -> None:
     assert found.share == pytest.approx((20 / 100) / (8 / 10))
     fast = chip._replace(clock=1e9)
     assert gpu.expected([COUNTS | {"operator": "soft", "kernel": "forward"}], "k2s2", "forward", 4, fast).share == 1
-    weighted = [COUNTS | {"operator": "weighted", "kernel": "disjoint"}]
+    weighted = [COUNTS | {"operator": "weighted", "kernel": "non_overlapping"}]
     assert gpu.expected(weighted, "k2s2", "backward", 2, chip).bytes == 2 * (16 + 1)
 
 

@@ -501,7 +501,7 @@ _FINDERS: dict[str, Callable[[], list[Finding]]] = {
     "C4": ledger_facts.c4,
     "C5": _c5,
     "C6": ledger_tdgs.c6,
-    "C7": ledger_tdgs.c7,
+    "C7": ledger_tdgs.initial_temperature,
     "C8": ledger_tdgs.c8,
     "C9": _c9,
     "C10": _c10,

@@ -127,7 +127,7 @@ def regions(runs: dict[float, Values]) -> Comparison | None:
     return compared(by_group(groups), "value", "group", "inside")
 
 
-def c7() -> list[Finding]:
+def initial_temperature() -> list[Finding]:
     """Starts inside the claimed range against those above it and against those below it."""
     longer = initial_temperatures_linear()
     found = regions(longer or initial_temperatures())

@@ -47,7 +47,7 @@ class Api(SphinxDirective):
 def describe(what: str) -> str:
     """The reStructuredText that stands for `{api} what`."""
     if what == "arguments":
-        shared = _fields(_DOC.format(text="", own="", shape="(N, C, *spatial)", dims=2, pairs=_PAIRS[2]).strip())
+        shared = _fields(_DOC.format(text="", params="", shape="(N, C, *spatial)", dims=2, pairs=_PAIRS[2]).strip())
         return re.sub("^:(param|raises) ", ":", shared, flags=re.MULTILINE)
     if "." in what:
         places = [name.rpartition(".") for name in what.split()]

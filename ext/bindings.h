@@ -338,11 +338,11 @@ void read_options(Arguments& arguments, Options& options);
 #define POOLNB_OPERATOR(Op, name, parts)                                                      \
   template <>                                                                                 \
   void read_options<Op>([[maybe_unused]] Arguments & arguments, Options & options) {          \
-    [[maybe_unused]] auto& own = options.name;                                                \
+    [[maybe_unused]] auto& param = options.name;                                                \
     parts                                                                                     \
   }
-#define NUMBER(option) own.option = positive(#option, arguments.take<double>());
-#define FLAG(option) own.option = arguments.take<bool>();
+#define NUMBER(option) param.option = positive(#option, arguments.take<double>());
+#define FLAG(option) param.option = arguments.take<bool>();
 #include "operators.def"
 
 void read_seed(const std::optional<Tensor>& seed, Options& options) {
@@ -370,8 +370,8 @@ struct Schema {
   Form form = Form::per_channel;  // of its own tensor
   const char* tensor = "";        // and its name
 
-  constexpr Schema with_input(const char* own) const { return {name, 2, parameters, seed, Form::like_input, own}; }
-  constexpr Schema with_parameter(const char* own, Form of) const { return {name, inputs, 1, seed, of, own}; }
+  constexpr Schema with_input(const char* param) const { return {name, 2, parameters, seed, Form::like_input, param}; }
+  constexpr Schema with_parameter(const char* param, Form of) const { return {name, inputs, 1, seed, of, param}; }
   constexpr Schema with_seed() const { return {name, inputs, parameters, true, form, tensor}; }
 };
 
@@ -386,18 +386,18 @@ constexpr Schema schema{};
 #include "operators.def"
 
 template <class Op>
-void check_own(const Tensor& own, const Call& call) {
+void check_param(const Tensor& param, const Call& call) {
   constexpr auto s = schema<Op>;
   const ScalarType sums = sums_of(call.input.scalar_type());
   const Sizes output = output_size(call);
   switch (s.form) {
     case Form::per_channel:
-      return check_tensor(s.tensor, own, call.input, sums, false, Sizes{call.problem.channels}, "-");
+      return check_tensor(s.tensor, param, call.input, sums, false, Sizes{call.problem.channels}, "-");
     case Form::per_channel_and_window:
-      return check_tensor(s.tensor, own, call.input, sums, false, Sizes(output.begin() + 1, output.end()), "----");
-    case Form::like_output: return check_tensor(s.tensor, own, call.input, sums, false, output, "11111");
+      return check_tensor(s.tensor, param, call.input, sums, false, Sizes(output.begin() + 1, output.end()), "----");
+    case Form::like_output: return check_tensor(s.tensor, param, call.input, sums, false, output, "11111");
     case Form::like_input:
-      return check_tensor(s.tensor, own, call.input, sums, true, sizes(call.input), "-1---");
+      return check_tensor(s.tensor, param, call.input, sums, true, sizes(call.input), "-1---");
   }
 }
 
@@ -415,7 +415,7 @@ Call read_call(Arguments& arguments) {
   call.problem.channels = call.input.size(1);
   read_windows(arguments, call.problem.windows, call.input);
   if (call.mask) check_tensor("mask", *call.mask, call.input, ScalarType::Bool, false, sizes(call.input), "11---");
-  for (const Tensor& own : call.tensors) check_own<Op>(own, call);
+  for (const Tensor& param : call.tensors) check_param<Op>(param, call);
   if (seed) check_tensor("seed", *seed, call.input, ScalarType::Long, false, {}, "", true);
   read_seed(seed, call.problem.options);
   read_options<Op>(arguments, call.problem.options);
@@ -437,20 +437,20 @@ void forward_kernel(StableIValue* stack, uint64_t, uint64_t) {
 
 // The gradient of an own tensor: kernels write it in full, and what the tensor was broadcast along is summed up.
 template <class Backend>
-class OwnGradient {
+class ParamGradient {
  public:
-  OwnGradient(const Tensor& own, const Sizes& full, bool reduced, bool last, bool wanted)
-      : own_(own), result_(wanted ? make(sizes(own), channels_last(own), own.scalar_type())
-                                  : make(Sizes{0}, false, own.scalar_type())), full_(result_) {
+  ParamGradient(const Tensor& param, const Sizes& full, bool reduced, bool last, bool wanted)
+      : param_(param), result_(wanted ? make(sizes(param), channels_last(param), param.scalar_type())
+                                  : make(Sizes{0}, false, param.scalar_type())), full_(result_) {
     if (!wanted) return;
     if (full[0] == 0) torch::stable::fill_(result_, 0);  // no kernel will write it
-    if (reduced || sizes(own) == full) return;
-    const bool is_double = own.scalar_type() == ScalarType::Double;
+    if (reduced || sizes(param) == full) return;
+    const bool is_double = param.scalar_type() == ScalarType::Double;
     full_ = make(full, last, is_double ? ScalarType::Double : ScalarType::Float);
-    const int64_t dims = full.size(), first = own.dim() == 1 ? 1 : dims - own.dim();  // (C,) is dimension 1
+    const int64_t dims = full.size(), first = param.dim() == 1 ? 1 : dims - param.dim();  // (C,) is dimension 1
     for (int64_t d = 0; d < dims; ++d)
-      if (d < first || d >= first + own.dim() || own.size(d - first) != full[d]) summed_.push_back(d);
-    keep_ = own.dim() == dims;
+      if (d < first || d >= first + param.dim() || param.size(d - first) != full[d]) summed_.push_back(d);
+    keep_ = param.dim() == dims;
   }
 
   void zero() { torch::stable::fill_(full_, 0); }
@@ -468,15 +468,15 @@ class OwnGradient {
   Tensor finish() {
     if (summed_.empty() || full_.numel() == 0) return result_;
     const torch::headeronly::IntHeaderOnlyArrayRef summed(summed_);
-    return torch::stable::sum_out(result_, full_, summed, keep_, own_.scalar_type());
+    return torch::stable::sum_out(result_, full_, summed, keep_, param_.scalar_type());
   }
 
  private:
   Tensor make(const Sizes& size, bool last, ScalarType type) const {
-    return empty<Backend>("gradient", size, last, type, own_.get_device_index());
+    return empty<Backend>("gradient", size, last, type, param_.get_device_index());
   }
 
-  Tensor own_, result_, full_;
+  Tensor param_, result_, full_;
   Sizes summed_;
   bool keep_ = true;
 };
@@ -495,10 +495,10 @@ void backward_kernel(StableIValue* stack, uint64_t, uint64_t) {
   const int32_t device = call.input.get_device_index();
   const Tensor grad_input = empty<Backend>("gradient", sizes(call.input), call.last, call.input.scalar_type(), device);
   // What no window writes.
-  const bool gaps = !Backend::reduces && q.windows.disjoint() && !q.windows.cover();
+  const bool gaps = !Backend::reduces && q.windows.non_overlapping() && !q.windows.tile_input();
   if (gaps) torch::stable::fill_(grad_input, 0);
   q.grad_input[0] = view(grad_input);
-  std::vector<OwnGradient<Backend>> own;
+  std::vector<ParamGradient<Backend>> param;
   for (int i = 0; i < s.inputs - 1 + s.parameters; ++i) {
     const bool second = i < s.inputs - 1;
     const int parameter = i - (s.inputs - 1);
@@ -506,14 +506,14 @@ void backward_kernel(StableIValue* stack, uint64_t, uint64_t) {
     Sizes full = second ? sizes(call.input) : output_size(call);
     if (Backend::reduces && !second && shared_by_images(q.parameter[parameter]))
       full[0] = groups_of_images(q.batch, images_of_a_group(q.batch));
-    own.emplace_back(call.tensors[i], full, reduced, call.last, want);
+    param.emplace_back(call.tensors[i], full, reduced, call.last, want);
     if (!want) continue;
-    if (second && gaps) own.back().zero();
-    (second ? q.grad_input[1] : q.grad_parameter[parameter]) = own.back().target();
+    if (second && gaps) param.back().zero();
+    (second ? q.grad_input[1] : q.grad_parameter[parameter]) = param.back().target();
   }
   if (call.input.numel() > 0) Backend::template backward<Op>(q, call);
   *stack++ = from(grad_input);
-  for (auto& g : own) *stack++ = from(g.finish());
+  for (auto& g : param) *stack++ = from(g.finish());
 }
 
 using torch::stable::detail::StableLibrary;

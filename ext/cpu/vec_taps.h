@@ -1,4 +1,4 @@
-// The taps of a pack of windows, as the window maths sees them (../taps.h), and what is saved of them.
+// The taps of a vector of windows, as the window maths sees them (../taps.h), and what is saved of them.
 #pragma once
 
 #include "../taps.h"
@@ -6,10 +6,10 @@
 
 namespace poolnb {
 
-// One pack of windows: K taps (0: `n`; -1: `n`, which may be so many that they have no table); `masked`: some of them
+// One vector of windows: K taps (0: `n`; -1: `n`, which may be so many that they have no table); `masked`: some of them
 // may not be valid.
 template <class V, int K, bool masked>
-struct PackTaps {
+struct VecTaps {
   using T = typename Traits<V>::Number;
   static constexpr bool fixed = K > 0, many = K < 0;
   const int64_t *offset, *offset_valid;  // null: multiples of `step`
