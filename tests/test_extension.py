@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import poolnb
 from poolnb import extension as ext
 from poolnb.modules import POOLS
-from poolnb.reference.windows import pool, pool_backward, windows_of
+from poolnb.reference.windows import Windows, over_windows, pool, pool_backward
 
 # ---- the operator ----------------------------------------------------------------------------------------------------
 
@@ -105,13 +105,13 @@ def _slopes(taps: np.ndarray) -> np.ndarray:
     return slopes
 
 
-def midrange_pool(x: Any, *args: Any, mask: Any = None, **geometry: Any) -> np.ndarray:
-    windows = windows_of(x, *args, **{"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False, **geometry})
+@over_windows
+def midrange_pool(x: np.ndarray, windows: Windows, *, mask: Any = None) -> np.ndarray:
     return pool(x, mask, windows, lambda taps, c: (taps.max() + taps.min()) / 2)
 
 
-def midrange_pool_backward(grad: Any, x: Any, mask: Any = None, **geometry: Any) -> np.ndarray:
-    windows = windows_of(x, **{"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False, **geometry})
+@over_windows
+def midrange_pool_backward(grad: np.ndarray, x: np.ndarray, windows: Windows, *, mask: Any = None) -> np.ndarray:
     return pool_backward(grad, x, mask, windows, lambda taps, c: (_slopes(taps), 0.0))[0]
 
 

@@ -106,5 +106,17 @@ def test_docstrings_of_modules_say_formula_arguments_and_errors(name: str) -> No
 
 
 @pytest.mark.parametrize("name", reference.__all__)
+def test_reference_functions_share_the_signature_of_the_functions(name: str) -> None:
+    theirs = list(inspect.signature(getattr(reference, name)).parameters.values())
+    arrays = ["grad", "x"] if name.endswith("_backward") else ["x"]
+    assert [p.name for p in theirs[: len(arrays)]] == arrays
+    function = getattr(functional, f"{name.removesuffix('_backward')}2d")
+    geometry = list(inspect.signature(function).parameters.values())[1:6]
+    ours = theirs[len(arrays) :]
+    assert [(p.name, p.default) for p in ours[:5]] == [(p.name, p.default) for p in geometry]
+    assert all(p.kind is p.KEYWORD_ONLY for p in ours[5:]) and [p.name for p in ours[-2:]] == ["output_size", "mask"]
+
+
+@pytest.mark.parametrize("name", reference.__all__)
 def test_reference_functions_have_docstrings(name: str) -> None:
     assert len(getattr(reference, name).__doc__ or "") > 10

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import comb
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from poolnb.reference.windows import Array, Axis, Index, Windows, each_window, values, windows_of
+from poolnb.reference.windows import Array, Axis, Index, Windows, each_window, over_windows, values
 
 __all__ = [
     "blur_pool",
@@ -38,20 +37,15 @@ def _mean(shares: Array, taps: Array) -> float:
     return float(shares @ np.where(infinite, 0, taps) + (taps[infinite].sum() if infinite.any() else 0))
 
 
+@over_windows
 def blur_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = sum b_i x_i / sum b_i, b the product over the axes of C(k - 1, j)."""
-    x = np.asarray(x, np.float64)
-    return _blur(x, mask, windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size))
+    return _blur(x, mask, windows)
 
 
 def _blur(x: Array, mask: ArrayLike | None, windows: Windows) -> Array:
@@ -63,22 +57,16 @@ def _blur(x: Array, mask: ArrayLike | None, windows: Windows) -> Array:
     return y
 
 
+@over_windows
 def blur_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """dy/dx_i = b_i / sum b."""
-    x = np.asarray(x, np.float64)
-    windows = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return _blur_backward(np.asarray(grad, np.float64), x, mask, windows)
+    return _blur_backward(grad, x, mask, windows)
 
 
 def _blur_backward(grad: Array, x: Array, mask: ArrayLike | None, windows: Windows) -> Array:
@@ -122,45 +110,33 @@ def _mask_of(entries: dict[Index, Index], shape: tuple[int, ...]) -> NDArray[np.
     return some
 
 
+@over_windows
 def maxblur_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     blur_size: int = 3,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """The maximum at every start of a window, then at the stride the mean of blur_size entries, weighted as in blur."""
-    x = np.asarray(x, np.float64)
-    windows = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     first, second = _map_of(windows, blur_size)
     maxima, chosen = _maxima(x, mask, first)
     return _blur(maxima, _mask_of(chosen, maxima.shape), second)
 
 
+@over_windows
 def maxblur_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     blur_size: int = 3,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """The gradient of the blur, given to the first largest tap of every entry of the map."""
-    x = np.asarray(x, np.float64)
-    windows = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     first, second = _map_of(windows, blur_size)
     maxima, chosen = _maxima(x, mask, first)
-    spread = _blur_backward(np.asarray(grad, np.float64), maxima, _mask_of(chosen, maxima.shape), second)
+    spread = _blur_backward(grad, maxima, _mask_of(chosen, maxima.shape), second)
     grad_x = np.zeros_like(x)
     for out, tap in chosen.items():
         grad_x[tap] += spread[out]

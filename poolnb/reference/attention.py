@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from poolnb.reference.softmax import softmax
-from poolnb.reference.windows import Array, each_window, values, windows_of
+from poolnb.reference.windows import Array, Windows, each_window, over_windows, values
 
 __all__ = [
     "weighted_pool",
@@ -38,51 +36,39 @@ def _weighted(taps: Array, logits: Array) -> float:
     return float(weights[weights > 0] @ taps[weights > 0])
 
 
+@over_windows
 def weighted_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     logits: ArrayLike,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = sum w_i x_i with w = softmax(logits); ``logits`` broadcast to the shape of ``x``."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     full = np.broadcast_to(np.asarray(logits, np.float64), x.shape)
-    y = np.zeros((*x.shape[:2], *geometry.output))
-    for out, taps, _ in each_window(x, mask, geometry):
+    y = np.zeros((*x.shape[:2], *windows.output))
+    for out, taps, _ in each_window(x, mask, windows):
         if taps:
             y[out] = _weighted(values(x, taps), values(full, taps))
     return y
 
 
+@over_windows
 def weighted_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     logits: ArrayLike,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx_i = w_i and dy/dlogit_i = w_i (x_i - y), for finite input.
 
     Returns the gradients of ``x`` and of ``logits``, in their shapes.
     """
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     full = np.broadcast_to(np.asarray(logits, np.float64), x.shape)
-    grad, grad_x, grad_logits = np.asarray(grad, np.float64), np.zeros_like(x), np.zeros_like(x)
-    for out, taps, _ in each_window(x, mask, geometry):
+    grad_x, grad_logits = np.zeros_like(x), np.zeros_like(x)
+    for out, taps, _ in each_window(x, mask, windows):
         if not taps:
             continue
         window = values(x, taps)

@@ -7,16 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from poolnb.reference.windows import (
-    Array,
-    Windows,
-    each_window,
-    per_channel,
-    pool,
-    pool_backward,
-    values,
-    windows_of,
-)
+from poolnb.reference.windows import Array, Windows, each_window, over_windows, per_channel, pool, pool_backward, values
 
 __all__ = [
     "avg_pool",
@@ -33,26 +24,20 @@ def _one_hot(taps: Array) -> Array:
     return row
 
 
+@over_windows
 def max_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     return_indices: bool = False,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Any:
     """y = max x_i; with ``return_indices`` also the row-major number of its position in its sample and channel.
 
     That of a window without a valid tap is the first that is no other window's there, or 0.
     """
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    y = pool(x, mask, geometry, lambda taps, _: taps.max())
-    return (y, _indices(x, mask, geometry)) if return_indices else y
+    y = pool(x, mask, windows, lambda taps, _: taps.max())
+    return (y, _indices(x, mask, windows)) if return_indices else y
 
 
 def _indices(x: Array, mask: ArrayLike | None, windows: Windows) -> NDArray[np.int64]:
@@ -68,57 +53,39 @@ def _indices(x: Array, mask: ArrayLike | None, windows: Windows) -> NDArray[np.i
     return indices
 
 
+@over_windows
 def max_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """dy/dx_i = 1 for the first largest tap, 0 for the others."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool_backward(grad, x, mask, geometry, lambda taps, _: (_one_hot(taps), 0.0))[0]
+    return pool_backward(grad, x, mask, windows, lambda taps, _: (_one_hot(taps), 0.0))[0]
 
 
+@over_windows
 def avg_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = (1/n) sum x_i over the n valid taps."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool(x, mask, geometry, lambda taps, _: taps.mean())
+    return pool(x, mask, windows, lambda taps, _: taps.mean())
 
 
+@over_windows
 def avg_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """dy/dx_i = 1/n."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool_backward(grad, x, mask, geometry, lambda taps, _: (np.full(len(taps), 1 / len(taps)), 0.0))[0]
+    return pool_backward(grad, x, mask, windows, lambda taps, _: (np.full(len(taps), 1 / len(taps)), 0.0))[0]
 
 
 def _norm(taps: Array, p: float) -> float:
@@ -141,41 +108,29 @@ def _norm_slopes(taps: Array, p: float) -> tuple[Array, float]:
     return slopes, float(y / p * np.sum((sizes / y) ** p * logs))
 
 
+@over_windows
 def lp_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     norm_type: ArrayLike = 2.0,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = (sum |x_i|^p)^(1/p); max |x_i| for p = inf."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool(x, mask, geometry, lambda taps, c: _norm(taps, per_channel(norm_type, c)))
+    return pool(x, mask, windows, lambda taps, c: _norm(taps, per_channel(norm_type, c)))
 
 
+@over_windows
 def lp_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     norm_type: ArrayLike = 2.0,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx_i = sign(x_i) (|x_i|/y)^(p-1) and dy/dp = (y/p) sum u_i ln(|x_i|/y), u_i = (|x_i|/y)^p, for finite input.
 
     Returns the gradients of ``x`` and, per channel, of ``norm_type``.
     """
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool_backward(grad, x, mask, geometry, lambda taps, c: _norm_slopes(taps, per_channel(norm_type, c)))
+    return pool_backward(grad, x, mask, windows, lambda taps, c: _norm_slopes(taps, per_channel(norm_type, c)))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from poolnb.reference.softmax import softmax
-from poolnb.reference.windows import Array, per_channel, pool, pool_backward, windows_of
+from poolnb.reference.windows import Array, Windows, over_windows, per_channel, pool, pool_backward
 
 __all__ = [
     "gem_pool",
@@ -39,44 +37,32 @@ def _lse_slopes(taps: Array, r: float) -> tuple[Array, float]:
     return weights, float((weights @ taps - y) / r)
 
 
+@over_windows
 def lse_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     r: ArrayLike = 1.0,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = (1/r) log mean exp(r x_i); the mean for r = 0."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool(x, mask, geometry, lambda taps, c: _lse(taps, per_channel(r, c)))
+    return pool(x, mask, windows, lambda taps, c: _lse(taps, per_channel(r, c)))
 
 
+@over_windows
 def lse_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     r: ArrayLike = 1.0,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx = softmax(r x) and dy/dr = (sum w_i x_i - y)/r, for finite input.
 
     Returns the gradients of ``x`` and, per channel, of ``r``.
     """
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool_backward(grad, x, mask, geometry, lambda taps, c: _lse_slopes(taps, per_channel(r, c)))
+    return pool_backward(grad, x, mask, windows, lambda taps, c: _lse_slopes(taps, per_channel(r, c)))
 
 
 def _generalised_mean(taps: Array, p: float, eps: float) -> float:
@@ -92,37 +78,27 @@ def _generalised_mean_slopes(taps: Array, p: float, eps: float) -> tuple[Array, 
     return slopes, float(y / p * np.mean((sizes / y) ** p * np.log(sizes / y)))
 
 
+@over_windows
 def gem_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     p: ArrayLike = 3.0,
     eps: float = 1e-6,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = (mean max(x_i, eps)^p)^(1/p)."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool(x, mask, geometry, lambda taps, c: _generalised_mean(taps, per_channel(p, c), eps))
+    return pool(x, mask, windows, lambda taps, c: _generalised_mean(taps, per_channel(p, c), eps))
 
 
+@over_windows
 def gem_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     p: ArrayLike = 3.0,
     eps: float = 1e-6,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx_i = (1/n) (x_i/y)^(p-1), 0 below eps, and dy/dp = (y/p) (sum u_i ln x_i - ln y), u_i = x_i^p / sum x_j^p.
@@ -130,8 +106,4 @@ def gem_pool_backward(
     Here u_i is written as (x_i/y)^p / n, which is the same. For finite input. Returns the gradients of ``x`` and, per
     channel, of ``p``.
     """
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool_backward(
-        grad, x, mask, geometry, lambda taps, c: _generalised_mean_slopes(taps, per_channel(p, c), eps)
-    )
+    return pool_backward(grad, x, mask, windows, lambda taps, c: _generalised_mean_slopes(taps, per_channel(p, c), eps))

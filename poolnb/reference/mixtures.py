@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from poolnb.reference.softmax import _soft, _soft_slopes, softmax
-from poolnb.reference.windows import Array, each_window, pool, pool_backward, values, windows_of
+from poolnb.reference.windows import Array, Windows, each_window, over_windows, pool, pool_backward, values
 
 __all__ = [
     "ada_pool",
@@ -51,53 +49,41 @@ def _shares(alpha: ArrayLike, shape: tuple[int, ...]) -> Array:
     return np.broadcast_to(alpha.reshape(-1, *(1,) * (len(shape) - 2)) if per_channel else alpha, shape)
 
 
+@over_windows
 def mixed_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     alpha: ArrayLike = 0.5,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = alpha max + (1 - alpha) mean."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    y = np.zeros((*x.shape[:2], *geometry.output))
+    y = np.zeros((*x.shape[:2], *windows.output))
     shares = _shares(alpha, y.shape)
     with np.errstate(invalid="ignore"):
-        for out, taps, _ in each_window(x, mask, geometry):
+        for out, taps, _ in each_window(x, mask, windows):
             if taps:
                 window = values(x, taps)
                 y[out] = _blend(shares[out], window.max(), window.mean())
     return y
 
 
+@over_windows
 def mixed_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     alpha: ArrayLike = 0.5,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx_i = alpha [i is the first largest] + (1 - alpha)/n and dy/dalpha = max - mean, for finite input.
 
     Returns the gradients of ``x`` and, in the shape of the output, of alpha.
     """
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    grad, grad_x = np.asarray(grad, np.float64), np.zeros_like(x)
+    grad_x = np.zeros_like(x)
     shares, grad_alpha = _shares(alpha, grad.shape), np.zeros(grad.shape)
-    for out, taps, _ in each_window(x, mask, geometry):
+    for out, taps, _ in each_window(x, mask, windows):
         if not taps:
             continue
         window = values(x, taps)
@@ -117,26 +103,20 @@ def _offsets(bias: ArrayLike | None, channels: int) -> Array:
     return np.broadcast_to(np.asarray(0.0 if bias is None else bias, np.float64), channels)
 
 
+@over_windows
 def gated_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     weight: ArrayLike,
     bias: ArrayLike | None = None,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = s max + (1 - s) mean with s = sigmoid(<weight, window> + bias); ``weight`` is (k,) or (C, k)."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    y = np.zeros((*x.shape[:2], *geometry.output))
+    y = np.zeros((*x.shape[:2], *windows.output))
     masks, offsets = _masks(weight, x.shape[1]), _offsets(bias, x.shape[1])
     with np.errstate(invalid="ignore", over="ignore"):
-        for out, taps, numbers in each_window(x, mask, geometry):
+        for out, taps, numbers in each_window(x, mask, windows):
             if taps:
                 window = values(x, taps)
                 gate = _dot(masks[out[1], numbers], window) + offsets[out[1]]
@@ -144,18 +124,14 @@ def gated_pool(
     return y
 
 
+@over_windows
 def gated_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     weight: ArrayLike,
     bias: ArrayLike | None = None,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array, Array]:
     """With d = max - mean and t = d s (1 - s): dy/dw_i = t x_i, dy/db = t, and
@@ -163,12 +139,10 @@ def gated_pool_backward(
 
     Returns the gradients of ``x``, of ``weight`` and, per channel, of ``bias``.
     """
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    grad, grad_x = np.asarray(grad, np.float64), np.zeros_like(x)
+    grad_x = np.zeros_like(x)
     masks, offsets = _masks(weight, x.shape[1]), _offsets(bias, x.shape[1])
     grad_masks, grad_bias = np.zeros(masks.shape), np.zeros(x.shape[1])
-    for out, taps, numbers in each_window(x, mask, geometry):
+    for out, taps, numbers in each_window(x, mask, windows):
         if not taps:
             continue
         channel, window = out[1], values(x, taps)
@@ -208,54 +182,42 @@ def _tree_slopes(i: int, share: float, window: Array, leaves: Array, gates: Arra
     return by_tap, by_leaf, by_gate
 
 
+@over_windows
 def tree_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     leaves: ArrayLike,
     gates: ArrayLike,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """A binary tree of gates s f_left + (1 - s) f_right, s = sigmoid(<gate, x>), over leaves <leaf, x>."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     filters, openings = np.asarray(leaves, np.float64), np.asarray(gates, np.float64)
-    y = np.zeros((*x.shape[:2], *geometry.output))
+    y = np.zeros((*x.shape[:2], *windows.output))
     with np.errstate(invalid="ignore", over="ignore"):
-        for out, taps, numbers in each_window(x, mask, geometry):
+        for out, taps, numbers in each_window(x, mask, windows):
             y[out] = _node(0, values(x, taps), filters[:, numbers], openings[:, numbers])
     return y
 
 
+@over_windows
 def tree_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     leaves: ArrayLike,
     gates: ArrayLike,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array, Array]:
     """A leaf gets the shares on its way to the root, multiplied; a gate s (1 - s) (f_left - f_right) times its node's.
 
     For finite input. Returns the gradients of ``x``, ``leaves`` and ``gates``.
     """
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     filters, openings = np.asarray(leaves, np.float64), np.asarray(gates, np.float64)
-    grad, grad_x = np.asarray(grad, np.float64), np.zeros_like(x)
+    grad_x = np.zeros_like(x)
     grad_leaves, grad_gates = np.zeros_like(filters), np.zeros_like(openings)
-    for out, taps, numbers in each_window(x, mask, geometry):
+    for out, taps, numbers in each_window(x, mask, windows):
         slopes = _tree_slopes(0, grad[out], values(x, taps), filters[:, numbers], openings[:, numbers])
         grad_leaves[:, numbers] += slopes[1]
         grad_gates[:, numbers] += slopes[2]
@@ -302,53 +264,41 @@ def _near_slopes(taps: Array, semi_grad: bool) -> Array:
     return slopes
 
 
+@over_windows
 def ada_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     beta: ArrayLike = 0.5,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = beta e + (1 - beta) s: e weighs taps by the softmax of their likeness to the mean, s by that of the taps."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    y = np.zeros((*x.shape[:2], *geometry.output))
+    y = np.zeros((*x.shape[:2], *windows.output))
     shares = _shares(beta, y.shape)
-    for out, taps, _ in each_window(x, mask, geometry):
+    for out, taps, _ in each_window(x, mask, windows):
         if taps:
             window = values(x, taps)
             y[out] = _blend(shares[out], _near(window), _soft(window, 1.0))
     return y
 
 
+@over_windows
 def ada_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     beta: ArrayLike = 0.5,
     semi_grad: bool = False,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx = beta de/dx + (1 - beta) ds/dx and dy/dbeta = e - s, for finite input.
 
     Returns the gradients of ``x`` and, in the shape of the output, of beta.
     """
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    grad, grad_x = np.asarray(grad, np.float64), np.zeros_like(x)
+    grad_x = np.zeros_like(x)
     shares, grad_beta = _shares(beta, grad.shape), np.zeros(grad.shape)
-    for out, taps, _ in each_window(x, mask, geometry):
+    for out, taps, _ in each_window(x, mask, windows):
         if not taps:
             continue
         window, share = values(x, taps), shares[out]
@@ -359,37 +309,25 @@ def ada_pool_backward(
     return grad_x, grad_beta
 
 
+@over_windows
 def edscw_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = sum u_i x_i with u the softmax of the taps' likeness to their mean."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool(x, mask, geometry, lambda taps, _: _near(taps))
+    return pool(x, mask, windows, lambda taps, _: _near(taps))
 
 
+@over_windows
 def edscw_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     semi_grad: bool = False,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """As ``ada_pool_backward`` at beta = 1, for finite input. Returns the gradient of ``x``."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool_backward(grad, x, mask, geometry, lambda taps, _: (_near_slopes(taps, semi_grad), 0.0))[0]
+    return pool_backward(grad, x, mask, windows, lambda taps, _: (_near_slopes(taps, semi_grad), 0.0))[0]

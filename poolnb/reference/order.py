@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from poolnb.reference.windows import Array, each_window, per_channel, pool, pool_backward, values, windows_of
+from poolnb.reference.windows import Array, Windows, each_window, over_windows, per_channel, pool, pool_backward, values
 
 __all__ = [
     "quantile_pool",
@@ -37,52 +36,40 @@ def _rank_shares(weights: Array) -> Array:
     return weights / total if total > 0 else weights
 
 
+@over_windows
 def rank_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     weight: ArrayLike,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = sum w_r x_(r) / sum w_r over the ranks r = 1..n that a window has; ``weight`` is (k,) or (C, k)."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     weights = np.broadcast_to(np.asarray(weight, np.float64), (x.shape[1], np.shape(weight)[-1]))
 
     def window(taps: Array, channel: int) -> float:
         return _weighted(_rank_shares(weights[channel, : len(taps)]), taps[_descending(taps)])
 
-    return pool(x, mask, geometry, window)
+    return pool(x, mask, windows, window)
 
 
+@over_windows
 def rank_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     weight: ArrayLike,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx_(r) = w_r / W and dy/dw_r = (x_(r) - y) / W with W = sum w_r, for finite input.
 
     Returns the gradients of ``x`` and of ``weight``.
     """
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    grad, grad_x = np.asarray(grad, np.float64), np.zeros_like(x)
+    grad_x = np.zeros_like(x)
     weights = np.broadcast_to(np.asarray(weight, np.float64), (x.shape[1], np.shape(weight)[-1]))
     grad_weights = np.zeros(weights.shape)
-    for out, taps, _ in each_window(x, mask, geometry):
+    for out, taps, _ in each_window(x, mask, windows):
         n, channel = len(taps), out[1]
         total = weights[channel, :n].sum()
         if total == 0:
@@ -119,41 +106,29 @@ def _quantile_slopes(taps: Array, q: float) -> tuple[Array, float]:
     return slopes, (len(taps) - 1) * float(taps[upper] - taps[lower])
 
 
+@over_windows
 def quantile_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     q: ArrayLike = 0.5,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """The q-quantile of every window, linear between ranks; ``q`` is a float or has one entry per channel."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool(x, mask, geometry, lambda taps, c: _quantile(taps, per_channel(q, c)))
+    return pool(x, mask, windows, lambda taps, c: _quantile(taps, per_channel(q, c)))
 
 
+@over_windows
 def quantile_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     q: ArrayLike = 0.5,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """1 - f and f at the two taps beside rank q (n - 1), and dy/dq = (n - 1) times their difference, for finite input.
 
     Returns the gradients of ``x`` and, per channel, of ``q``.
     """
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool_backward(grad, x, mask, geometry, lambda taps, c: _quantile_slopes(taps, per_channel(q, c)))
+    return pool_backward(grad, x, mask, windows, lambda taps, c: _quantile_slopes(taps, per_channel(q, c)))

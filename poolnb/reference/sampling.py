@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from poolnb.reference.softmax import softmax
-from poolnb.reference.windows import Array, Axis, Index, Windows, each_window, values, windows_of
+from poolnb.reference.windows import Array, Axis, Index, Windows, each_window, over_windows, values
 
 __all__ = [
     "s3_pool",
@@ -84,45 +84,35 @@ def _mean_under(p: Array, taps: Array) -> float:
     return float(p[counted] @ taps[counted]) if counted.any() else -np.inf
 
 
+@over_windows
 def stochastic_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     training: bool = False,
     seed: int | None = None,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """Training: y = x_l with l drawn from p_i = a_i / sum a, a = max(x, 0). Evaluation: y = sum p_i x_i."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    y = np.zeros((*x.shape[:2], *geometry.output))
-    for out, where, _ in each_window(x, mask, geometry):
+    y = np.zeros((*x.shape[:2], *windows.output))
+    for out, where, _ in each_window(x, mask, windows):
         if not where:
             continue
         taps = values(x, where)
         p = _probabilities(taps)
-        tap = _stochastic_tap(p, out, x, geometry, seed) if training else None
+        tap = _stochastic_tap(p, out, x, windows, seed) if training else None
         y[out] = _mean_under(p, taps) if tap is None else taps[tap]
     return y
 
 
+@over_windows
 def stochastic_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     training: bool = False,
     seed: int | None = None,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """Training: 1 for the drawn tap. Evaluation: with S = sum a, y = sum a^2 / S, so for a positive tap
@@ -131,17 +121,15 @@ def stochastic_pool_backward(
 
     and 0 for the others; p_i = 1/n where no tap is positive. For finite input.
     """
-    grad, x = np.asarray(grad, np.float64), np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     grad_x = np.zeros_like(x)
-    for out, where, _ in each_window(x, mask, geometry):
+    for out, where, _ in each_window(x, mask, windows):
         if not where:
             continue
         taps = values(x, where)
         p = _probabilities(taps)
         slopes = np.where(taps > 0, 2 * p - p @ p, 0) if (taps > 0).any() else p
         if training:
-            slopes = np.eye(len(taps))[_stochastic_tap(p, out, x, geometry, seed)]
+            slopes = np.eye(len(taps))[_stochastic_tap(p, out, x, windows, seed)]
         for tap, slope in zip(where, slopes, strict=True):
             grad_x[tap] += grad[out] * slope
     return grad_x
@@ -215,27 +203,21 @@ class _S3:
             yield out, terms
 
 
+@over_windows
 def s3_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     grid_size: Any = None,
     eval_mode: str = "average",
     training: bool = False,
     seed: int | None = None,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """Training: rows and columns drawn from the stride-1 max map. Evaluation: its mean per stride cell, or the mean
     of the training output over all draws."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    s3 = _S3(x, geometry, grid_size, mask)
-    y = np.zeros((*x.shape[:2], *geometry.output))
+    s3 = _S3(x, windows, grid_size, mask)
+    y = np.zeros((*x.shape[:2], *windows.output))
     average = not training and eval_mode == "average"
     for out, terms in s3.terms(s3.weights(training, seed, eval_mode), average):
         maxima = [x[tap] if tap is not None else 0.0 for _, tap in terms]
@@ -243,26 +225,20 @@ def s3_pool(
     return y
 
 
+@over_windows
 def s3_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     grid_size: Any = None,
     eval_mode: str = "average",
     training: bool = False,
     seed: int | None = None,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """The weight of each entry of the max map goes to that entry's first largest tap."""
-    grad, x = np.asarray(grad, np.float64), np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    s3 = _S3(x, geometry, grid_size, mask)
+    s3 = _S3(x, windows, grid_size, mask)
     grad_x = np.zeros_like(x)
     average = not training and eval_mode == "average"
     for out, terms in s3.terms(s3.weights(training, seed, eval_mode), average):
@@ -296,13 +272,10 @@ def _at(temperature: ArrayLike, out: Index) -> float:
     return float(t if t.ndim == 0 else t[out[1]] if t.ndim == 1 else t[out[1:]])
 
 
+@over_windows
 def tdgs_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     temperature: ArrayLike,
     tau: float = 1.0,
@@ -311,17 +284,14 @@ def tdgs_pool(
     eps: float = 0.01,
     training: bool = False,
     seed: int | None = None,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """l = z / (max(T, 0) + eps). Training: y = sum s_i x_i, s = softmax((l + g) / tau), made one-hot when hard.
 
     Evaluation: y = sum w_i x_i, w = softmax(l).
     """
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    y = np.zeros((*x.shape[:2], *geometry.output))
-    for out, where, numbers in each_window(x, mask, geometry):
+    y = np.zeros((*x.shape[:2], *windows.output))
+    for out, where, numbers in each_window(x, mask, windows):
         if not where:
             continue
         taps = values(x, where)
@@ -334,21 +304,18 @@ def tdgs_pool(
             z, _ = _unit(taps[kept], normalize)
             scores = z / (max(_at(temperature, out), 0) + eps)
             if training:
-                noise = _gumbel(seed, _position(out, x, geometry), [n for n, k in zip(numbers, kept, strict=True) if k])
+                noise = _gumbel(seed, _position(out, x, windows), [n for n, k in zip(numbers, kept, strict=True) if k])
                 scores = (scores - scores.max() + noise) / tau  # next to large scores noise would be lost
             weights = np.eye(len(scores))[scores.argmax()] if training and hard else softmax(scores)
             y[out] = weights @ taps[kept]
     return y
 
 
+@over_windows
 def tdgs_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     temperature: ArrayLike,
     tau: float = 1.0,
@@ -357,7 +324,6 @@ def tdgs_pool_backward(
     eps: float = 0.01,
     training: bool = False,
     seed: int | None = None,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """For finite input. With t = max(T, 0) + eps, q the softmax (of l, or of (l + g) / tau) and s the weights,
@@ -372,10 +338,8 @@ def tdgs_pool_backward(
 
     Returns the gradient of ``x`` and that of the temperature per window, (N, C, *output), to be summed to its shape.
     """
-    grad, x = np.asarray(grad, np.float64), np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    grad_x, grad_t = np.zeros_like(x), np.zeros((*x.shape[:2], *geometry.output))
-    for out, where, numbers in each_window(x, mask, geometry):
+    grad_x, grad_t = np.zeros_like(x), np.zeros((*x.shape[:2], *windows.output))
+    for out, where, numbers in each_window(x, mask, windows):
         if not where:
             continue
         taps, raw = values(x, where), _at(temperature, out)
@@ -383,7 +347,7 @@ def tdgs_pool_backward(
         z, norm = _unit(taps, normalize)
         scores = z / t
         if training:
-            scores = (scores - scores.max() + _gumbel(seed, _position(out, x, geometry), numbers)) / tau
+            scores = (scores - scores.max() + _gumbel(seed, _position(out, x, windows), numbers)) / tau
         q = softmax(scores)
         s = np.eye(len(q))[scores.argmax()] if training and hard else q
         c = q * (taps - q @ taps)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
-from poolnb.reference.windows import Array, per_channel, pool, pool_backward, windows_of
+from poolnb.reference.windows import Array, Windows, over_windows, per_channel, pool, pool_backward
 
 __all__ = [
     "soft_pool",
@@ -38,42 +36,30 @@ def _soft_slopes(taps: Array, beta: float, semi_grad: bool) -> tuple[Array, floa
     return slopes, float(weights @ centred**2)
 
 
+@over_windows
 def soft_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     beta: ArrayLike = 1.0,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = sum w_i x_i with w = softmax(beta x); ``beta`` is a float or has one entry per channel."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool(x, mask, geometry, lambda taps, c: _soft(taps, per_channel(beta, c)))
+    return pool(x, mask, windows, lambda taps, c: _soft(taps, per_channel(beta, c)))
 
 
+@over_windows
 def soft_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     beta: ArrayLike = 1.0,
     semi_grad: bool = False,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx_i = w_i (1 + beta (x_i - y)) and dy/dbeta = Var_w(x), for finite input.
 
     Returns the gradients of ``x`` and, per channel, of ``beta``.
     """
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool_backward(grad, x, mask, geometry, lambda taps, c: _soft_slopes(taps, per_channel(beta, c), semi_grad))
+    return pool_backward(grad, x, mask, windows, lambda taps, c: _soft_slopes(taps, per_channel(beta, c), semi_grad))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from poolnb.reference.attention import tap_weights, weighted_pool, weighted_pool_backward
-from poolnb.reference.windows import Array, each_window, pool, pool_backward, values, windows_of
+from poolnb.reference.windows import Array, Windows, each_window, over_windows, pool, pool_backward, values
 
 __all__ = [
     "stats_pool",
@@ -26,45 +24,33 @@ def _std(taps: Array, eps: float) -> float:
     return float(np.sqrt(np.mean((taps - taps.mean()) ** 2) + eps))
 
 
+@over_windows
 def std_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     eps: float = 1e-5,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = sqrt(mean (x_i - m)^2 + eps), m the mean."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
-    return pool(x, mask, geometry, lambda taps, _: _std(taps, eps))
+    return pool(x, mask, windows, lambda taps, _: _std(taps, eps))
 
 
+@over_windows
 def std_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     eps: float = 1e-5,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """dy/dx_i = (x_i - m) / (n y), for finite input."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
 
     def slopes(taps: Array, _: int) -> tuple[Array, float]:
         return (taps - taps.mean()) / (len(taps) * _std(taps, eps)), 0.0
 
-    return pool_backward(grad, x, mask, geometry, slopes)[0]
+    return pool_backward(grad, x, mask, windows, slopes)[0]
 
 
 def _weighted_std(taps: Array, logits: Array, eps: float) -> tuple[float, Array, Array]:
@@ -82,53 +68,41 @@ def _weighted_std(taps: Array, logits: Array, eps: float) -> tuple[float, Array,
     return y, weights * centred / y, weights * (centred**2 - variance) / (2 * y)
 
 
+@over_windows
 def weighted_std_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     logits: ArrayLike,
     eps: float = 1e-5,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """y = sqrt(sum w_i (x_i - m)^2 + eps), m = sum w_i x_i, w = softmax(logits)."""
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     full = np.broadcast_to(np.asarray(logits, np.float64), x.shape)
-    y = np.zeros((*x.shape[:2], *geometry.output))
-    for out, taps, _ in each_window(x, mask, geometry):
+    y = np.zeros((*x.shape[:2], *windows.output))
+    for out, taps, _ in each_window(x, mask, windows):
         if taps:
             y[out] = _weighted_std(values(x, taps), values(full, taps), eps)[0]
     return y
 
 
+@over_windows
 def weighted_std_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     logits: ArrayLike,
     eps: float = 1e-5,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """dy/dx_i = w_i (x_i - m) / y and dy/dlogit_i = w_i ((x_i - m)^2 - v) / (2 y), v = sum w_j (x_j - m)^2.
 
     Returns the gradients of ``x`` and of ``logits``, in their shapes.
     """
-    x = np.asarray(x, np.float64)
-    geometry = windows_of(x, kernel_size, stride, padding, dilation, ceil_mode, output_size)
     full = np.broadcast_to(np.asarray(logits, np.float64), x.shape)
-    grad, grad_x, grad_logits = np.asarray(grad, np.float64), np.zeros_like(x), np.zeros_like(x)
-    for out, taps, _ in each_window(x, mask, geometry):
+    grad_x, grad_logits = np.zeros_like(x), np.zeros_like(x)
+    for out, taps, _ in each_window(x, mask, windows):
         if taps:
             _, by_x, by_logit = _weighted_std(values(x, taps), values(full, taps), eps)
             for tap, slope, slope_logit in zip(taps, by_x, by_logit, strict=True):
@@ -138,47 +112,37 @@ def weighted_std_pool_backward(
     return grad_x, grad_logits.sum(1, keepdims=True) if shared else grad_logits
 
 
+@over_windows
 def stats_pool(
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    x: Array,
+    windows: Windows,
     *,
     logits: ArrayLike | None = None,
     eps: float = 1e-5,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> Array:
     """Mean and standard deviation beside each other; without ``logits`` all weights are equal."""
-    logits = np.zeros_like(np.asarray(x, np.float64)[:, :1]) if logits is None else logits
-    windows, more = (kernel_size, stride, padding, dilation, ceil_mode), {"output_size": output_size, "mask": mask}
-    mean = weighted_pool(x, *windows, logits=logits, **more)
-    return np.concatenate([mean, weighted_std_pool(x, *windows, logits=logits, eps=eps, **more)], 1)
+    logits = np.zeros_like(x[:, :1]) if logits is None else logits
+    mean = weighted_pool(x, windows, logits=logits, mask=mask)
+    return np.concatenate([mean, weighted_std_pool(x, windows, logits=logits, eps=eps, mask=mask)], 1)
 
 
+@over_windows
 def stats_pool_backward(
-    grad: ArrayLike,
-    x: ArrayLike,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
+    grad: Array,
+    x: Array,
+    windows: Windows,
     *,
     logits: ArrayLike | None = None,
     eps: float = 1e-5,
-    output_size: Any = None,
     mask: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """The sum of what the two pass back.
 
     Returns the gradients of ``x`` and of ``logits``, in their shapes.
     """
-    logits = np.zeros_like(np.asarray(x, np.float64)[:, :1]) if logits is None else logits
-    windows, more = (kernel_size, stride, padding, dilation, ceil_mode), {"output_size": output_size, "mask": mask}
-    of_mean, of_std = np.split(np.asarray(grad, np.float64), 2, 1)
-    first = weighted_pool_backward(of_mean, x, *windows, logits=logits, **more)
-    second = weighted_std_pool_backward(of_std, x, *windows, logits=logits, eps=eps, **more)
+    logits = np.zeros_like(x[:, :1]) if logits is None else logits
+    of_mean, of_std = np.split(grad, 2, 1)
+    first = weighted_pool_backward(of_mean, x, windows, logits=logits, mask=mask)
+    second = weighted_std_pool_backward(of_std, x, windows, logits=logits, eps=eps, mask=mask)
     return first[0] + second[0], first[1] + second[1]

@@ -5,6 +5,8 @@ Which taps a window has is said once more here, one window after the other, apar
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count, product, takewhile
@@ -47,10 +49,10 @@ class Windows:
 def windows_of(
     x: Array,
     kernel_size: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    ceil_mode: bool,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
     output_size: Any = None,
 ) -> Windows:
     size = x.shape[2:]
@@ -62,6 +64,34 @@ def windows_of(
     strides = kernel_size if stride is None or np.size(stride) == 0 else stride
     each = zip(size, _each(kernel_size, dims), _each(strides, dims), sides, _each(dilation, dims), strict=True)
     return Windows(tuple(_axis(n, k, s, p, d, ceil_mode) for n, k, s, p, d in each))
+
+
+def over_windows(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a pooler of a function of arrays and windows: it takes a geometry in the place of ``windows``.
+
+    The arrays before it, the input and the gradient of the output, come in as float64. Windows that somebody has
+    already are taken as they are.
+    """
+    own = list(inspect.signature(function).parameters.values())
+    arrays = [p for p in own if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "windows"]
+    options = [p for p in own if p.kind is p.KEYWORD_ONLY]
+    *geometry, output_size = list(inspect.signature(windows_of).parameters.values())[1:]
+    output_size = output_size.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+    mask = options.pop()
+    signature = inspect.Signature([*arrays, *geometry, *options, output_size, mask])
+
+    @functools.wraps(function)
+    def pooler(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        before = [np.asarray(given.pop(p.name), np.float64) for p in arrays]
+        where = [given.pop(p.name) for p in (*geometry, output_size)]
+        windows = where[0] if isinstance(where[0], Windows) else windows_of(before[-1], *where)
+        return function(*before, windows, **given)
+
+    pooler.__signature__ = signature  # type: ignore[attr-defined]
+    return pooler
 
 
 def _each(value: Any, dims: int) -> list[Any]:
