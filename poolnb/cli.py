@@ -37,15 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _fail("`poolnb book` works in a checkout of the project: the installed library comes without chapters")
     if argv and argv[0] in _others():
         return importlib.import_module(_OTHERS[argv[0]][0]).main(argv[1:]) or 0
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
-    if arguments.command in _others():  # reached when options came before the command
-        parser.error(f"options of {arguments.command!r} come after it")
-    if rest:
-        _fail(
-            f"unknown argument {' '.join(rest)}; `poolnb {arguments.command}` accepts: {', '.join(arguments.accepts)}"
-        )
     try:
+        arguments = _parse(argv)
         return int(arguments.act(arguments))
     except KeyboardInterrupt:
         print("poolnb: stopped", file=sys.stderr)
@@ -62,6 +55,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
 
 
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = _parser(running="run" in argv)
+    arguments, rest = parser.parse_known_args(argv)
+    if arguments.command in _others():  # reached when options came before the command
+        parser.error(f"options of {arguments.command!r} come after it")
+    if rest:
+        _fail(
+            f"unknown argument {' '.join(rest)}; `poolnb {arguments.command}` accepts: {', '.join(arguments.accepts)}"
+        )
+    return arguments
+
+
 def _fail(message: str) -> NoReturn:
     print(f"poolnb: error: {message}", file=sys.stderr)
     raise SystemExit(2)
@@ -71,7 +76,8 @@ def _others() -> list[str]:
     return [name for name in _OTHERS if name != "book" or (_CHECKOUT / "_toc.yml").is_file()]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(running: bool) -> argparse.ArgumentParser:
+    """``running``: with the options of `run`, whose defaults need the lab's packages."""
     parser = _Parser(prog="poolnb", description="Pooling operators: runs, sweeps and the book.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=_Parser)
 
@@ -81,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     run_parser = command("run", _run, "train and test once, and keep the record")
-    _add_config_options(run_parser)
+    if running:
+        _add_config_options(run_parser)
     run_parser.add_argument("--results", default="results", help="folder for the record (default: results)")
     run_parser.add_argument("--quiet", action="store_true", help="no progress bar")
 

@@ -155,7 +155,7 @@ def test_doctor_says_what_is_here(capsys, monkeypatch, tmp_path):
 
 def test_doctor_does_without_the_lab_s_packages():
     """Only torch may be needed: the optional packages are made to look as if they were not installed."""
-    optional = ["torchvision", "pandas", "scipy", "sklearn", "tqdm", "papermill", "matplotlib", "seaborn"]
+    optional = ["numpy", "torchvision", "pandas", "scipy", "sklearn", "tqdm", "papermill", "matplotlib", "seaborn"]
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({optional!r}))
@@ -164,7 +164,19 @@ sys.exit(main(["doctor"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "digits" in done.stdout
+    assert "cannot be told without the lab's packages (" in done.stdout
+
+
+def test_without_numpy_a_run_is_refused_in_one_line():
+    code = """
+import sys
+sys.modules["numpy"] = None
+from poolnb.cli import main
+sys.exit(main(["run", "--dataset", "digits"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    error = "numpy is not installed; pip install 'poolnb[lab]' brings what experiments need"
+    assert done.returncode == 2 and done.stderr.splitlines()[-1] == f"poolnb: error: {error}"
 
 
 def test_a_package_that_is_not_installed_is_one_line(tmp_path, capsys, monkeypatch):
