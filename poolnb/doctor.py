@@ -26,7 +26,7 @@ def report() -> str:
     """The whole report, ready to print. It does not raise: what is missing is a line of the report."""
     sections = {
         "Python": [f"{platform.python_version()} on {platform.system()} {platform.machine()}"],
-        **{f"Packages, {group}": _versions(names) for group, names in _PACKAGES.items()},
+        **{f"Packages, {group}": _versions(names, group) for group, names in _PACKAGES.items()},
         "Versions beside requirements.lock": departures(_LOCK),
         "Torch": _torch(),
         "Compilers": _compilers(),
@@ -36,15 +36,15 @@ def report() -> str:
     return "\n".join(line for title, lines in sections.items() for line in (title, *(f"  {text}" for text in lines)))
 
 
-def _versions(names: Iterable[str]) -> list[str]:
-    return [f"{name:24}{_version(name)}" for name in names]
+def _versions(names: Iterable[str], group: str) -> list[str]:
+    return [f"{name:24}{_version(name, group)}" for name in names]
 
 
-def _version(name: str) -> str:
+def _version(name: str, group: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed (make book, or pip install -e '.[lab,book,test]')"
+        return f"not installed (pip install 'poolnb[{group}]'; in a checkout, make book)"
 
 
 def departures(lock: Path) -> list[str]:
