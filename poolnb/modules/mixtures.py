@@ -30,7 +30,44 @@ __all__ = [
 ]
 
 
-class _MixedPool(Pool):
+class _LearnedShare(Pool):
+    """Two poolings, mixed by a share in (0, 1) that is learned as its logit ``lam``."""
+
+    share: str  # the share's name among the operator's arguments
+
+    def _learn(
+        self,
+        first: float,
+        granularity: str,
+        channels: int | None,
+        output_size: OutputSize,
+        device: Device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        shape = parameter_shape(self.dims, granularity, ("layer", "channel", "position"), channels, output_size)
+        setattr(self, self.share, number(self.share, first, low=0, high=1, strict=True))
+        self.granularity, self.channels, self.output_size, self.made_for = granularity, channels, output_size, shape
+        self.lam = torch.nn.Parameter(torch.empty(shape, **check_factory(device, dtype)))
+        self.reset_parameters()
+
+    @classmethod
+    def needs(cls, **params: Any) -> tuple[str, ...]:
+        return needed_for(params.get("granularity", "layer"))
+
+    def reset_parameters(self) -> None:
+        """Give the share its first value again."""
+        first = getattr(self, self.share)
+        torch.nn.init.constant_(self.lam, math.log(first / (1 - first)))
+
+    def params(self) -> dict[str, Any]:
+        return {self.share: self.lam.sigmoid()}
+
+    def options(self) -> dict[str, Any]:
+        shown = {self.share: getattr(self, self.share), "granularity": self.granularity}
+        return shown if self.granularity == "layer" else {**shown, "lam": tuple(self.lam.shape)}
+
+
+class _MixedPool(_LearnedShare):
     r"""Mixed pooling with a learned share, :math:`y = \alpha \max_i x_i + (1-\alpha) \frac1n \sum_i x_i`.
 
     The parameter is ``lam``, with :math:`\alpha = \sigma(\mathrm{lam})`. See :func:`poolnb.functional.mixed_pool2d`.
@@ -48,7 +85,7 @@ class _MixedPool(Pool):
         ValueError: an option out of range; in a call, another number of channels or another output size.
     """
 
-    op = "mixed"
+    op, share = "mixed", "alpha"
 
     def __init__(
         self,
@@ -67,26 +104,7 @@ class _MixedPool(Pool):
     ) -> None:
         windows = output_size if kernel_size is None else None
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=windows)
-        shape = parameter_shape(self.dims, granularity, ("layer", "channel", "position"), channels, output_size)
-        self.alpha, self.granularity = number("alpha", alpha, low=0, high=1, strict=True), granularity
-        self.channels, self.output_size, self.made_for = channels, output_size, shape
-        self.lam = torch.nn.Parameter(torch.empty(shape, **check_factory(device, dtype)))
-        self.reset_parameters()
-
-    @classmethod
-    def needs(cls, **params: Any) -> tuple[str, ...]:
-        return needed_for(params.get("granularity", "layer"))
-
-    def reset_parameters(self) -> None:
-        """Give the share its first value again."""
-        torch.nn.init.constant_(self.lam, math.log(self.alpha / (1 - self.alpha)))
-
-    def params(self) -> dict[str, Any]:
-        return {"alpha": self.lam.sigmoid()}
-
-    def options(self) -> dict[str, Any]:
-        shown = {"alpha": self.alpha, "granularity": self.granularity}
-        return shown if self.granularity == "layer" else {**shown, "lam": tuple(self.lam.shape)}
+        self._learn(alpha, granularity, channels, output_size, device, dtype)
 
 
 class _GatedPool(Pool):
@@ -203,7 +221,7 @@ class _TreePool(Pool):
         return {"n_leaves": self.leaves.size(0)}
 
 
-class _AdaPool(Pool):
+class _AdaPool(_LearnedShare):
     r"""Adaptive pooling with a learned share, :math:`y = \beta \sum_i u_i x_i + (1-\beta) \sum_i w_i x_i`.
 
     u weighs taps by how near they are to their mean, w by how large they are. See
@@ -224,7 +242,7 @@ class _AdaPool(Pool):
         ValueError: an option out of range; in a call, another number of channels or another output size.
     """
 
-    op = "ada"
+    op, share = "ada", "beta"
 
     def __init__(
         self,
@@ -244,27 +262,14 @@ class _AdaPool(Pool):
     ) -> None:
         windows = output_size if kernel_size is None else None
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=windows)
-        shape = parameter_shape(self.dims, granularity, ("layer", "channel", "position"), channels, output_size)
-        self.beta, self.granularity = number("beta", beta, low=0, high=1, strict=True), granularity
-        self.channels, self.output_size, self.made_for = channels, output_size, shape
+        self._learn(beta, granularity, channels, output_size, device, dtype)
         self.semi_grad = flag("semi_grad", semi_grad)
-        self.lam = torch.nn.Parameter(torch.empty(shape, **check_factory(device, dtype)))
-        self.reset_parameters()
-
-    @classmethod
-    def needs(cls, **params: Any) -> tuple[str, ...]:
-        return needed_for(params.get("granularity", "layer"))
-
-    def reset_parameters(self) -> None:
-        """Give the share its first value again."""
-        torch.nn.init.constant_(self.lam, math.log(self.beta / (1 - self.beta)))
 
     def params(self) -> dict[str, Any]:
-        return {"beta": self.lam.sigmoid(), "semi_grad": self.semi_grad}
+        return {**super().params(), "semi_grad": self.semi_grad}
 
     def options(self) -> dict[str, Any]:
-        shown = {"beta": self.beta, "granularity": self.granularity, "semi_grad": self.semi_grad}
-        return shown if self.granularity == "layer" else {**shown, "lam": tuple(self.lam.shape)}
+        return {**super().options(), "semi_grad": self.semi_grad}
 
 
 class _EDSCWPool(Pool):
