@@ -114,7 +114,9 @@ def _parser(running: bool) -> argparse.ArgumentParser:
         studies_parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
     measure_parser = command("measure", _measure, "do the measurements of a kind that are still missing")
-    measure_parser.add_argument("kind", metavar="KIND", help="gradients, test-pooling, training-cost or alternatives")
+    measure_parser.add_argument(
+        "kind", metavar="KIND", help="gradients, test-pooling, shift-consistency, training-cost or alternatives"
+    )
     measure_parser.add_argument("--results", help="folder for the records (default: results/KIND)")
     measure_parser.add_argument("--quiet", action="store_true", help="no progress bar")
 

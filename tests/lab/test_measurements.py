@@ -11,7 +11,7 @@ from poolnb.lab import data
 from poolnb.lab.config import RunConfig
 from poolnb.lab.errors import ConfigError
 from poolnb.lab.files import WriteError, write_result
-from poolnb.lab.measurements import alternatives, gradients, test_pooling, training_cost
+from poolnb.lab.measurements import alternatives, gradients, shift_consistency, test_pooling, training_cost
 from poolnb.lab.measurements import records as measurements
 from poolnb.lab.measurements.records import Measurement, load_measurements, measure, path_of
 from poolnb.lab.network import build
@@ -73,7 +73,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_kind_that_is_not_known_is_refused(tmp_path, capsys):
-    accepted = "gradients, test-pooling, training-cost, alternatives"
+    accepted = "gradients, test-pooling, shift-consistency, training-cost, alternatives"
     with pytest.raises(ConfigError, match=f"kind is 'gradient'; accepted: {accepted}"):
         measure("gradient", tmp_path)
     with pytest.raises(SystemExit):
@@ -128,6 +128,37 @@ def test_measuring_does_not_change_the_training():
         job.train(progress=False, on_epoch=None)
         after = gradients.quality(job.model, job.samples["train"], 0)
     assert values["stages"][1] == after
+
+
+# ---- pictures that move ----------------------------------------------------------------------------------------------
+
+
+def test_consistency_counts_pairs_of_views():
+    classes = torch.tensor([[1, 1, 2], [1, 2, 2], [1, 3, 1]])  # all pairs of the first picture, none, one of three
+    assert shift_consistency.consistency(classes) == pytest.approx((1 + 0 + 1 / 3) / 3)
+
+
+class _Corner(nn.Module):
+    def forward(self, images):
+        return images[..., 0, 0]
+
+
+def test_a_mean_is_consistent_and_a_corner_is_not(monkeypatch):
+    monkeypatch.setattr(shift_consistency, "MOVES", 2)
+    images = torch.rand(7, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    mean = shift_consistency._classes(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), images)
+    assert mean.shape == (4, 7) and shift_consistency.consistency(mean) == 1
+    corner = shift_consistency._classes(_Corner(), images)
+    assert torch.equal(corner[1], images[..., 0, -1].argmax(1)) and shift_consistency.consistency(corner) < 1
+
+
+def test_the_accuracy_is_that_of_the_run():
+    parameters = {"dataset": "digits", "limit": 256, "epochs": 10, "pooler": "max", "seed": 0}
+    values, _ = shift_consistency.measure(parameters)
+    assert values["accuracy"] == pytest.approx(
+        run(RunConfig(**parameters), progress=False).summary["last"]["test_accuracy"]
+    )
+    assert 0.1 < values["consistency"] < 1
 
 
 # ---- other poolers in the test ---------------------------------------------------------------------------------------

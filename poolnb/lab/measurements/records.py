@@ -24,7 +24,8 @@ from poolnb.lab.provenance import note_use
 from poolnb.lab.records import RecordError
 
 FORMAT = "poolnb-measurement/2"  # 1 had no digest, and did not say which kernels were in force
-KINDS = {name.replace("_", "-"): name for name in ("gradients", "test_pooling", "training_cost", "alternatives")}
+_MODULES = ("gradients", "test_pooling", "shift_consistency", "training_cost", "alternatives")
+KINDS = {name.replace("_", "-"): name for name in _MODULES}
 
 
 @dataclass(frozen=True)
