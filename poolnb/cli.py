@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import importlib
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ _OTHERS = {
     "build": ("poolnb.build", "build the native kernels"),
 }
 STOPPED = 130  # the exit status after Ctrl-C
+CLOSED = 141  # and after the reader of a pipe has gone
 _CHECKOUT = Path(__file__).parent.parent
 
 
@@ -31,7 +33,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Carry out one command; the exit status: 1 if runs failed or are missing, 130 after Ctrl-C, 2 after a mistake."""
+    """Carry out one command; the exit status: 1 if runs failed or are missing, 2 after a mistake, else as shells do."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] == "book" and "book" not in _others():
         _fail("`poolnb book` works in a checkout of the project: the installed library comes without chapters")
@@ -39,10 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return importlib.import_module(_OTHERS[argv[0]][0]).main(argv[1:]) or 0
     try:
         arguments = _parse(argv)
-        return int(arguments.act(arguments))
+        status = int(arguments.act(arguments))
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("poolnb: stopped", file=sys.stderr)
         return STOPPED
+    except BrokenPipeError:  # who reads has closed the pipe, as `head` does: nothing more to say, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED
     except ModuleNotFoundError as error:
         if (error.name or "poolnb").startswith("poolnb"):
             raise

@@ -153,6 +153,14 @@ def test_doctor_says_what_is_here(capsys, monkeypatch, tmp_path):
     assert "mnist                   missing MNIST/raw/: train-images-idx3-ubyte" in output
 
 
+def test_a_pipe_that_is_closed_is_no_error():
+    """As `poolnb doctor | head -1` closes it."""
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    doctor = subprocess.Popen([sys.executable, "-m", "poolnb", "doctor"], stdout=-1, stderr=-1, text=True, env=buffered)
+    doctor.stdout.close()
+    assert doctor.stderr.read() == "" and doctor.wait() == 141
+
+
 def test_doctor_does_without_the_lab_s_packages():
     """Only torch may be needed: the optional packages are made to look as if they were not installed."""
     optional = ["numpy", "torchvision", "pandas", "scipy", "sklearn", "tqdm", "papermill", "matplotlib", "seaborn"]
