@@ -1,4 +1,4 @@
-"""torch.func: a vmapped call is the loop over its entries, whichever arguments are mapped."""
+"""torch.func: a vmapped call is the loop over its entries, whichever are mapped. And calls that are recorded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from cases import case
 from devices import torch
 from operators import Case, Operator, every_operator
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -82,3 +84,26 @@ def test_second_derivative_of_the_input(operator: Operator) -> None:
 
         twice = torch.func.jacrev(torch.func.grad(total))(drawn.x)
         torch.testing.assert_close(twice, torch.autograd.functional.hessian(total, drawn.x))
+
+
+@every_operator
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")
+def test_a_call_can_be_recorded(operator: Operator) -> None:
+    """Without a look at values that are not there yet, of input and parameters."""
+    drawn = cases_of(operator, geometry={"kernel_size": 2, "stride": 1})[1]
+
+    def call(leaves: dict[str, Tensor]) -> Tensor:
+        return drawn.run(leaves["input"], **{n: t for n, t in leaves.items() if n != "input"})
+
+    leaves = {"input": drawn.x, **drawn.tensors()}
+    y, other = call(leaves), {n: 0.9 * t for n, t in leaves.items()}
+    for mode in ("real", "fake", "symbolic"):
+        torch.testing.assert_close(make_fx(call, tracing_mode=mode)(leaves)(other), call(other))
+    with FakeTensorMode() as fakes:
+        fake = call({n: fakes.from_tensor(t) for n, t in leaves.items()})
+    with FakeTensorMode(allow_non_fake_inputs=True) as fakes:
+        beside = call({**leaves, "input": fakes.from_tensor(drawn.x)})
+    assert fake.shape == beside.shape == y.shape and fake.stride() == beside.stride() == y.stride()
+    same, pushed = torch.func.linearize(call, leaves)
+    torch.testing.assert_close(same, y)
+    torch.testing.assert_close(pushed(other), torch.func.jvp(call, (leaves,), (other,))[1])
