@@ -6,11 +6,12 @@ from itertools import product
 from typing import Any
 
 import pytest
-from cases import case
+from cases import case, takes
 from devices import torch
 from operators import Case, Operator, every_operator
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -84,6 +85,28 @@ def test_second_derivative_of_the_input(operator: Operator) -> None:
 
         twice = torch.func.jacrev(torch.func.grad(total))(drawn.x)
         torch.testing.assert_close(twice, torch.autograd.functional.hessian(total, drawn.x))
+
+
+@every_operator
+def test_dual_numbers_through_a_gradient(operator: Operator) -> None:
+    """Forward over reverse, outside torch.func."""
+    for geometry in ({"kernel_size": 2, "stride": 1}, {"kernel_size": None, "output_size": 2}):
+        if not takes(operator.name, (3, 3), geometry):
+            continue
+        drawn = cases_of(operator, (1, 2, 3, 3), geometry)[1]
+        leaves = [t.detach().double().requires_grad_() for t in (drawn.x, *drawn.tensors().values())]
+        moved = [0.5 + torch.rand_like(t) for t in leaves]
+
+        def slopes(leaves: list[Tensor], drawn: Case = drawn, **options: bool) -> tuple[Tensor, ...]:
+            y = drawn.run(leaves[0], **dict(zip(drawn.tensors(), leaves[1:], strict=True)))
+            return torch.autograd.grad(y.pow(3).sum(), leaves, **options)
+
+        products = sum((g * m).sum() for g, m in zip(slopes(leaves, create_graph=True), moved, strict=True))
+        expected = torch.autograd.grad(products, leaves)
+        with forward_ad.dual_level():
+            duals = [forward_ad.make_dual(t, m) for t, m in zip(leaves, moved, strict=True)]
+            pushed = [forward_ad.unpack_dual(g).tangent for g in slopes(duals)]
+        torch.testing.assert_close(pushed, list(expected))
 
 
 @every_operator
