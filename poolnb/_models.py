@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import random
 import re
+import sys
 import types
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -123,27 +126,66 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
 
 
 def held_elsewhere(model: nn.Module, pools: Iterable[nn.Module]) -> tuple[nn.Module, str] | None:
-    """A pool that a module of the model also keeps in a list or as a method, where no successor gets, and where."""
+    """A pool that a module of the model also keeps where no successor gets, in a list or a function, and where."""
     wanted = {id(m): m for m in pools}
     for path, module in model.named_modules():
-        for name, value in vars(module).items():
+        classes = [c for c in type(module).__mro__ if not c.__module__.startswith("torch.")]
+        held = [*vars(module).items(), *(item for c in classes for item in vars(c).items())]
+        for name, value in held:
             if name != "_modules":
-                for found in _inside(value):
+                # What a hook looks at is its own business, as long as it is no pool's method.
+                deep = name not in (*_CALL_HOOKS, *_STATE_HOOKS)
+                for found in _inside(value, deep):
                     if id(found) in wanted and found is not module:
                         return wanted[id(found)], f"{path}.{name}".lstrip(".")
     return None
 
 
-def _inside(value: Any, depth: int = 3) -> Iterator[Any]:
+def _inside(value: Any, deep: bool, depth: int = 3) -> Iterator[nn.Module]:
+    """The modules that a value holds; ``deep``: also those of functions and of plain objects."""
     if isinstance(value, nn.Module):
         yield value
-    elif isinstance(value, types.MethodType):
-        yield value.__self__
-    elif isinstance(value, functools.partial):
-        yield from _inside([value.func, value.args, value.keywords], depth)
-    elif isinstance(value, list | tuple | set | frozenset | deque | dict) and depth:
-        for entry in value.values() if isinstance(value, dict) else value:
-            yield from _inside(entry, depth - 1)
+    elif isinstance(value, types.MethodType | functools.partial | list | tuple | set | frozenset | deque | dict):
+        for entry in _entries(value) if depth else ():
+            yield from _inside(entry, deep, depth - 1)
+    elif deep and depth and not isinstance(value, Tensor | type | types.ModuleType):
+        for entry in _entries(value):
+            yield from _inside(entry, deep, depth - 1)
+
+
+def _entries(value: Any) -> Iterable[Any]:
+    if isinstance(value, types.MethodType):
+        return (value.__self__, value.__func__)
+    if isinstance(value, functools.partial):
+        return (value.func, *value.args, *value.keywords.values())
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        return value
+    if isinstance(value, weakref.ref):
+        return (value(),)
+    if isinstance(value, property):
+        return (value.fget, value.fset, value.fdel)
+    return (*_closed_over(value), *_attributes(value))
+
+
+def _closed_over(value: Any) -> Iterator[Any]:
+    """What a function remembers."""
+    if isinstance(value, types.FunctionType):
+        for cell in value.__closure__ or ():
+            with contextlib.suppress(ValueError):  # an empty one
+                yield cell.cell_contents
+        yield from (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+
+
+def _attributes(value: Any) -> Iterator[Any]:
+    """Those that stand in an object itself, without a question to its class."""
+    with contextlib.suppress(AttributeError):
+        yield from object.__getattribute__(value, "__dict__").values()
+    for slot in (d for c in type(value).__mro__ if "__slots__" in vars(c) for d in vars(c).values()):
+        if isinstance(slot, types.MemberDescriptorType):
+            with contextlib.suppress(AttributeError):  # an empty one
+                yield slot.__get__(value)
 
 
 # ---- one forward pass ------------------------------------------------------------------------------------------------
@@ -219,6 +261,9 @@ def watch(
     """
     with contextlib.ExitStack() as after:
         after.enter_context(torch.random.fork_rng(_gpus(model)))
+        after.callback(random.setstate, random.getstate())
+        if (numpy := sys.modules.get("numpy")) is not None:
+            after.callback(numpy.random.set_state, numpy.random.get_state())
         for module in model.modules():
             _keep(module, after)
         standing = {_shallow(m): m for m in dict.fromkeys(m for _, m in watched)}

@@ -179,7 +179,10 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
     pairs = [word.partition("=") for word in words]
     if not all(name and equals for name, equals, _ in pairs):
         raise ConfigError(f"pooler_options is {shown(' '.join(words))}; accepted: NAME=VALUE ..., or one JSON object")
-    return {name: _literal(value) for name, _, value in pairs}
+    options = {name: _literal(value) for name, _, value in pairs}
+    if len(options) < len(pairs):
+        raise ConfigError(f"pooler_options is {shown(' '.join(words))}; accepted: every NAME once")
+    return options
 
 
 def _run(arguments: argparse.Namespace) -> int:

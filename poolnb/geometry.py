@@ -442,7 +442,7 @@ def _shown(pads: Pairs) -> tuple[Any, ...]:
 
 
 def _strides_in(n: int, s: int) -> int:
-    return -(-n // s)
+    return (n + s - 1) // s  # and not -(-n // s): ONNX rounds the quotient of a negative number up
 
 
 def _same(n: int, k: int, s: int, d: int) -> int:

@@ -66,14 +66,14 @@ def test_equals_the_derived_gradient(operator: Operator, dims: int, data: st.Dat
     check_gradients(drawn, grad, actual)
 
 
-def smooth_case(operator: Operator, dims: int, geometry: dict[str, Any], masked: bool) -> Case:
+def smooth_case(operator: Operator, dims: int, geometry: dict[str, Any], masked: bool, seed: int = 3) -> Case:
     """A case for finite differences: distinct taps, none near 0, so that no kink is within reach."""
     shape = _SHAPES[dims]
     count = torch.Size(shape).numel()
     order = torch.randperm(count, generator=torch.Generator().manual_seed(dims)).double()
     x = (0.2 + 1.6 * order / count).reshape(shape)
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(7)) < 0.7 if masked else None
-    return case(operator, dims, shape, geometry, seed=3, mask=mask).with_input(x)
+    return case(operator, dims, shape, geometry, seed=seed, mask=mask).with_input(x)
 
 
 def finite_differences(drawn: Case, check: Any, **options: Any) -> None:
@@ -88,11 +88,11 @@ def finite_differences(drawn: Case, check: Any, **options: Any) -> None:
     assert check(function, leaves, **options)
 
 
-def tensor_cases(operator: Operator, dims: int, geometry: dict[str, Any], masked: bool) -> list[Case]:
+def tensor_cases(operator: Operator, dims: int, geometry: dict[str, Any], masked: bool, seed: int = 3) -> list[Case]:
     """The smooth case, with every own parameter that can be a tensor as one, in each of its forms; if there is one."""
     if not takes(operator.name, _SHAPES[dims][2:], geometry):
         return []
-    drawn = smooth_case(operator, dims, geometry, masked)
+    drawn = smooth_case(operator, dims, geometry, masked, seed)
     floats = [n for n in operator.tensors if isinstance(drawn.params.get(n), float) and drawn.params[n] < float("inf")]
     if not floats:
         return [drawn]
@@ -117,6 +117,21 @@ def test_second_derivative_equals_finite_differences(operator: Operator, dims: i
     for geometry in geometries:
         for drawn in tensor_cases(operator, dims, _GEOMETRIES[geometry], masked=dims == 1):
             finite_differences(drawn, gradgradcheck, atol=1e-4)
+
+
+@pytest.mark.parametrize(("geometry", "seed"), [("plain", 6), ("overlapping", 9)])
+@every_operator
+def test_third_derivative_equals_finite_differences(operator: Operator, geometry: str, seed: int) -> None:
+    for drawn in tensor_cases(operator, 1, _GEOMETRIES[geometry], masked=geometry == "overlapping", seed=seed):
+        own = {n: t.detach().double().requires_grad_() for n, t in drawn.tensors().items()}
+
+        def gradient(*leaves: Tensor, drawn: Case = drawn, names: Any = tuple(own)) -> tuple[Tensor, ...]:
+            y = drawn.run(leaves[0], **dict(zip(names, leaves[1:], strict=True)))
+            weights = torch.linspace(1, 2, y.numel(), dtype=y.dtype).view(y.shape)
+            cubes = sum(leaf.pow(3).sum() for leaf in leaves)  # so that every derivative depends on every leaf
+            return torch.autograd.grad((weights * y).sum() + cubes, leaves, create_graph=True)
+
+        assert gradgradcheck(gradient, (drawn.x.detach().requires_grad_(), *own.values()), atol=1e-4)
 
 
 @every_dimension

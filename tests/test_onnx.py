@@ -39,6 +39,20 @@ def check_onnx(module: nn.Module, path: Path) -> None:
             np.testing.assert_allclose(y, module(batch(1, n)).numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["soft", "max"])
+def test_onnx_of_padding_that_keeps_the_size_holds_for_every_size(name: str, tmp_path: Path) -> None:
+    pool, path, free = poolnb.create_pool(name, 3, 2, padding="same"), tmp_path / "pool.onnx", torch.export.Dim.DYNAMIC
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shapes = ({0: free, 2: free, 3: free},)
+        torch.onnx.export(pool, (torch.zeros(2, 3, 9, 9),), path, dynamo=True, dynamic_shapes=shapes, verbose=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for size in ((9, 9), (6, 7), (12, 10), (11, 4)):
+        x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        np.testing.assert_allclose(y, pool(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", SAMPLED)
 def test_onnx_export_of_a_draw_says_that_it_cannot(name: str, tmp_path: Path) -> None:
     module = make(name).train()

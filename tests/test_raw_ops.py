@@ -7,17 +7,20 @@ import os
 import random
 import subprocess
 import sys
+from itertools import count
 from typing import Any
 
 import pytest
 import torch
-from raw_calls import COPY, GEOMETRY, POOL_OPS, call, faults, right_arguments, schemas
+from raw_calls import COPY, GEOMETRY, POOL_OPS, Arguments, call, faults, right_arguments, schemas
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 
 from poolnb import native
 
 _REFUSED = (RuntimeError, ValueError, TypeError, NotImplementedError)
+_EVERY = [f"{n}{way}" for n in (*POOL_OPS, COPY) for way in ("", "_backward")]
 _ROUNDS = 2  # right calls per op, each of which is made wrong in every way
 
 
@@ -93,7 +96,7 @@ def _message(name: str, arguments: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", [f"{n}{way}" for n in (*POOL_OPS, COPY) for way in ("", "_backward")])
+@pytest.mark.parametrize("name", _EVERY)
 def test_traces_refuse_the_same(name: str) -> None:
     """The fake kernel, which `torch.compile` asks."""
     arguments = right_arguments(name, random.Random(name))
@@ -107,6 +110,54 @@ def test_traces_refuse_the_same(name: str) -> None:
         except _REFUSED:
             continue
         raise AssertionError(f"{argument} = {what} is accepted")
+
+
+def _usable(name: str) -> Arguments:
+    """Right arguments with finite numbers in float64, and no noise."""
+    drawn = (right_arguments(name, random.Random(f"{name} {i}")) for i in count())
+    given = next(a for a in drawn if a["input"].numel() and a.get("param_grads", True))
+    floats = {n: v for n, v in given.items() if isinstance(v, Tensor) and v.is_floating_point()}
+    wide = {n: v.double().nan_to_num(0.5, 0.75, 0.25).contiguous() for n, v in floats.items()}
+    return {**given, **wide, **({"seed": None} if "seed" in given else {})}
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("name", _EVERY)
+def test_a_tangent_is_not_forgotten(name: str) -> None:
+    """As in an exported program, which holds the op alone."""
+    arguments = _usable(name)
+    own = {n: v for n, v in arguments.items() if isinstance(v, Tensor) and v.is_floating_point()}
+    moved = {n: torch.rand_like(v) for n, v in own.items()}
+    with forward_ad.dual_level():
+        duals = {n: forward_ad.make_dual(v, moved[n]) for n, v in own.items()}
+        pushed = [forward_ad.unpack_dual(y).tangent for y in _results(name, {**arguments, **duals})]
+    leaves = {n: v.clone().requires_grad_() for n, v in own.items()}
+    every = zip(_results(name, {**arguments, **leaves}), pushed, strict=True)
+    results, pushed = zip(*((y, t) for y, t in every if y.numel() and y.requires_grad), strict=True)
+    back = [torch.rand_like(y) for y in results]
+    pulled = torch.autograd.grad(results, list(leaves.values()), back, allow_unused=True)
+    forwards = sum((b * t).sum() for b, t in zip(back, pushed, strict=True))
+    backwards = sum((g * moved[n]).sum() for g, n in zip(pulled, own, strict=True) if g is not None)
+    torch.testing.assert_close(forwards, backwards)
+    with pytest.raises(NotImplementedError, match=f"torch.ops.poolnb.{name} forwards: call poolnb's function"):
+        torch.func.jvp(lambda x: call(name, {**arguments, "input": x}), (own["input"],), (moved["input"],))
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("name", _EVERY)
+def test_an_op_alone_can_be_mapped(name: str) -> None:
+    arguments = _usable(name)
+    changing = "grad" if "grad" in arguments else "input"
+    many = torch.stack([arguments[changing], 0.5 * arguments[changing]])
+    mapped = torch.func.vmap(lambda x: call(name, {**arguments, changing: x}))(many)
+    alone = [call(name, {**arguments, changing: x}) for x in many]
+    expected = torch.utils._pytree.tree_map(lambda *each: torch.stack(each), *alone)
+    torch.testing.assert_close(mapped, expected)
+
+
+def _results(name: str, arguments: Arguments) -> tuple[Tensor, ...]:
+    result = call(name, arguments)
+    return result if isinstance(result, tuple) else (result,)
 
 
 def _fake(name: str, arguments: dict[str, Any]) -> Any:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import random
 import warnings
 import weakref
 from collections import deque
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -488,24 +490,64 @@ def test_a_module_that_is_also_kept_elsewhere_is_refused() -> None:
         refused(nn.Sequential(Listed(keep)), r"0\.pool .* is held by 0\.steps as well")
 
 
-@pytest.mark.parametrize("keep", ["object", "closure", "weak", "class"])
-def test_a_module_that_is_called_from_elsewhere_is_refused(keep: str) -> None:
+class _Slotted:
+    __slots__ = ("empty", "pool")
+
+
+def _slotted(pool: nn.Module) -> _Slotted:
+    slotted = _Slotted()
+    slotted.pool = pool
+    return slotted
+
+
+_KEEPERS: dict[str, Any] = {
+    "object": lambda pool: SimpleNamespace(a=[pool]),
+    "slot": _slotted,
+    "closure": lambda pool: lambda x: pool(x),
+    "default": lambda pool: lambda x, pool=pool: pool(x),
+    "weak": lambda pool: weakref.ref(pool),
+    "decorated": lambda pool: cache(lambda x: pool(x)),
+}
+
+
+@pytest.mark.parametrize("keep", [*_KEEPERS, "class", "property"])
+def test_a_module_that_functions_and_objects_keep_is_refused(keep: str) -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.pool = pool = nn.MaxPool2d(2)
-            Model.kept = pool
-            self.steps: Any = {
-                "object": SimpleNamespace(pool=pool),
-                "closure": lambda x: pool(x),
-                "weak": weakref.ref(pool),
-                "class": None,
-            }[keep]
+            self.pool = nn.MaxPool2d(2)
+            if keep in _KEEPERS:
+                self.steps = _KEEPERS[keep](self.pool)
 
         def forward(self, x: Tensor) -> Tensor:
-            if keep == "object":
-                return self.steps.pool(x)
-            return self.steps(x) if keep == "closure" else self.steps()(x) if keep == "weak" else Model.kept(x)
+            return self.pool(x)
+
+    model = Model()
+    if keep not in _KEEPERS:
+        Model.steps = [model.pool] if keep == "class" else property(lambda self, pool=model.pool: pool)
+    refused(model, r"pool \(MaxPool2d.* is held by steps as well")
+    assert poolnb.replace_pooling(nn.Sequential(nn.MaxPool2d(2)), "soft") == 1
+
+
+def test_what_a_hook_looks_at_hinders_no_replacement() -> None:
+    model, seen = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), []
+    pool = model[1]
+    model[0].register_forward_hook(lambda *_: seen.append(pool.kernel_size))
+    assert poolnb.replace_pooling(model, "soft") == 1
+
+
+_KEPT: list[nn.Module] = []
+
+
+def test_a_module_that_is_called_from_elsewhere_is_refused() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = nn.MaxPool2d(2)
+            _KEPT[:] = [self.pool]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return _KEPT[0](x)
 
     model, x = Model(), torch.rand(1, 3, 8, 8)
     hooks = model.pool.register_forward_hook(lambda *_: None)
@@ -774,15 +816,15 @@ def test_the_example_leaves_buffers_and_random_numbers_alone() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             self.calls += 1
-            self.last = self.pool(x + torch.rand_like(x))
+            self.last = self.pool(x + torch.rand_like(x) + random.random() + np.random.rand())
             return self.last
 
     model, x = Counting(), torch.rand(1, 2, 4, 4)
     torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
+    states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
     assert poolnb.replace_pooling(model, "auto", example_input=x) == 1
-    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (random.getstate(), str(np.random.get_state())) == states[1:]
     assert not model.calls and not model.last.any()
 
 

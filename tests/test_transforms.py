@@ -1,4 +1,4 @@
-"""torch.func: a vmapped call is the loop over its entries, whichever arguments are mapped."""
+"""torch.func: a vmapped call is the loop over its entries, whichever are mapped. And calls that are recorded."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from itertools import product
 from typing import Any
 
 import pytest
-from cases import case
+from cases import case, takes
 from devices import torch
 from operators import Case, Operator, every_operator
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -82,3 +85,48 @@ def test_second_derivative_of_the_input(operator: Operator) -> None:
 
         twice = torch.func.jacrev(torch.func.grad(total))(drawn.x)
         torch.testing.assert_close(twice, torch.autograd.functional.hessian(total, drawn.x))
+
+
+@every_operator
+def test_dual_numbers_through_a_gradient(operator: Operator) -> None:
+    """Forward over reverse, outside torch.func."""
+    for geometry in ({"kernel_size": 2, "stride": 1}, {"kernel_size": None, "output_size": 2}):
+        if not takes(operator.name, (3, 3), geometry):
+            continue
+        drawn = cases_of(operator, (1, 2, 3, 3), geometry)[1]
+        leaves = [t.detach().double().requires_grad_() for t in (drawn.x, *drawn.tensors().values())]
+        moved = [0.5 + torch.rand_like(t) for t in leaves]
+
+        def slopes(leaves: list[Tensor], drawn: Case = drawn, **options: bool) -> tuple[Tensor, ...]:
+            y = drawn.run(leaves[0], **dict(zip(drawn.tensors(), leaves[1:], strict=True)))
+            return torch.autograd.grad(y.pow(3).sum(), leaves, **options)
+
+        products = sum((g * m).sum() for g, m in zip(slopes(leaves, create_graph=True), moved, strict=True))
+        expected = torch.autograd.grad(products, leaves)
+        with forward_ad.dual_level():
+            duals = [forward_ad.make_dual(t, m) for t, m in zip(leaves, moved, strict=True)]
+            pushed = [forward_ad.unpack_dual(g).tangent for g in slopes(duals)]
+        torch.testing.assert_close(pushed, list(expected))
+
+
+@every_operator
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")
+def test_a_call_can_be_recorded(operator: Operator) -> None:
+    """Without a look at values that are not there yet, of input and parameters."""
+    drawn = cases_of(operator, geometry={"kernel_size": 2, "stride": 1})[1]
+
+    def call(leaves: dict[str, Tensor]) -> Tensor:
+        return drawn.run(leaves["input"], **{n: t for n, t in leaves.items() if n != "input"})
+
+    leaves = {"input": drawn.x, **drawn.tensors()}
+    y, other = call(leaves), {n: 0.9 * t for n, t in leaves.items()}
+    for mode in ("real", "fake", "symbolic"):
+        torch.testing.assert_close(make_fx(call, tracing_mode=mode)(leaves)(other), call(other))
+    with FakeTensorMode() as fakes:
+        fake = call({n: fakes.from_tensor(t) for n, t in leaves.items()})
+    with FakeTensorMode(allow_non_fake_inputs=True) as fakes:
+        beside = call({**leaves, "input": fakes.from_tensor(drawn.x)})
+    assert fake.shape == beside.shape == y.shape and fake.stride() == beside.stride() == y.stride()
+    same, pushed = torch.func.linearize(call, leaves)
+    torch.testing.assert_close(same, y)
+    torch.testing.assert_close(pushed(other), torch.func.jvp(call, (leaves,), (other,))[1])

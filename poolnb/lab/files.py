@@ -176,7 +176,7 @@ def unsealed(text: str, form: str, names: set[str], made_of: Callable[[dict[str,
     Raises `ValueError` as well if it is not JSON of the format `form` with just these `names`, or was altered.
     """
     try:
-        values = json.loads(text, parse_constant=_no_constant)
+        values = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_each_once)
     except RecursionError:
         raise ValueError("it is not JSON of a result (too deeply nested)") from None
     except ValueError as error:
@@ -202,14 +202,27 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON: of a name that stands twice, as a merge gone wrong leaves it, one reader sees what another
+    does not.
+    """
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return values
+
+
 def read_text(path: Path) -> str:
     """The text of the file `path`. Raises `ValueError` with the reason if it is none that a result can be.
 
     Nothing that lies in a folder can stop or hang this: a folder, a link to nowhere, a pipe, a file of any size.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
             raise ValueError("it is no file")
+        if not found.st_size:  # so says the kernel of its own files, too, some of which end never
+            raise ValueError("it is empty")
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
     except OSError as error:

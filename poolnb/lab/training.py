@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from poolnb import native
 from poolnb.lab import data, models
 from poolnb.lab.config import RunConfig
-from poolnb.lab.errors import ConfigError, UserError
+from poolnb.lab.errors import ConfigError, UserError, shown
 from poolnb.lab.files import folder_of, prepare_folder
 from poolnb.lab.network import build
 from poolnb.lab.provenance import source_hash
@@ -127,7 +127,12 @@ def resolve_device(name: str) -> torch.device:
     """The device that `name` (auto, cpu, cuda, cuda:N) means here. Raises `ConfigError` if there is no such device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except (RuntimeError, ValueError, OverflowError):  # no name of a device, or a number that is too large for one
+        raise ConfigError(f"device is {shown(name)}; accepted: auto, cpu, cuda, cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device is {shown(name)}; accepted: auto, cpu, cuda, cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device is {name!r}, but {torch.cuda.device_count()} CUDA devices are visible; accepted: auto, cpu"

@@ -28,7 +28,8 @@ def order_of(taps: Tensor, valid: Tensor | None, safe: bool) -> Tensor:
 
 def _counted(taps: Tensor, valid: Tensor | None, safe: bool) -> Tensor:
     """The same, from each tap's rank: how many others stand before it. Of few taps that is faster than sorting."""
-    ranks = torch.zeros(taps.shape, dtype=torch.int64, device=taps.device)
+    # Not added in place: `torch.func.linearize` works constants out ahead, and loses what is written into them.
+    rank_of = list(torch.zeros(taps.shape, dtype=torch.int64, device=taps.device))
     for j in range(1, len(taps)):
         for i in range(j):
             first = taps[j] > taps[i]  # whether j stands before i, which comes first in tap order
@@ -36,8 +37,9 @@ def _counted(taps: Tensor, valid: Tensor | None, safe: bool) -> Tensor:
                 first = first | (taps[j].isnan() & ~taps[i].isnan())
             if valid is not None:
                 first = (valid[j] & ~valid[i]) | (first & (valid[j] == valid[i]))
-            ranks[i] += first
-            ranks[j] += ~first
+            rank_of[i] = rank_of[i] + first
+            rank_of[j] = rank_of[j] + ~first
+    ranks = torch.stack(rank_of)
     numbers = torch.arange(len(taps), device=taps.device).view(-1, *(1,) * (taps.dim() - 1))
     return torch.empty_like(ranks).scatter(0, ranks, numbers.expand_as(ranks))
 

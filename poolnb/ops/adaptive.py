@@ -11,6 +11,7 @@ linear and each the other's derivative. They are ops, for every device.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from poolnb.geometry import Geometry, adaptive_equal, adaptive_kernel, memory_format, resolve
 from poolnb.ops.checks import check_input
-from poolnb.ops.registration import LIBRARY, in_forward_mode, in_layout
+from poolnb.ops.registration import LIBRARY, differentiable, in_forward_mode, in_layout
 from poolnb.ops.taps import to_acc_dtype
 
 Sizes = Sequence[int]
@@ -116,11 +117,11 @@ class _Copy:
         self.op, self.move, self.backwards = getattr(torch.ops.poolnb, name).default, move, backwards
         LIBRARY.impl(name, self._kernel, "CompositeExplicitAutograd")
         torch.library.register_fake(self.op, self._fake, lib=LIBRARY)
-        torch.library.register_autograd(self.op, self._gradient, setup_context=_save, lib=LIBRARY)
-        torch.library.register_vmap(self.op, self._batched, lib=LIBRARY)
+        differentiable(LIBRARY, self.op, self._gradient, lambda ctx, _, *moved: self._tangent(ctx, *moved), _save)
+        torch.library.register_vmap(self.op, partial(self._batched, self.op), lib=LIBRARY)
         # torch.func and forward mode cannot see through an op's registered gradient: see `PoolOp`.
         rules = {"forward": self.op, "setup_context": _save, "backward": self._gradient, "jvp": self._tangent}
-        methods = {key: staticmethod(rule) for key, rule in (*rules.items(), ("vmap", self._batched))}
+        methods = {key: staticmethod(rule) for key, rule in (*rules.items(), ("vmap", partial(self._batched, self)))}
         self.function: Any = type(name, (torch.autograd.Function,), methods)
 
     def __call__(self, x: Tensor, size: Sizes, output: Sizes) -> Tensor:
@@ -169,11 +170,12 @@ class _Copy:
     def _tangent(self, ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         return self(tangent, *ctx.sizes)
 
+    @staticmethod
     def _batched(
-        self, info: Any, in_dims: tuple[Any, ...], x: Tensor, size: Sizes, output: Sizes
+        copy: Callable[..., Tensor], info: Any, in_dims: tuple[Any, ...], x: Tensor, size: Sizes, output: Sizes
     ) -> tuple[Tensor, int]:
         x = x.movedim(in_dims[0], 0)
-        return self(x.flatten(0, 1), size, output).unflatten(0, x.shape[:2]), 0
+        return copy(x.flatten(0, 1), size, output).unflatten(0, x.shape[:2]), 0
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -144,12 +144,15 @@ def _backward(
 def _differentiable(x_minus_peak: Tensor, y_minus_peak: Tensor, share: Tensor | float, r: Tensor) -> Tensor:
     """x_minus_peak - y_minus_peak, with derivatives that are as accurate as the value.
 
-    A Newton step for mean(exp(r (x - y))) = 1 leaves the value, and brings the derivatives without dividing by r.
+    Newton steps for mean(exp(r (x - y))) = 1 leave the value, and bring the derivatives without dividing by r: each
+    step one order of them. With two the third derivative of y is right.
     """
     y_minus_peak = y_minus_peak.detach()
-    excess = _bounded(x_minus_peak - y_minus_peak, r)
-    step = (excess * _phi(r * excess) * share).sum(0)
-    return _bounded(x_minus_peak - y_minus_peak - (step - step.detach()), r)
+    for _ in range(2):
+        excess = _bounded(x_minus_peak - y_minus_peak, r)
+        step = (excess * _phi(r * excess) * share).sum(0)
+        y_minus_peak = y_minus_peak + (step - step.detach())
+    return _bounded(x_minus_peak - y_minus_peak, r)
 
 
 def _bounded(excess: Tensor, r: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._library.autograd import Info, make_autograd_impl
 from torch.autograd import forward_ad
 
 from poolnb.geometry import Geometry, empty_output, memory_format, windows_of
@@ -276,7 +277,7 @@ class PoolOp:
             # Copies, because an expanded tensor cannot carry a tangent.
             filled = [torch.zeros_like(p) if t is None else t.to(p.dtype) for p, t in zip(tensors, moved, strict=True)]
             copies = tuple(t.clone() for t in tensors), tuple(t.clone() for t in filled)
-            _, (of_x, *rest) = torch.func.jvp(first_derivative, *copies)  # type: ignore[misc]
+            of_x, *rest = _pushed_forward(first_derivative, *copies)
             of_params = [_param_grad(g, p, ctx.param_grads) for g, p in zip(rest, tensors[2:], strict=True)]
             of_x = _in_layout_of(inputs[0], of_x)
             return (of_x, *of_params) if self.n_tensors else of_x
@@ -289,11 +290,10 @@ class PoolOp:
         lib = self.library
         lib.impl(_name(op), kernel, "CompositeExplicitAutograd")
         torch.library.register_fake(op, fake, lib=lib)
-        torch.library.register_autograd(op, gradient, setup_context=save, lib=lib)
+        self._direct[op] = differentiable(lib, op, gradient, tangent, save)
+        torch.library.register_vmap(op, _batching_rule(op, op, batched), lib=lib)
         rule = _batching_rule(op, partial(self._call, op), batched)
-        torch.library.register_vmap(op, rule, lib=lib)
         self._functions[op] = _function(op, gradient, tangent, save, rule)
-        self._direct[op] = _direct(op, gradient, tangent, save)
 
 
 def _name(op: Any) -> str:
@@ -304,6 +304,16 @@ def _name(op: Any) -> str:
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def in_forward_mode() -> bool:
     return forward_ad._current_level >= 0
+
+
+def _pushed_forward(function: Callable[..., Any], primals: Sequence[Tensor], tangents: tuple[Tensor, ...]) -> Any:
+    """The derivative of a function along tangents."""
+    if torch._C._are_functorch_transforms_active():
+        return torch.func.jvp(function, tuple(primals), tangents)[1]
+    # torch nests no forward mode in dual numbers: the pulled back is linear in what arrives, and its transpose this.
+    result, pull = torch.func.vjp(function, *primals)  # type: ignore[misc]
+    _, push = torch.func.vjp(pull, tuple(map(torch.zeros_like, result)))  # type: ignore[misc]
+    return push(tangents)[0]
 
 
 def _flat(w: Geometry) -> tuple[tuple[int, ...], ...]:
@@ -354,6 +364,34 @@ def _direct(op: Any, gradient: Any, tangent: Any, save: Any) -> type[torch.autog
     members = {"forward": forward, "backward": gradient, "jvp": _forward_mode(tangent)}
     methods = {name: staticmethod(function) for name, function in members.items()}
     return type(_name(op), (torch.autograd.Function,), methods)
+
+
+def differentiable(
+    lib: torch.library.Library, op: Any, gradient: Any, tangent: Any, save: Any
+) -> type[torch.autograd.Function]:
+    """Register the op's gradient; returns the op with it for eager mode, see `_direct`.
+
+    What torch makes of a gradient forgets tangents without a word, where somebody calls the op itself: an exported
+    program does.
+    """
+    direct, without_tangents = _direct(op, gradient, tangent, save), make_autograd_impl(op, Info(gradient, save))
+
+    def kernel(keyset: Any, *args: Any) -> Any:
+        if not in_forward_mode() or not any(map(_has_tangent, args)):
+            return without_tangents(keyset, *args)
+        if torch._C._are_functorch_transforms_active():
+            raise NotImplementedError(
+                f"torch.func cannot differentiate torch.ops.{op._namespace}.{_name(op)} forwards: call poolnb's "
+                "function or module, or use torch.autograd.forward_ad"
+            )
+        return direct.apply(*args)
+
+    lib.impl(_name(op), kernel, "Autograd", with_keyset=True)
+    return direct
+
+
+def _has_tangent(argument: Any) -> bool:
+    return isinstance(argument, Tensor) and forward_ad.unpack_dual(argument).tangent is not None
 
 
 def _without_autograd(op: Any, *args: Any) -> Any:

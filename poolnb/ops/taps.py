@@ -54,8 +54,14 @@ def may_be_empty(mask: Tensor | None, windows: Geometry) -> bool:
 
 def visible(*tensors: Tensor) -> bool:
     """Whether the values can be looked at: on a CPU, where it costs no wait, and outside transforms and traces."""
-    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or _recorded()
     return not traced and all(t.device.type == "cpu" for t in tensors)
+
+
+def _recorded() -> bool:
+    """Whether `make_fx`, `torch.func.linearize` or a `FakeTensorMode` stands between the caller and the numbers."""
+    modes = torch._C._TorchDispatchModeKey
+    return any(torch._C._get_dispatch_mode(key) is not None for key in (modes.FAKE, modes.PROXY))
 
 
 def all_finite(*tensors: Tensor) -> bool:

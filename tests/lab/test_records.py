@@ -153,7 +153,14 @@ def test_a_nan_a_text_without_digest_and_an_older_format_are_left_out(folder):
         assert load_records(folder) == [made_up(1)]
 
 
-@pytest.mark.parametrize("kind", ["folder", "link", "loop", "pipe", "huge", "nested"])
+def test_a_name_that_stands_twice_is_told(folder):
+    path = record_path(folder, made_up(0).config)
+    path.write_text(path.read_text().replace('"status"', '"status": "failed", "status"', 1))
+    with pytest.warns(UserWarning, match="left out: .*a name stands in it twice"):
+        assert load_records(folder) == [made_up(1)]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "loop", "pipe", "huge", "nested", "endless", "of the kernel"])
 def test_nothing_that_lies_beside_them_stops_or_hangs_the_reading(folder, kind):
     other = folder / "x.json"
     if kind == "folder":
@@ -166,7 +173,8 @@ def test_nothing_that_lies_beside_them_stops_or_hangs_the_reading(folder, kind):
     elif kind == "nested":
         other.write_text("[" * 200_000)
     else:
-        other.symlink_to("nowhere" if kind == "link" else other.name)
+        targets = {"link": "nowhere", "loop": other.name, "endless": "/dev/zero", "of the kernel": "/proc/kmsg"}
+        other.symlink_to(targets[kind])
     with pytest.warns(UserWarning, match="left out: .*x.json is not a whole record"):
         assert load_records(folder) == [made_up(0), made_up(1)]
 
