@@ -66,11 +66,11 @@ _FAMILIES: dict[str, dict[str, str]] = {
     "#56B4E9": {"stochastic": "h", "s3": "H", "tdgs": "8"},
     "#5A5A5A": {"attention": ">", "lip": "."},
     "#332288": {},
-    "#80E0A0": {"rank": "3", "quantile": "4"},
-    "#3000F0": {},
+    "#FF4467": {"rank": "3", "quantile": "4"},
+    "#6680FF": {},
 }
 # Families whose members get their looks as they come: the file of their modules, and its colour.
-_FILES = {"statistics": "#332288", "antialiasing": "#3000F0"}
+_FILES = {"statistics": "#332288", "antialiasing": "#6680FF"}
 _SHADES = (1.0, 0.62, 0.3, 0.8, 0.45)
 _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
     "-",
@@ -364,6 +364,15 @@ def _bar(figure: Figure, picture: Any, axes: list[Axes], label: str) -> None:
     bar.set_label(label)
 
 
+def tones(count: int) -> list[str]:
+    """`count` colours from pale to dark, as ``#rrggbb``, for lines whose order matters.
+
+    None is paler than a line may be: each has a contrast of 3 on a light page, and on a dark one that turns it inside
+    out.
+    """
+    return [to_hex(tone) for tone in colormaps["viridis"](np.linspace(0.58, 0.02, count))]
+
+
 def curves(
     ax: Axes,
     x: np.ndarray,
@@ -376,8 +385,7 @@ def curves(
 
     `limits` maps names of operators to the curves that the family tends to; they are drawn in the operators' styles.
     """
-    tones = colormaps["viridis_r"](np.linspace(0.12, 0.95, max(len(family), 2)))
-    for tone, (value, y) in zip(tones, family.items(), strict=False):
+    for tone, (value, y) in zip(tones(len(family)), family.items(), strict=True):
         ax.plot(
             x, y, color=tone, label=f"{name} = {value:g}" if isinstance(value, int | float) else f"{name} = {value}"
         )
@@ -460,8 +468,8 @@ def power(ax: Axes, scatters: Mapping[str, float], groups: int, *, margin: float
     from poolnb.lab.analysis import half_width
 
     widest_first = sorted(scatters.items(), key=lambda row: -row[1])  # as the curves lie below each other
-    tones = plt.rcParams["axes.prop_cycle"].by_key()["color"]
-    for (name, sd), dashes, tone in zip(widest_first, itertools.cycle(_DASHES), itertools.cycle(tones)):
+    cycle = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    for (name, sd), dashes, tone in zip(widest_first, itertools.cycle(_DASHES), itertools.cycle(cycle)):
         widths = [half_width(n, sd, groups) for n in seeds]
         ax.plot(seeds, widths, color=tone, linestyle=dashes, label=f"{name}: {sd:.2f}")
     ax.axhline(margin, color=FAINT, linewidth=1)

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle  # noqa: E402
 from skimage.color import deltaE_ciede2000, rgb2lab  # noqa: E402
 
 from poolnb.book import plots  # noqa: E402
+from poolnb.book.sphinxext import figures  # noqa: E402
 from poolnb.geometry import resolve  # noqa: E402
 from poolnb.lab.analysis import half_width  # noqa: E402
 from poolnb.lab.statistics import Interval  # noqa: E402
@@ -148,6 +149,32 @@ def test_curves_label_each_parameter_and_limit(ax):
     x = np.linspace(0, 1, 5)
     plots.curves(ax, x, {0.5: x, 2: x**2}, name="p", limits={"max": x**3})
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["p = 0.5", "p = 2", "max"]
+
+
+# What the dark theme's `invert(1) hue-rotate(180deg)` does to a drawing of lines, as the filter's standard has it.
+TURNED = np.array([[-0.574, 1.43, 0.144], [0.426, 0.43, 0.144], [0.426, 1.43, -0.856]])
+
+
+def contrasts(colour):
+    """The contrast of a line on the light page, and on the dark one."""
+    rgb, dark = np.array(to_rgb(colour)), np.array(to_rgb(figures._DARK_PAGE))
+    turned = np.clip(TURNED @ (1 - rgb), 0, 1)
+    pairs = (np.ones(3), rgb), (turned, dark)
+    return [(figures._luminance(a) + 0.05) / (figures._luminance(b) + 0.05) for a, b in pairs]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 7])
+def test_every_curve_of_a_family_is_seen_on_both_themes(ax, count):
+    x = np.linspace(0, 1, 5)
+    plots.curves(ax, x, {p: p * x for p in range(count)}, name="p")
+    assert len(ax.lines) == count
+    assert min(min(contrasts(line.get_color())) for line in ax.lines) > 3
+
+
+# The orange and the sky blue of Okabe and Ito are paler than that; marks and dashes help.
+@pytest.mark.parametrize("name", sorted(set(plots.STYLES) - {"gem", "stochastic"}))
+def test_an_operator_is_seen_on_both_themes(name):
+    assert min(contrasts(plots.colour(name))) > 3
 
 
 def test_bars_write_their_numbers(ax):

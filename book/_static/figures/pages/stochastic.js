@@ -54,7 +54,7 @@ poolnb.figure("stochastic", "stochastic", (stage) => {
     const plot = levels.plot({ x: [0, LEVELS], y: [0, 1.6], left: 34, right: 76, bottom: 180, ...words });
     for (const means of signals) plot.curve(means, "thin own");
     plot.curve(weighted, "curve");
-    plot.curve(plain, "curve", "stroke: var(--op-avg)");
+    plot.curve(plain, "curve", "stroke: var(--op-avg); stroke-dasharray: 5 3");
     for (const [means, words] of [[weighted, "weighted"], [plain, "plain"]]) {
       levels.text(plot.right + 6, plot.y(means[LEVELS][1]) + 4, words, "start", "strong");
     }
