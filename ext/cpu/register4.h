@@ -100,7 +100,7 @@ class Register4 : protected Unit<Op, T> {
     taps.from_noise = Op::noise ? this->noise_block_.data() + self().out(at) : nullptr;
     taps.noise_step = p_.noise_step;
     taps.weights = this->weights_.data();
-    if constexpr (PerRank<Op>) taps.order = this->order(self().out(at), self().lane(at), nullptr);
+    if constexpr (Ordered<Op>) taps.order = this->order(self().out(at), self().lane(at), nullptr);
     for (int i = 0; i < Op::parameters; ++i) {
       const T* from = this->parameter_[i].data();
       if (this->by_window(i)) w.parameter[i] = load<V>(from + self().out(at));

@@ -54,8 +54,10 @@ constexpr void each_exchange(int64_t n, const Exchange& exchange) {
   for (int64_t p = top; p > 0; p /= 2) {
     int64_t q = top, remainder = 0, distance = p;
     while (true) {
-      for (int64_t i = 0; i + distance < n; ++i)
-        if ((i & p) == remainder) exchange(i, i + distance);
+      for (int64_t first = remainder; first + distance < n; first += 2 * p) {
+        const int64_t end = first + p < n - distance ? first + p : n - distance;
+        for (int64_t i = first; i < end; ++i) exchange(i, i + distance);
+      }
       if (q == p) break;
       distance = q - p;
       q /= 2;
@@ -106,6 +108,19 @@ POOLNB_HD void sort_taps(V* x, V* number, int64_t n) {
     number[i] = select(swap, l, k);
     number[j] = select(swap, k, l);
   });
+}
+
+// How many taps stand before each of few.
+template <int n, class V>
+POOLNB_HD void count_ranks(const V* x, V* rank) {
+  using T = typename Traits<V>::Number;
+  POOLNB_UNROLL for (int i = 0; i < n; ++i) rank[i] = splat<V>(T(i));
+  POOLNB_UNROLL for (int j = 1; j < n; ++j)
+    POOLNB_UNROLL for (int i = 0; i < j; ++i) {
+      const V passes = one_where<V>(x[j] > x[i]);
+      rank[i] = rank[i] + passes;
+      rank[j] = rank[j] - passes;
+    }
 }
 
 template <class Taps>

@@ -93,8 +93,10 @@ struct Quantile {
     const V zero = splat<V>(0), one = splat<V>(1);
     Kept<V, Taps> kept(taps, 0);
     V* const x = kept.at;
-    V number;
+    constexpr int known = Taps::known;
+    V number, rank[known > 0 ? known : 1];
     const V all_finite = take_taps(taps, x, number);
+    if constexpr (Saved::keeps && known > 0) count_ranks<known>(x, rank);
     sort_values<Taps::known>(x, n);
     w.steps = number - one;
     // q (n - 1) in two parts, of which none is rounded: with the upper half of q's digits, and with the rest.
@@ -120,7 +122,12 @@ struct Quantile {
     w.y = w.y + all_finite;
     // An empty window has no tap that could be below another one.
     if constexpr (!all_valid<Taps>) w.y = select(number == zero, splat<V>(kInf<T>), w.y);
-    if constexpr (Saved::keeps) save_slopes(w, taps, from_top, above, saved);
+    if constexpr (Saved::keeps && known > 0) {
+      const V below = one - w.fraction;
+      POOLNB_UNROLL for (int i = 0; i < known; ++i)
+        saved.put(i, select(rank[i] == from_top, below, zero) + select(rank[i] == above, w.fraction, zero));
+    }
+    if constexpr (Saved::keeps && known == 0) save_slopes(w, taps, from_top, above, saved);
   }
 
   // The tap of a rank is, of those that hold its value, the one that as many stand before as are not larger.

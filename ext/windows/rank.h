@@ -134,17 +134,6 @@ struct Rank {
         saved.put_by_rank(r, select(present<Taps>(r, number), (x[r] - w.y) * inv_sum, splat<V>(0)));
     }
   }
-  // How many taps stand before each.
-  template <int n, class V>
-  static POOLNB_HD void count_ranks(const V* x, V* rank) {
-    POOLNB_UNROLL for (int i = 0; i < n; ++i) rank[i] = splat<V>(0);
-    POOLNB_UNROLL for (int j = 1; j < n; ++j)
-      POOLNB_UNROLL for (int i = 0; i < j; ++i) {
-        const V later = one_where<V>(x[j] > x[i]);
-        rank[i] = rank[i] + later;
-        rank[j] = rank[j] + (splat<V>(1) - later);
-      }
-  }
   template <class Taps, class V>
   static POOLNB_HD auto present(int64_t r, V number) {
     if constexpr (all_valid<Taps>) return Always{};
