@@ -278,7 +278,7 @@ def opened(x: Tensor, kernel_size: int | None, stride: int = 1) -> Tensor:
 
 def with_gradients(y: Tensor, *leaves: Tensor) -> list[Tensor]:
     grad = torch.linspace(0.5, 2, y.numel(), dtype=y.dtype).view(y.shape)
-    return [y.detach(), *torch.autograd.grad(y, leaves, grad)]
+    return [y.detach(), *torch.autograd.grad(y, leaves, grad, retain_graph=True)]
 
 
 @every_dimension
