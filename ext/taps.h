@@ -98,8 +98,8 @@ POOLNB_HD bool are_long(const Taps& taps) {
 //                               derivative by the second input
 //   finalize_param_grad<safe>(w, d_params)
 //                               the parts of those derivatives that are no sum over taps, once they are summed
-// An operator that is `ordered` looks at its taps in their order; one that is `per_rank` has a weight for every rank, and
-// leaves its derivatives by them: see windows/order.h and rank.h.
+// An operator that is `ordered` looks at its taps in their order; one that is `per_rank` has a weight for every rank,
+// and leaves its derivatives by them: see windows/order.h and rank.h.
 // A window whose result is NaN has NaN for every derivative that depends on the taps: see poolnb/ops/taps.py.
 
 template <class Op>

@@ -29,7 +29,8 @@ void each_unit(const Plan<T>& plan, const Parallel& parallel, const Each& each) 
 
 template <class Op, class T>
 void run_forward(const Problem& q, const Parallel& parallel) {
-  each_unit<Op>(Plan<T>(q, Op::inputs, false, PerRank<Op>), parallel, [](auto& worker, int64_t unit) { worker.forward(unit); });
+  const Plan<T> plan(q, Op::inputs, false, PerRank<Op>);
+  each_unit<Op>(plan, parallel, [](auto& worker, int64_t unit) { worker.forward(unit); });
 }
 
 // The gradient of the weights of ranks, from its parts: rank by rank, row by row.

@@ -384,7 +384,8 @@ class Unit {
   void write_rank_sums(T* partial) {
     for (int64_t r = 0; r < w_.taps(); ++r) {
       const T* sums = rank_sums_.data() + r * rank_step_;
-      T* to = partial + (r * p_.partial_rows() + p_.partial_row(band_, group_)) * (p_.folded ? w_.output[0] : q_.channels);
+      const int64_t row = r * p_.partial_rows() + p_.partial_row(band_, group_);
+      T* to = partial + row * (p_.folded ? w_.output[0] : q_.channels);
       if (p_.channels) std::copy(sums, sums + count_, to + c_);
       else if (p_.forgets) std::copy(sums, sums + (p_.folded ? windows_[0] : 1), to + (p_.folded ? first_[0] : c_));
       else if (!p_.folded) to[c_] = sum(sums, lanes);

@@ -12,8 +12,8 @@ struct Order {
   // Weights of ranks: vectors of them, where the taps are not many; and where they lie.
   const T *vectors = nullptr, *weights = nullptr;
   int64_t vector_step = 0, rank_step = 0, channel_step = 0;
-  // The channel of a lane, counted in the unit, is (place + lane) / lanes_of_channel. `end`: of lanes that hold a window,
-  // of which some may not be `active`, unless that is null.
+  // The channel of a lane, counted in the unit, is (place + lane) / lanes_of_channel. Lanes before `end` hold a window,
+  // if they are `active`, or that is null.
   int64_t place = 0, lanes_of_channel = 1, end = 0;
   const T* active = nullptr;
   T* scratch = nullptr;               // two numbers per tap and lane, where the taps are not many

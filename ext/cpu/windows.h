@@ -229,8 +229,11 @@ class Generic : Unit<Op, T> {
         add_to<tiles_input>(to[1] + sum, select(taps.valid(i) & active, gy * d_second, splat<V>(0)));
     }, sums[0]);  // no operator has two parameters that are sums
     if (!q_.want_parameters) return;
-    if constexpr (PerRank<Op> && M::keeps) return this->add_to_ranks(saved, taps.count(), out_place(at), at.lane, active, gp);
-    if constexpr (PerRank<Op> && !M::keeps) return this->add_long_ranks(taps.order, gp);
+    if constexpr (PerRank<Op>) {
+      if constexpr (M::keeps) this->add_to_ranks(saved, taps.count(), out_place(at), at.lane, active, gp);
+      else this->add_long_ranks(taps.order, gp);
+      return;
+    }
     V d_params[Op::parameters + 1];
     for (int i = 0; i < Op::parameters; ++i) d_params[i] = sums[i].value();
     Op::template finalize_param_grad<safe>(w, d_params);

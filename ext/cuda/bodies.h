@@ -128,7 +128,9 @@ struct GlobalTaps {
     else if constexpr (Op::noise == 2) return gumbel_factor(tap_uniform<T>(seed(), position, i, Op::stream));
     else return T(0);
   }
-  POOLNB_BODY T rank_weight(int64_t r) const { return read_number<T>(q.rank_weights, q.rank_weights.offset(0, at.c, 0, 0, r)); }
+  POOLNB_BODY T rank_weight(int64_t r) const {
+    return read_number<T>(q.rank_weights, q.rank_weights.offset(0, at.c, 0, 0, r));
+  }
   POOLNB_BODY Scaled scaled_weight(int64_t i) const {
     go_to(i);
     Scaled b;
@@ -230,10 +232,13 @@ POOLNB_BODY int64_t window_number(const Windows& w, const Site& s) {
 }
 
 template <class Op, class S, class T>
-POOLNB_BODY void write_ranks(const Problem& q, const Site& s, const Left<Op, T>& l, const GlobalTaps<Op, S, T>& taps, T g) {
+POOLNB_BODY void write_ranks(const Problem& q, const Site& s, const Left<Op, T>& l,
+                             const GlobalTaps<Op, S, T>& taps, T g) {
   const View& v = q.grad_rank_weights;
   const int64_t window = window_number(q.windows, s);
-  Op::each_weight_grad(l.window, taps, [&](int64_t rank, T d) { put_sum(v, v.offset(s.n, s.c, 0, window, rank), g * d); });
+  Op::each_weight_grad(l.window, taps, [&](int64_t rank, T d) {
+    put_sum(v, v.offset(s.n, s.c, 0, window, rank), g * d);
+  });
 }
 
 template <class Op, class S, class T>

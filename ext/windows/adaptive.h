@@ -20,8 +20,8 @@ struct Adaptive {
     typename Traits<V>::Mask has_pos_inf;  // safe path: the window holds +inf
   };
 
-  // d of a tap, and its derivatives by the tap and by the mean, which are to be multiplied by x - e over the larger size
-  // of the two. At 0 they are 0.
+  // d of a tap, and its derivatives by the tap and by the mean, which are to be multiplied by x - e over the larger
+  // size of the two. At 0 they are 0.
   template <class V>
   struct Likeness {
     V d, by_tap, by_mean, larger;

@@ -1,5 +1,5 @@
-// Quantile pooling: the q-quantile of a window, linear between ranks. Counted from the smallest of n taps, from 0 on, it
-// lies at q (n - 1): between the lower tap at its whole part and the upper one above that, at the fraction f.
+// Quantile pooling: the q-quantile of a window, linear between ranks. Counted from the smallest of n taps, from 0 on,
+// it lies at q (n - 1): between the lower tap at its whole part and the upper one above that, at the fraction f.
 // dy/dx = 1 - f at the lower tap, f at the upper one;  dy/dq = (n - 1) (upper - lower).
 #pragma once
 
@@ -19,8 +19,8 @@ struct Quantile {
     int64_t lower[Traits<V>::lanes], upper[Traits<V>::lanes];  // which taps, but of sorted vectors
   };
 
-  // Where the quantile of so many steps lies, for one number. In float64: the fraction is what the steps of a long window
-  // leave of q's digits.
+  // Where the quantile of n taps lies, for one number. In float64: the fraction is what the steps of a long window leave
+  // of q's digits.
   struct Spot {
     int64_t from_top, above;  // ranks of the lower and the upper tap
     double fraction;
@@ -52,7 +52,7 @@ struct Quantile {
     return Mixed::share(fraction, high) + Mixed::share(T(1) - fraction, low);
   }
 
-  // ---- one number -----------------------------------------------------------------------------------------------------
+  // ---- one number --------------------------------------------------------------------------------------------------
 
   template <class T, class Taps>
   static POOLNB_HD void by_counting(Window<T>& w, const Taps& taps) {
@@ -84,7 +84,7 @@ struct Quantile {
   }
 
 #if defined(POOLNB_VECTORS)
-  // ---- vectors of lanes -----------------------------------------------------------------------------------------------
+  // ---- vectors of lanes --------------------------------------------------------------------------------------------
 
   template <class V, class Taps, class Saved>
   static POOLNB_HD void by_network(Window<V>& w, const Taps& taps, Saved& saved) {
@@ -205,7 +205,7 @@ struct Quantile {
   }
 #endif
 
-  // ---- both -----------------------------------------------------------------------------------------------------------
+  // ---- both --------------------------------------------------------------------------------------------------------
 
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }

@@ -1,6 +1,7 @@
 // Rank pooling: y = sum w_r x_(r) / sum w_r over the ranks that a window has, x_(1) the largest tap.
 // dy/dx_(r) = w_r / sum w;  dy/dw_r = (x_(r) - y) / sum w.
-// A weight of 0 is nothing even of an infinite tap, and a NaN is something whatever its weight. Weights of sum 0 give 0.
+// A weight of 0 is nothing even of an infinite tap, and a NaN is something whatever its weight. Weights of sum 0 give
+// 0. A thread of a GPU compares every tap with every other one: n^2 comparisons of a window of n taps.
 #pragma once
 
 #include "order.h"
@@ -30,7 +31,7 @@ struct Rank {
     if constexpr (Traits<V>::lanes == 1) by_counting(w, taps);
   }
 
-  // ---- one number -----------------------------------------------------------------------------------------------------
+  // ---- one number --------------------------------------------------------------------------------------------------
 
   template <class T, class Taps>
   static POOLNB_HD void by_counting(Window<T>& w, const Taps& taps) {
@@ -66,7 +67,8 @@ struct Rank {
       return slope;
     }
 #endif
-    if constexpr (Traits<V>::lanes == 1) return taps.valid(i) ? share_of(w, taps, rank_of<V>(taps, i, V(taps.x(i)))) : V(0);
+    if constexpr (Traits<V>::lanes == 1)
+      return taps.valid(i) ? share_of(w, taps, rank_of<V>(taps, i, V(taps.x(i)))) : V(0);
   }
 
   // each(rank, dy/dw) for every rank.
@@ -86,7 +88,7 @@ struct Rank {
   }
 
 #if defined(POOLNB_VECTORS)
-  // ---- vectors of lanes -----------------------------------------------------------------------------------------------
+  // ---- vectors of lanes --------------------------------------------------------------------------------------------
 
   template <class V, class Taps, class Saved>
   static POOLNB_HD void by_network(Window<V>& w, const Taps& taps, Saved& saved) {
@@ -197,7 +199,7 @@ struct Rank {
   }
 #endif
 
-  // ---- both -----------------------------------------------------------------------------------------------------------
+  // ---- both --------------------------------------------------------------------------------------------------------
 
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
