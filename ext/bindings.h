@@ -104,7 +104,7 @@ struct Call {
 };
 
 // What an operator's own tensor must look like; the words and the rules are those of poolnb/ops/checks.py.
-enum class Form { per_channel, per_channel_and_window, like_output, like_input };
+enum class Form { per_channel, per_channel_and_window, per_rank, like_output, like_input };
 
 template <class... Parts>
 [[noreturn]] void refuse(const Parts&... parts) {
@@ -319,12 +319,23 @@ void place_parameter(Problem& q, int i, const Tensor& t, int64_t dims) {
   }
 }
 
+// Weights of ranks, (C, taps): the rank takes the place of the last axis.
+View ranks(const Tensor& t) {
+  View v;
+  v.data = t.data_ptr();
+  v.dtype = dtype_of(t);
+  v.stride[1] = t.size(0) == 1 ? 0 : t.stride(0);
+  v.stride[4] = t.size(1) == 1 ? 0 : t.stride(1);
+  return v;
+}
+
 // Own tensors are the second input, if the operator has one, then parameters.
-void place(Call& call, int inputs, int parameters) {
+void place(Call& call, int inputs, int parameters, Form form) {
   Problem& q = call.problem;
   q.input[0] = view(call.input);
   if (inputs > 1) q.input[1] = view(call.tensors[0]);
-  for (int i = 0; i < parameters; ++i) place_parameter(q, i, call.tensors[inputs - 1 + i], call.input.dim() - 2);
+  if (form == Form::per_rank) q.rank_weights = ranks(call.tensors[0]);
+  else for (int i = 0; i < parameters; ++i) place_parameter(q, i, call.tensors[inputs - 1 + i], call.input.dim() - 2);
   if (call.mask) q.mask = view(*call.mask);
 }
 
@@ -395,6 +406,9 @@ void check_param(const Tensor& param, const Call& call) {
       return check_tensor(s.tensor, param, call.input, sums, false, Sizes{call.problem.channels}, "-");
     case Form::per_channel_and_window:
       return check_tensor(s.tensor, param, call.input, sums, false, Sizes(output.begin() + 1, output.end()), "----");
+    case Form::per_rank:
+      return check_tensor(s.tensor, param, call.input, sums, false,
+                          Sizes{call.problem.channels, call.problem.windows.taps()}, "--");
     case Form::like_output: return check_tensor(s.tensor, param, call.input, sums, false, output, "11111");
     case Form::like_input:
       return check_tensor(s.tensor, param, call.input, sums, true, sizes(call.input), "-1---");
@@ -419,7 +433,7 @@ Call read_call(Arguments& arguments) {
   if (seed) check_tensor("seed", *seed, call.input, ScalarType::Long, false, {}, "", true);
   read_seed(seed, call.problem.options);
   read_options<Op>(arguments, call.problem.options);
-  place(call, s.inputs, s.parameters);
+  place(call, s.inputs, s.parameters, s.form);
   return call;
 }
 
@@ -447,13 +461,24 @@ class ParamGradient {
     if (reduced || sizes(param) == full) return;
     const bool is_double = param.scalar_type() == ScalarType::Double;
     full_ = make(full, last, is_double ? ScalarType::Double : ScalarType::Float);
-    const int64_t dims = full.size(), first = param.dim() == 1 ? 1 : dims - param.dim();  // (C,) is dimension 1
+    const int64_t dims = full.size(), first = param.dim() < 3 ? 1 : dims - param.dim();  // (C,), (C, taps) are 1, 2
     for (int64_t d = 0; d < dims; ++d)
       if (d < first || d >= first + param.dim() || param.size(d - first) != full[d]) summed_.push_back(d);
     keep_ = param.dim() == dims;
   }
 
   void zero() { torch::stable::fill_(full_, 0); }
+
+  // Of weights of ranks: where they are not summed yet, windows are numbered along the innermost spatial axis but one.
+  View target_of_ranks() const {
+    if (full_.dim() == 2) return ranks(full_);
+    View v = ranks(param_);
+    v.data = full_.data_ptr();
+    for (int d = 0; d < 2; ++d) v.stride[d] = full_.stride(d);
+    v.stride[4] = full_.stride(2);
+    v.stride[3] = 1;
+    return v;
+  }
 
   View target() const {
     View v = view(full_);
@@ -502,12 +527,18 @@ void backward_kernel(StableIValue* stack, uint64_t, uint64_t) {
   for (int i = 0; i < s.inputs - 1 + s.parameters; ++i) {
     const bool second = i < s.inputs - 1;
     const int parameter = i - (s.inputs - 1);
-    const bool reduced = Backend::reduces && !second && q.channelwise[parameter];
+    const bool ranks = s.form == Form::per_rank;
+    const bool reduced = Backend::reduces && !second && (ranks || q.channelwise[parameter]);
     Sizes full = second ? sizes(call.input) : output_size(call);
+    if (ranks) full = {q.batch, q.channels, q.windows.taps(), q.windows.count()};
     if (Backend::reduces && !second && shared_by_images(q.parameter[parameter]))
       full[0] = groups_of_images(q.batch, images_of_a_group(q.batch));
-    param.emplace_back(call.tensors[i], full, reduced, call.last, want);
+    param.emplace_back(call.tensors[i], full, reduced, call.last && !ranks, want);
     if (!want) continue;
+    if (ranks) {
+      q.grad_rank_weights = param.back().target_of_ranks();
+      continue;
+    }
     if (second && gaps) param.back().zero();
     (second ? q.grad_input[1] : q.grad_parameter[parameter]) = param.back().target();
   }

@@ -24,6 +24,7 @@ struct Windows {
   int64_t size[3], kernel[3], stride[3], padding[3], dilation[3], output[3];
 
   POOLNB_HD int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+  POOLNB_HD int64_t count() const { return output[0] * output[1] * output[2]; }
   // Extent of a window, the gaps of the dilation included.
   POOLNB_HD int64_t span(int axis) const { return dilation[axis] * (kernel[axis] - 1) + 1; }
   // Input coordinate of the first tap of a window.
@@ -77,6 +78,8 @@ struct Options {
 // One call of an operator, forward or backward. `input[0]` is what is pooled; a second input has its shape.
 // A parameter has the output's shape, with stride 0 where it is broadcast; one that depends on the channel alone is
 // `channelwise`, and its gradient is the (C,) sum; the gradient of another one has the output's shape.
+// Weights of ranks depend on the channel and the rank, which takes the place of the last axis; the CPU sums up their
+// gradient, a GPU leaves it window by window, numbered along the axis before.
 struct Problem {
   Windows windows;
   int64_t batch = 0, channels = 0;
@@ -84,6 +87,7 @@ struct Problem {
   bool channelwise[kMaxParameters] = {false, false};
   Options options;
   View grad, grad_input[kMaxInputs], grad_parameter[kMaxParameters];
+  View rank_weights, grad_rank_weights;
   bool want_parameters = false;
 };
 

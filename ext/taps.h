@@ -6,6 +6,7 @@
 //   noise(i)  its random number; noise(0) where the window has one
 //   weight(i), weight_part(i), weight_whole(i)   its binomial weight, and that in two parts, for operators that say so:
 //             see binomial.h
+//   rank_weight(i)   the weight of rank i, for operators that have some
 //   fixed     whether their number is known when this is compiled
 // `i` is the tap's row-major number within the window.
 #pragma once
@@ -97,7 +98,14 @@ POOLNB_HD bool are_long(const Taps& taps) {
 //                               derivative by the second input
 //   finalize_param_grad<safe>(w, d_params)
 //                               the parts of those derivatives that are no sum over taps, once they are summed
+// An operator that is `ordered` looks at its taps in their order; one that is `per_rank` has a weight for every rank,
+// and leaves its derivatives by them: see windows/order.h and rank.h.
 // A window whose result is NaN has NaN for every derivative that depends on the taps: see poolnb/ops/taps.py.
+
+template <class Op>
+concept Ordered = requires { Op::ordered; };
+template <class Op>
+concept PerRank = requires { Op::per_rank; };
 
 // Where backward keeps one number per tap between its two passes over a window; forward keeps nothing.
 struct NothingSaved {

@@ -304,22 +304,24 @@ def _examples(device: str) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 18, 9, 8, generator=generator).to(device)
     return {
-        f"{name}, {layout}": (functional, f"{name}_pool2d", x.contiguous(memory_format=layout), example_params(name, x))
+        f"{name}, {layout}, {windows}": (
+            partial(getattr(functional, f"{name}_pool2d"), **example_params(name, x, taps=windows[0] ** 2)),
+            x.contiguous(memory_format=layout),
+            windows,
+        )
         for name in native.operator_types()
         for layout in (torch.contiguous_format, torch.channels_last)
+        for windows in ((2, 2, 0), (3, 2, 1))
     }
 
 
 def _gradients(call: Any) -> list[torch.Tensor]:
-    functional, name, x, options = call
-    results = []
-    for geometry in ((2, 2, 0), (3, 2, 1)):
-        leaves = {k: v.detach().requires_grad_() for k, v in options.items() if isinstance(v, torch.Tensor)}
-        x = x.detach().requires_grad_()
-        y = getattr(functional, name)(x, *geometry, **{**options, **leaves})
-        grad = torch.linspace(-1, 1, y.numel(), device=y.device).view(y.shape)
-        results += [y.detach(), *torch.autograd.grad(y, [x, *leaves.values()], grad)]
-    return results
+    pool, x, windows = call
+    leaves = {k: v.detach().requires_grad_() for k, v in pool.keywords.items() if isinstance(v, torch.Tensor)}
+    x = x.detach().requires_grad_()
+    y = pool(x, *windows, **leaves)
+    grad = torch.linspace(-1, 1, y.numel(), device=y.device).view(y.shape)
+    return [y.detach(), *torch.autograd.grad(y, [x, *leaves.values()], grad)]
 
 
 # ---- what the CUDA compiler says of its kernels ----------------------------------------------------------------------

@@ -14,6 +14,7 @@ import argparse
 import ctypes
 import datetime
 import json
+import math
 import os
 import platform
 import statistics
@@ -90,7 +91,9 @@ def _params(name: str, setting: Setting, output: Sequence[int]) -> dict[str, Any
     """Every parameter learned; soft's has one value, and auto is soft with a learned one."""
     if name == "soft":
         return {}
-    params = example_params(_base(name), setting.input(), output, usual=True)
+    x, windows = setting.input(), _WINDOWS[setting.windows]
+    taps = math.prod(x.shape[2:]) if windows is None else windows[0] ** 2
+    params = example_params(_base(name), x, output, usual=True, taps=taps)
     return {key: value.requires_grad_() if isinstance(value, Tensor) else value for key, value in params.items()}
 
 

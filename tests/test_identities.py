@@ -261,3 +261,80 @@ def test_maxblur_is_a_blur_of_a_max_map(dims: int) -> None:
     same(maxblur(x, 2), blur(largest(whole, 2, 1), 3, 2, 1))
     same(maxblur(x, 2, blur_size=1), largest(x, 2))
     assert maxblur(x, 2, 1, blur_size=4).shape == largest(x, 2, 1).shape
+
+
+_ORDERED = [{"kernel_size": 2, "stride": 2}, {"kernel_size": 3, "stride": 2}, {"kernel_size": None}]
+every_window = pytest.mark.parametrize("windows", _ORDERED, ids=str)
+every_precision = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+
+
+def opened(x: Tensor, kernel_size: int | None, stride: int = 1) -> Tensor:
+    """The taps of every window, (N, C, *output, taps)."""
+    dims = x.dim() - 2
+    for axis in range(2, 2 + dims):
+        x = x.unfold(axis, kernel_size or x.size(axis), stride)
+    return x.flatten(-dims)
+
+
+def with_gradients(y: Tensor, *leaves: Tensor) -> list[Tensor]:
+    grad = torch.linspace(0.5, 2, y.numel(), dtype=y.dtype).view(y.shape)
+    return [y.detach(), *torch.autograd.grad(y, leaves, grad, retain_graph=True)]
+
+
+@every_dimension
+@every_window
+@every_precision
+def test_rank_is_max_min_mean_median_and_the_mean_of_the_largest(
+    dims: int, windows: dict[str, int], dtype: torch.dtype
+) -> None:
+    x = sample(dims).to(dtype).requires_grad_()
+    taps = opened(x, **windows)
+    ranked, n = taps.sort(descending=True).values, taps.size(-1)
+    last = torch.eye(n, dtype=dtype)
+    for weight, expected in (
+        (last[0], taps.amax(-1)),
+        (last[-1], taps.amin(-1)),
+        (torch.full((n,), 0.7), taps.mean(-1)),
+        (last[n // 2], taps.median(-1).values if n % 2 else ranked[..., n // 2]),
+        (last[:2].sum(0), ranked[..., :2].mean(-1)),
+        (torch.linspace(0.1, 1, n).square(), None),
+    ):
+        w = weight.to(dtype).requires_grad_()
+        y = getattr(F, f"rank_pool{dims}d")(x, **windows, weight=w)
+        if expected is None:
+            expected = (ranked * w).sum(-1) / w.sum()
+            for a, b in zip(with_gradients(y, x, w), with_gradients(expected, x, w), strict=True):
+                same(a, b.reshape(a.shape), 1e-5 if dtype == torch.float32 else 1e-9)
+            continue
+        for a, b in zip(with_gradients(y, x), with_gradients(expected, x), strict=True):
+            same(a, b.reshape(a.shape), 1e-5 if dtype == torch.float32 else 1e-9)
+
+
+@every_dimension
+@every_window
+@every_precision
+def test_quantile_is_torch_s(dims: int, windows: dict[str, int], dtype: torch.dtype) -> None:
+    x = sample(dims).to(dtype).requires_grad_()
+    taps = opened(x, **windows)
+    for q in (0.0, 0.1, 0.25, 0.5, 0.8, 1.0):
+        at = torch.tensor(q, dtype=dtype, requires_grad=True)
+        y = getattr(F, f"quantile_pool{dims}d")(x, **windows, q=at)
+        between = q * (taps.size(-1) - 1) % 1 != 0  # at a tap the derivative by q jumps
+        leaves = (x, at) if between else (x,)
+        expected = torch.quantile(taps, at, dim=-1)
+        for a, b in zip(with_gradients(y, *leaves), with_gradients(expected, *leaves), strict=True):
+            same(a, b.reshape(a.shape), 1e-5 if dtype == torch.float32 else 1e-9)
+
+
+@every_precision
+def test_equal_taps_are_ranked_in_their_order(dtype: torch.dtype) -> None:
+    """In windows of few taps, of more, and of very many."""
+    for n in (4, 9, 40, 1500):
+        x = torch.arange(n).remainder(3).to(dtype).expand(2, 20, n).clone().requires_grad_()
+        weight = torch.linspace(1, 2, n).to(dtype)
+        order = sorted(range(n), key=lambda i: (-(i % 3), i))
+        expected = torch.empty(n, dtype=dtype).index_put((torch.tensor(order),), weight / weight.sum())
+        (slope,) = torch.autograd.grad(F.rank_pool1d(x, None, weight=weight).sum(), x)
+        same(slope, expected.expand_as(slope), 1e-6)
+        (slope,) = torch.autograd.grad(F.quantile_pool1d(x, None, q=1.0).sum(), x)
+        assert torch.equal(slope, torch.eye(n, dtype=dtype)[2].expand_as(slope))

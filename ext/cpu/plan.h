@@ -32,7 +32,7 @@ struct Plan {
   int64_t chunk, chunks;       // channels of a unit
   int64_t band[3], parts[3], halo[3];  // windows of a unit along each axis; how many units; windows evaluated twice
   int64_t bands;               // of all axes
-  int64_t images, groups;      // images of a unit: more than one where they share a parameter of every position
+  int64_t images, groups;      // images of a unit: more than one where they share a parameter of many numbers
   Layout in, out;              // blocks of the input, of the output
   bool inside;                 // every tap of every window is inside the input
   bool forgets;                // backward keeps no number per tap: taps are many
@@ -46,12 +46,13 @@ struct Plan {
   bool direct_in, direct_out, direct_sum;  // tensors are used where they lie, not as blocks
   Layout read, write, sum;                 // input, output (or its gradient), input's gradient, as they are used
 
-  Plan(const Problem& given, int inputs, bool backward)
+  Plan(const Problem& given, int inputs, bool backward, bool per_rank = false)
       : folded(can_fold(given)), q(clip(folded ? fold(given) : given)), w(q.windows), backward(backward),
         channels(along_channels(q)), axis(w.size[0] > 1 ? 0 : 1) {
     chunk = channels ? std::min(round_up(q.channels, lanes), 4 * lanes) : 1;
     chunks = (q.channels + chunk - 1) / chunk;
-    const bool share = backward && q.want_parameters && shared_by_images(q.parameter[0]) && !q.channelwise[0];
+    const bool many_numbers = per_rank || (shared_by_images(q.parameter[0]) && !q.channelwise[0]);
+    const bool share = backward && q.want_parameters && many_numbers;
     images = share ? images_of_a_group(q.batch) : 1;
     groups = groups_of_images(q.batch, images);
     inside = tiles_input = true;
@@ -110,7 +111,8 @@ struct Plan {
   }
   static Problem fold(Problem q) {
     for (View* v : {&q.input[0], &q.input[1], &q.mask, &q.parameter[0], &q.parameter[1], &q.output, &q.grad,
-                    &q.grad_input[0], &q.grad_input[1], &q.grad_parameter[0], &q.grad_parameter[1]})
+                    &q.grad_input[0], &q.grad_input[1], &q.grad_parameter[0], &q.grad_parameter[1],
+                    &q.rank_weights})
       v->stride[2] = std::exchange(v->stride[1], 0);
     q.windows.size[0] = q.windows.output[0] = q.channels;
     q.channels = 1;

@@ -21,6 +21,8 @@ class Register4 : protected Unit<Op, T> {
   using typename Base::V, typename Base::Window;
   using Base::lanes, Base::p_, Base::q_;
 
+  static constexpr bool learns = Op::parameters != 0 || PerRank<Op>;
+
   explicit Register4(const Plan<T>& plan) : Base(plan) {}
 
  public:
@@ -28,8 +30,8 @@ class Register4 : protected Unit<Op, T> {
     this->each_image(unit, [&] { forward_image(); });
   }
   void backward(int64_t unit, T* partial) {
-    const bool wanted = Op::parameters && q_.want_parameters;
-    this->each_image(unit, [&] { wanted ? backward_image<Op::parameters != 0>() : backward_image<false>(); });
+    const bool wanted = learns && q_.want_parameters;
+    this->each_image(unit, [&] { wanted ? backward_image<learns>() : backward_image<false>(); });
     if (wanted) this->write_parameters(partial);
   }
 
@@ -51,7 +53,7 @@ class Register4 : protected Unit<Op, T> {
   template <class At>
   __attribute__((noinline, cold)) void forward_safe(const At at) { forward_vector<true>(at); }
   template <class At>
-  __attribute__((noinline, cold)) void backward_safe(const At at) { backward_vector<true, Op::parameters != 0>(at); }
+  __attribute__((noinline, cold)) void backward_safe(const At at) { backward_vector<true, learns>(at); }
 
   // False, and nothing written, if it needs the safe path.
   template <bool safe, class At>
@@ -84,18 +86,21 @@ class Register4 : protected Unit<Op, T> {
     }
     self().write_taps(at, 0, part);
     if (Op::inputs > 1 && q_.grad_input[Op::inputs - 1].data) self().write_taps(at, Op::inputs - 1, part_second);
-    if (wanted && q_.want_parameters) add_to_parameters<safe>(at, w, g, d_params);
+    if (!wanted || !q_.want_parameters) return true;
+    if constexpr (PerRank<Op>) this->add_to_ranks(saved, 4, self().out(at), self().lane(at), self().fresh(at), g);
+    else add_to_parameters<safe>(at, w, g, d_params);
     return true;
   }
 
   template <class At>
-  POOLNB_HD HeldTaps<V> read(const At& at, Window& w) const {
+  POOLNB_HD HeldTaps<V> read(const At& at, Window& w) {
     HeldTaps<V> taps;
     self().read_taps(at, 0, taps.value);
     if (Op::inputs > 1) self().read_taps(at, Op::inputs - 1, taps.value_second);
     taps.from_noise = Op::noise ? this->noise_block_.data() + self().out(at) : nullptr;
     taps.noise_step = p_.noise_step;
     taps.weights = this->weights_.data();
+    if constexpr (Ordered<Op>) taps.order = this->order(self().out(at), self().lane(at), nullptr);
     for (int i = 0; i < Op::parameters; ++i) {
       const T* from = this->parameter_[i].data();
       if (this->by_window(i)) w.parameter[i] = load<V>(from + self().out(at));

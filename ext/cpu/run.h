@@ -29,16 +29,32 @@ void each_unit(const Plan<T>& plan, const Parallel& parallel, const Each& each) 
 
 template <class Op, class T>
 void run_forward(const Problem& q, const Parallel& parallel) {
-  each_unit<Op>(Plan<T>(q, Op::inputs, false), parallel, [](auto& worker, int64_t unit) { worker.forward(unit); });
+  const Plan<T> plan(q, Op::inputs, false, PerRank<Op>);
+  each_unit<Op>(plan, parallel, [](auto& worker, int64_t unit) { worker.forward(unit); });
+}
+
+// The gradient of the weights of ranks, from its parts: rank by rank, row by row.
+template <class T>
+void sum_ranks(const Problem& q, const std::vector<T>& partial, int64_t rows) {
+  const View& to = q.grad_rank_weights;
+  std::vector<double> total(q.channels);
+  const T* from = partial.data();
+  for (int64_t r = 0; r < q.windows.taps(); ++r) {
+    std::fill(total.begin(), total.end(), 0);
+    for (int64_t row = 0; row < rows; ++row, from += q.channels)
+      for (int64_t c = 0; c < q.channels; ++c) total[c] += from[c];
+    for (int64_t c = 0; c < q.channels; ++c) static_cast<T*>(to.data)[to.offset(0, c, 0, 0, r)] = T(total[c]);
+  }
 }
 
 template <class Op, class T>
 void run_backward(const Problem& q, const Parallel& parallel) {
-  const Plan<T> plan(q, Op::inputs, true);
-  const int64_t rows = plan.partial_rows();
-  std::vector<T> partial(q.want_parameters ? Op::parameters * rows * q.channels : 0);
+  const Plan<T> plan(q, Op::inputs, true, PerRank<Op>);
+  const int64_t rows = plan.partial_rows(), parts = PerRank<Op> ? q.windows.taps() : Op::parameters;
+  std::vector<T> partial(q.want_parameters ? parts * rows * q.channels : 0);
   each_unit<Op>(plan, parallel, [&](auto& worker, int64_t unit) { worker.backward(unit, partial.data()); });
   if (!q.want_parameters) return;
+  if constexpr (PerRank<Op>) sum_ranks(q, partial, rows);
   for (int i = 0; i < Op::parameters; ++i) {
     if (!q.channelwise[i]) continue;
     const View& to = q.grad_parameter[i];

@@ -6,18 +6,39 @@
 
 namespace poolnb {
 
+// What an operator that is ordered has beside its taps.
+template <class T>
+struct Order {
+  // Weights of ranks: vectors of them, where the taps are not many; and where they lie.
+  const T *vectors = nullptr, *weights = nullptr;
+  int64_t vector_step = 0, rank_step = 0, channel_step = 0;
+  // The channel of a lane, counted in the unit, is (place + lane) / lanes_of_channel. Lanes before `end` hold a window,
+  // if they are `active`, or that is null.
+  int64_t place = 0, lanes_of_channel = 1, end = 0;
+  const T* active = nullptr;
+  T* scratch = nullptr;               // two numbers per tap and lane, where the taps are not many
+  std::vector<T>* long_rows = nullptr;  // where they are: per lane a row for the taps' slopes and one for the ranks'
+
+  int64_t channel(int64_t lane) const { return (place + lane) / lanes_of_channel; }
+  bool holds_window(int64_t lane) const { return lane < end && (!active || active[lane] != 0); }
+  T weight(int64_t rank, int64_t lane) const { return weights[rank * rank_step + channel(lane) * channel_step]; }
+};
+
 // One vector of windows: K taps (0: `n`; -1: `n`, which may be so many that they have no table); `masked`: some of them
 // may not be valid.
 template <class V, int K, bool masked>
 struct VecTaps {
   using T = typename Traits<V>::Number;
   static constexpr bool fixed = K > 0, many = K < 0;
+  static constexpr int known = K > 0 ? K : 0;
   const int64_t *offset, *offset_valid;  // null: multiples of `step`
   const T *from, *from_second, *from_valid, *from_noise;
   int64_t n, noise_step, step, step_valid;
   const T* weights;  // of an operator that has some: of every tap the weight, then its first part, then its second
+  Order<T> order;
 
   POOLNB_HD int64_t count() const { return K > 0 ? K : n; }
+  POOLNB_HD V rank_weight(int64_t r) const { return load<V>(order.vectors + r * order.vector_step); }
   POOLNB_HD int64_t place(int64_t i) const { return many && !offset ? i * step : offset[i]; }
   POOLNB_HD int64_t place_valid(int64_t i) const { return many && !offset_valid ? i * step_valid : offset_valid[i]; }
   POOLNB_HD auto valid(int64_t i) const {
@@ -36,13 +57,16 @@ struct VecTaps {
 template <class V>
 struct HeldTaps {
   using T = typename Traits<V>::Number;
-  static constexpr bool fixed = true;
+  static constexpr bool fixed = true, many = false;
+  static constexpr int known = 4;
   V value[4], value_second[4];
   const T* from_noise;
   int64_t noise_step;
   const T* weights;
+  Order<T> order;
 
   POOLNB_HD int64_t count() const { return 4; }
+  POOLNB_HD V rank_weight(int64_t r) const { return load<V>(order.vectors + r * order.vector_step); }
   POOLNB_HD Always valid(int64_t) const { return {}; }
   POOLNB_HD V x(int64_t i) const { return value[i]; }
   POOLNB_HD V second(int64_t i) const { return value_second[i]; }
@@ -55,15 +79,17 @@ struct HeldTaps {
 template <class V, int K>
 struct Saved {
   static constexpr bool keeps = true, backward = true;
-  V kept[K];
+  V kept[K], by_rank[K];  // by_rank: the derivatives by the weights of ranks
   POOLNB_HD void put(int64_t i, V v) { kept[i] = v; }
+  POOLNB_HD void put_by_rank(int64_t r, V v) { by_rank[r] = v; }
   POOLNB_HD V get(int64_t i) const { return kept[i]; }
 };
 template <class V>
 struct Saved<V, 0> {
   static constexpr bool keeps = true, backward = true;
-  V* kept;
+  V *kept, *by_rank;
   POOLNB_HD void put(int64_t i, V v) { kept[i] = v; }
+  POOLNB_HD void put_by_rank(int64_t r, V v) { by_rank[r] = v; }
   POOLNB_HD V get(int64_t i) const { return kept[i]; }
 };
 

@@ -83,7 +83,7 @@ class Generic : Unit<Op, T> {
       const T* from = x[0] + at.x;
       const VecTaps<V, K, false> taps{read_.table(), nullptr,   from,          second,       nullptr,
                                        noise(at),     w_.taps(), p_.noise_step, read_.step(), 0,
-                                       weights_.data()};
+                                       weights_.data(), order_of(at)};
       Op::template forward<false>(w, taps, q_.options, saved);
       if (any(infinite_or_nan(Op::value(w)))) return false;
       then(taps, Always{});
@@ -98,12 +98,15 @@ class Generic : Unit<Op, T> {
   }
 
   template <int K>
-  VecTaps<V, K, true> masked_taps(const T* const* x, const Place& at) const {
+  VecTaps<V, K, true> masked_taps(const T* const* x, const Place& at) {
     const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
     const T* valid = valid_block_.data() + (masked_ ? at.valid : 0);
     return {read_.table(), valid_.table(), x[0] + at.x,   second,       valid,
             noise(at),     w_.taps(),      p_.noise_step, read_.step(), valid_.step(),
-            weights_.data()};
+            weights_.data(), order_of(at)};
+  }
+  Order<T> order_of(const Place& at) {
+    return this->order(out_place(at), at.lane, p_.channels ? nullptr : this->active_.data() + at.number * lanes);
   }
 
   // ---- forward ----------------------------------------------------------------------------------------------------
@@ -121,7 +124,7 @@ class Generic : Unit<Op, T> {
   }
 
   template <class M>
-  __attribute__((noinline)) void forward_safe(Window& w, const T* const* x, const Place& at, M& saved) const {
+  __attribute__((noinline)) void forward_safe(Window& w, const T* const* x, const Place& at, M& saved) {
     Op::template forward<true>(w, masked_taps<-1>(x, at), q_.options, saved);
   }
 
@@ -167,7 +170,10 @@ class Generic : Unit<Op, T> {
     }
   }
 
-  Saved<V, 0> kept() { return {reinterpret_cast<V*>(saved_.data())}; }
+  Saved<V, 0> kept() {
+    V* all = reinterpret_cast<V*>(saved_.data());
+    return {all, all + w_.taps()};
+  }
 
   template <int K, bool tiles_input>
   void backward_windows(const T* g) {
@@ -223,6 +229,11 @@ class Generic : Unit<Op, T> {
         add_to<tiles_input>(to[1] + sum, select(taps.valid(i) & active, gy * d_second, splat<V>(0)));
     }, sums[0]);  // no operator has two parameters that are sums
     if (!q_.want_parameters) return;
+    if constexpr (PerRank<Op>) {
+      if constexpr (M::keeps) this->add_to_ranks(saved, taps.count(), out_place(at), at.lane, active, gp);
+      else this->add_long_ranks(taps.order, gp);
+      return;
+    }
     V d_params[Op::parameters + 1];
     for (int i = 0; i < Op::parameters; ++i) d_params[i] = sums[i].value();
     Op::template finalize_param_grad<safe>(w, d_params);

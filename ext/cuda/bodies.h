@@ -45,6 +45,18 @@ POOLNB_BODY void put_gradient(int input, const View& v, int64_t at, T x) {
   else put_number(static_cast<S*>(v.data) + at, x);
 }
 
+// Numbers that are stored as sums are.
+template <class T>
+POOLNB_BODY T read_number(const View& v, int64_t at) {
+  if (v.dtype == Dtype::float64) return T(static_cast<const double*>(v.data)[at]);
+  return T(static_cast<const float*>(v.data)[at]);
+}
+template <class T>
+POOLNB_BODY void put_sum(const View& v, int64_t at, T x) {
+  if (v.dtype == Dtype::float64) static_cast<double*>(v.data)[at] = double(x);
+  else static_cast<float*>(v.data)[at] = float(x);
+}
+
 // ---- taps ----------------------------------------------------------------------------------------------------------
 
 struct Site {
@@ -116,6 +128,9 @@ struct GlobalTaps {
     else if constexpr (Op::noise == 2) return gumbel_factor(tap_uniform<T>(seed(), position, i, Op::stream));
     else return T(0);
   }
+  POOLNB_BODY T rank_weight(int64_t r) const {
+    return read_number<T>(q.rank_weights, q.rank_weights.offset(0, at.c, 0, 0, r));
+  }
   POOLNB_BODY Scaled scaled_weight(int64_t i) const {
     go_to(i);
     Scaled b;
@@ -126,12 +141,6 @@ struct GlobalTaps {
   POOLNB_BODY T weight_part(int64_t i) const { return T(scaled_weight(i).part); }
   POOLNB_BODY T weight_whole(int64_t i) const { return T(scaled_weight(i).whole); }
 };
-
-template <class T>
-POOLNB_BODY T read_number(const View& v, int64_t at) {
-  if (v.dtype == Dtype::float64) return T(static_cast<const double*>(v.data)[at]);
-  return T(static_cast<const float*>(v.data)[at]);
-}
 
 template <class Op, class S, class T>
 POOLNB_BODY GlobalTaps<Op, S, T> taps_of(const Problem& q, const Site& s) {
@@ -213,10 +222,23 @@ POOLNB_BODY void write_parameters(const Problem& q, const Site& s, const Left<Op
   else Op::template finalize_param_grad<false>(l.window, d_params);
   for (int i = 0; i < Op::parameters; ++i) {
     const View& v = q.grad_parameter[i];
-    const int64_t at = v.offset(s.n, s.c, s.o[0], s.o[1], s.o[2]);
-    if (v.dtype == Dtype::float64) static_cast<double*>(v.data)[at] = double(g * d_params[i]);
-    else static_cast<float*>(v.data)[at] = float(g * d_params[i]);
+    put_sum(v, v.offset(s.n, s.c, s.o[0], s.o[1], s.o[2]), g * d_params[i]);
   }
+}
+
+// The number of a window among those of its image and channel.
+POOLNB_BODY int64_t window_number(const Windows& w, const Site& s) {
+  return (s.o[0] * w.output[1] + s.o[1]) * w.output[2] + s.o[2];
+}
+
+template <class Op, class S, class T>
+POOLNB_BODY void write_ranks(const Problem& q, const Site& s, const Left<Op, T>& l,
+                             const GlobalTaps<Op, S, T>& taps, T g) {
+  const View& v = q.grad_rank_weights;
+  const int64_t window = window_number(q.windows, s);
+  Op::each_weight_grad(l.window, taps, [&](int64_t rank, T d) {
+    put_sum(v, v.offset(s.n, s.c, 0, window, rank), g * d);
+  });
 }
 
 template <class Op, class S, class T>
@@ -246,7 +268,9 @@ POOLNB_BODY void non_overlapping_body(const Problem& q, bool last, int64_t threa
       if (v.data) put_gradient<S, T>(k, v, v.offset(s.n, s.c, in[0], in[1], in[2]), g * part[k]);
     }
   }, d_params[0]);
-  if (q.want_parameters) write_parameters<Op, T>(q, s, l, g, d_params);
+  if (!q.want_parameters) return;
+  if constexpr (PerRank<Op>) write_ranks<Op, S, T>(q, s, l, taps, g);
+  else write_parameters<Op, T>(q, s, l, g, d_params);
 }
 
 // Where windows overlap: first what every window leaves, and its part of the parameters' gradients.
@@ -256,6 +280,8 @@ POOLNB_BODY void window_body(const Problem& q, bool last, Left<Op, T>* left, int
   const auto taps = taps_of<Op, S, T>(q, s);
   const auto l = forward_again<Op, S, T>(q, s, taps);
   left[thread] = l;
+  if constexpr (PerRank<Op>)
+    if (q.want_parameters) write_ranks<Op, S, T>(q, s, l, taps, gradient_of<S, T>(q, s));
   if (!q.want_parameters || Op::parameters == 0) return;
   Sum<T> d_params[Op::parameters + 1];
   T unused = 0;

@@ -1,6 +1,7 @@
 // Adaptive pooling: y = beta e + (1 - beta) s, e = sum u_i x_i with u = softmax(d) and s = sum w_i x_i with
 // w = softmax(x); d_i = 2 |x_i m| / (x_i^2 + m^2), 1 where both are 0, m the mean.  dy/dbeta = e - s;
 // ds/dx_j = w_j (1 + x_j - s);  de/dx_j = u_j (1 + (x_j - e) dd_j/dx_j) + 1/n sum_i u_i (x_i - e) dd_i/dm.
+// On the fast path what is saved of a tap is its derivative: where taps are in registers, so is all that it is made of.
 // Without a beta it is e. d lies in [0, 1], so that its exponential needs no largest one; weights are exp(d - 1/2).
 #pragma once
 
@@ -19,14 +20,14 @@ struct Adaptive {
     typename Traits<V>::Mask has_pos_inf;  // safe path: the window holds +inf
   };
 
-  // d of a tap, and its derivatives by the tap and by the mean, which are to be multiplied by what `scaled` makes of
-  // x - e: it divides by the larger size of the two. At 0 they are 0.
+  // d of a tap, and its derivatives by the tap and by the mean, which are to be multiplied by x - e over the larger
+  // size of the two. At 0 they are 0.
   template <class V>
   struct Likeness {
     V d, by_tap, by_mean, larger;
   };
 
-  // On the fast path the ratio is |x| / |m|, whatever is larger: d = 2 r / (1 + r^2). `larger` is that of the mean then.
+  // On the fast path the ratio is |x| / |m|, whatever is larger: d = 2 r / (1 + r^2).
   template <bool safe, class V>
   static POOLNB_HD Likeness<V> likeness(const Window<V>& w, V x) {
     const V zero = splat<V>(0), one = splat<V>(1), two = splat<V>(2), a = vabs(x);
@@ -48,17 +49,19 @@ struct Adaptive {
       t = quick_reciprocal(vfma(r, r, one));
       tap = two * t * (two * t - one);  // 2 (1 - r^2) / (1 + r^2)^2
       mean = zero - r * tap;
-      l.larger = w.inv_mean;
     }
     l.d = two * r * t;
-    l.by_tap = select(x > zero, tap, select(x < zero, zero - tap, zero));
-    l.by_mean = select(w.mean > zero, mean, select(w.mean < zero, zero - mean, zero));
+    l.by_tap = signed_as(x, tap);
+    l.by_mean = safe ? signed_as(w.mean, mean) : mean;  // on the fast path without the mean's sign
     return l;
   }
-  template <bool safe, class V>
-  static POOLNB_HD V scaled(const Likeness<V>& l, V centred) {
-    return safe ? centred / l.larger : centred * l.larger;
+  template <class V>
+  static POOLNB_HD V signed_as(V sign, V x) {
+    const V zero = splat<V>(0);
+    return select(sign > zero, x, select(sign < zero, zero - x, zero));
   }
+  template <class V>
+  static POOLNB_HD V scaled(const Likeness<V>& l, V centred) { return centred / l.larger; }
 
   // exp(t) for t from -1/2 to 1/2, within 1.2 units in the last place.
   template <class V>
@@ -144,22 +147,25 @@ struct Adaptive {
       w.inv_mean = select(usual, quick_reciprocal(size), unusual);
     }
     Sum<V> all_near, sum_near, all_high, sum_high, moved, moved_near;
+    Parts<V> parts[Taps::fixed ? kFixed : 1];
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i);
       const Likeness<V> l = likeness<safe>(w, x);
       const V e = near<safe>(w, x, l, taps.valid(i));
+      if constexpr (Taps::fixed) parts[i].near = e, parts[i].by_tap = l.by_tap;
       all_near += e;
       sum_near += e * x;
       if constexpr (Saved::backward && !safe) {  // the sum of u (x - e) dd/dm in two parts, since e is not known yet
         moved += e * l.by_mean;
         moved_near += e * l.by_mean * x;
       }
-      if constexpr (!mixes) saved.put(i, e);
+      if constexpr (!mixes && (safe || !Taps::fixed)) saved.put(i, e);
       if constexpr (mixes) {
         const V h = high<safe>(w, x, taps.valid(i));
         all_high += h;
         sum_high += h * x;
-        saved.put(i, h);
+        if constexpr (safe || !Taps::fixed) saved.put(i, h);
+        if constexpr (Taps::fixed) parts[i].high = h;
       }
     }, all_near, sum_near, all_high, sum_high, moved, moved_near);
     if constexpr (safe) {
@@ -174,8 +180,42 @@ struct Adaptive {
       }
     }
     if constexpr (Saved::backward && safe) look_through_mean(w, taps, options);
-    if constexpr (Saved::backward && !safe)
-      w.through_mean = (moved_near.value() - w.e * moved.value()) * w.inv_near * w.inv_mean * w.inv_n;
+    if constexpr (Saved::backward && !safe) {
+      const V through_mean = (moved_near.value() - w.e * moved.value()) * w.inv_near * w.inv_mean * w.inv_n;
+      w.through_mean = signed_as(w.mean, through_mean);
+    }
+    if constexpr (Saved::keeps && !safe) {
+      each_tap(taps, [&](int64_t i) POOLNB_INLINE {
+        const V x = taps.x(i);
+        if constexpr (Taps::fixed) {
+          saved.put(i, slope(w, x, parts[i], options));
+        } else {  // what costs more to find again has been saved
+          const Likeness<V> l = likeness<false>(w, x);
+          const Parts<V> p{mixes ? near<false>(w, x, l, taps.valid(i)) : saved.get(i), l.by_tap, saved.get(i)};
+          saved.put(i, slope(w, x, p, options));
+        }
+      });
+    }
+  }
+
+  // Of a tap on the fast path: its weights, not yet normalised, and the derivative of its likeness.
+  template <class V>
+  struct Parts {
+    V near, by_tap, high;
+  };
+  static constexpr int kFixed = 9;  // the most taps whose number is known when this is compiled
+
+  // dy/dx there.
+  template <class V>
+  static POOLNB_HD V slope(const Window<V>& w, V x, const Parts<V>& p, const Options& options) {
+    const V one = splat<V>(1), near = p.near * w.inv_near;
+    const bool semi = semi_grad(options);
+    V d = semi ? near : vfma(near, vfma(p.by_tap, (x - w.e) * w.inv_mean, one), w.through_mean);
+    if constexpr (mixes) {
+      const V high = p.high * w.inv_high, of_soft = semi ? high : vfma(high, x - w.s, high);
+      d = w.parameter[0] * d + (one - w.parameter[0]) * of_soft;
+    }
+    return d;
   }
 
   // With weights of sum 1: a sum of e x could overflow where the mean does not.
@@ -208,7 +248,7 @@ struct Adaptive {
       const V x = taps.x(i);
       const Likeness<V> l = likeness<true>(w, x);
       const V weight = near<true>(w, x, l, taps.valid(i)) * w.inv_near;
-      sum += weight * l.by_mean * scaled<true>(l, centred<true>(x, w.e, weight));
+      sum += weight * l.by_mean * scaled(l, centred<true>(x, w.e, weight));
     }, sum);
     w.through_mean = sum.value() * w.inv_n;
   }
@@ -218,10 +258,16 @@ struct Adaptive {
     else return options.edscw.semi_grad;
   }
 
-  // What forward saved: the weight that costs more to find again.
+  // What forward saved; on the safe path the weight that costs more to find again.
   template <bool safe, class V, class Taps>
-  static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options&) {
+  static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
     const V x = taps.x(i);
+    if constexpr (!safe) {
+      const Likeness<V> l = likeness<false>(w, x);
+      Parts<V> p{near<false>(w, x, l, taps.valid(i)), l.by_tap, splat<V>(0)};
+      if constexpr (mixes) p.high = high<false>(w, x, taps.valid(i));
+      return slope(w, x, p, options);
+    }
     if constexpr (mixes) return high<safe>(w, x, taps.valid(i));
     else return near<safe>(w, x, likeness<safe>(w, x), taps.valid(i));
   }
@@ -232,22 +278,22 @@ struct Adaptive {
   template <bool safe, class V>
   static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V kept, int64_t, const Options& options, Sum<V>*, V&) {
     using T = typename Traits<V>::Number;
-    const Likeness<V> l = likeness<safe>(w, x);
+    if constexpr (!safe) return kept;
+    const Likeness<V> l = likeness<true>(w, x);
     V u;
-    if constexpr (mixes) u = near<safe>(w, x, l, Always()) * w.inv_near;
+    if constexpr (mixes) u = near<true>(w, x, l, Always()) * w.inv_near;
     else u = kept * w.inv_near;
     const bool semi = semi_grad(options);
     V d = u;
     if (!semi) {
-      V mean = w.through_mean;
-      if constexpr (safe) mean = select(x == splat<V>(-kInf<T>), splat<V>(0), mean);
-      d = u + u * l.by_tap * scaled<safe>(l, centred<safe>(x, w.e, u)) + mean;
+      const V mean = select(x == splat<V>(-kInf<T>), splat<V>(0), w.through_mean);
+      d = u + u * l.by_tap * scaled(l, centred<true>(x, w.e, u)) + mean;
     }
     if constexpr (mixes) {
-      const V h = kept * w.inv_high, slope = semi ? h : h + h * centred<safe>(x, w.s, h);
+      const V h = kept * w.inv_high, slope = semi ? h : h + h * centred<true>(x, w.s, h);
       d = w.parameter[0] * d + (splat<V>(1) - w.parameter[0]) * slope;
     }
-    return safe ? select(w.y == w.y, d, w.y) : d;
+    return select(w.y == w.y, d, w.y);
   }
 
   template <bool safe, class V>

@@ -49,6 +49,7 @@ class Form(NamedTuple):
     usual: float = 0.0
     low: float = -1.0
     high: float = 1.0
+    per_tap: bool = False  # its last dimension has an entry for every tap of a window
 
     def around(self, usual: float, low: float, high: float) -> Form:
         """The same form, of a parameter with these examples."""
@@ -63,7 +64,7 @@ PER_CHANNEL = Form(lambda s, _: [(s.channels,)])
 PER_CHANNEL_AND_WINDOW = Form(lambda s, _: _each((s.channels, *s.output)))
 LIKE_OUTPUT = Form(lambda s, _: [(n, 1) for n in (s.batch, s.channels, *s.output)])
 LIKE_INPUT = Form(lambda s, _: [(s.batch,), (s.channels, 1), *_each(s.size)], as_input=True)
-PER_TAP = Form(lambda s, _: _each((s.channels, s.taps)))
+PER_TAP = Form(lambda s, _: _each((s.channels, s.taps)), per_tap=True)
 LEAVES = Form(lambda s, _: [(2, 4), (s.taps,)])
 GATES = Form(lambda s, params: [(params[-1].size(0) - 1,), (s.taps,)])
 

@@ -13,7 +13,9 @@ from poolnb.ops.checks import ACC_DTYPES, Form, Sizes
 from poolnb.ops.registration import OPS
 
 
-def example_params(name: str, x: Tensor, output: Sequence[int] | None = None, usual: bool = False) -> dict[str, Any]:
+def example_params(
+    name: str, x: Tensor, output: Sequence[int] | None = None, usual: bool = False, taps: int = 4
+) -> dict[str, Any]:
     """Parameters of the function ``<name>_pool``: its tensors, and of an operator that draws training and a seed.
 
     Args:
@@ -21,17 +23,20 @@ def example_params(name: str, x: Tensor, output: Sequence[int] | None = None, us
         x: (N, C, *spatial), the input.
         output: the output's spatial size, for parameters that may have an entry per position; ``None``: per channel.
         usual: every parameter at its usual value, instead of values over its range, from the first channel to the last.
+        taps: of a window, for parameters that have an entry for each; their values go over the range in every channel.
     """
     op = OPS[f"{name}_pool"]
-    tensors = {name: _tensor(form, x, output, usual) for name, form in op.tensors.items()}
+    tensors = {name: _tensor(form, x, output, usual, taps) for name, form in op.tensors.items()}
     return {**tensors, "training": True, "seed": 5} if op.sampled else tensors
 
 
-def _tensor(form: Form, x: Tensor, output: Sequence[int] | None, usual: bool) -> Tensor:
+def _tensor(form: Form, x: Tensor, output: Sequence[int] | None, usual: bool, taps: int) -> Tensor:
     if form.as_input:
         return x.detach().flip(-1)
     low, high = (form.usual, form.usual) if usual else (form.low, form.high)
     dtype = ACC_DTYPES[x.dtype]
+    if form.per_tap:
+        return torch.linspace(low, high, taps, dtype=dtype, device=x.device).repeat(x.size(1), 1)
     values = torch.linspace(low, high, x.size(1), dtype=dtype, device=x.device)
     spatial = x.dim() - 2
     sizes = Sizes(x.size(0), x.size(1), tuple(x.shape[2:]), math.prod(x.shape[2:]), tuple(output or (1,) * spatial))

@@ -9,6 +9,7 @@ import torch
 
 from poolnb import functional as F
 from poolnb import native
+from poolnb.geometry import resolve
 from poolnb.ops.examples import example_params
 
 WINDOWS = [(2, 2, 0), (3, 2, 1), (3, 1, 1, 2), ((1, 3), (2, 1), 0)]  # tiling, overlapping, dilated, with gaps
@@ -36,7 +37,7 @@ def main() -> None:
 def call(name: str, dtype: torch.dtype, layout: torch.memory_format, windows: Any, device: str) -> None:
     """What the kernels read is made on the CPU and copied: to compute-sanitizer all of it has been written."""
     x = torch.randn(2, 5, 9, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
-    params = example_params(name, x)
+    params = example_params(name, x, taps=resolve(x.shape[2:], *windows).taps)
     params = {k: v.to(device).requires_grad_() if isinstance(v, torch.Tensor) else v for k, v in params.items()}
     x = x.contiguous(memory_format=layout).to(device).requires_grad_()
     y = getattr(F, f"{name}_pool2d")(x, *windows, **params)

@@ -124,6 +124,12 @@ static void count(const char* name, float parameter, char** options, const char*
     q.parameter[i].data = d_params.data() + i;
     q.grad_parameter[i] = view(grad_own, out);
   }
+  // Weights of ranks: the same one for all, and the gradient of each in its place.
+  std::vector<float> grad_weights(PerRank<Op> ? q.windows.taps() * out * out : 0);
+  q.rank_weights.data = d_params.data();
+  q.grad_rank_weights.data = grad_weights.data();
+  q.grad_rank_weights.stride[3] = 1;
+  q.grad_rank_weights.stride[4] = out * out;
   const int64_t n = window_count(q);
   const size_t left = sizeof(Left<Op, float>);
   for (int64_t i = 0; i < n; ++i) forward_body<Op, Stored, Counted>(q, false, i);

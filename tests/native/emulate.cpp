@@ -154,6 +154,13 @@ void run(bool last) {
     q.parameter[i] = parameter[i].view();
     q.grad_parameter[i] = grad_parameter[i].view();
   }
+  // Weights of ranks, and the gradient of each, window by window.
+  const int64_t ranks[3] = {1, 1, PerRank<Op> ? q.windows.taps() : 0}, flat[3] = {1, ranks[2], q.windows.count()};
+  Held<T> weights(PerRank<Op>, c, ranks, false, true), grad_weights(PerRank<Op> ? n : 0, c, flat, false, false);
+  q.rank_weights = weights.view();
+  q.grad_rank_weights = grad_weights.view();
+  q.grad_rank_weights.stride[3] = 1;
+  q.grad_rank_weights.stride[4] = q.windows.count();
   Held<S> y(n, c, output, last, false), grad(n, c, output, last, true);
   q.input[0] = x.view();
   q.output = y.view();
@@ -173,6 +180,7 @@ void run(bool last) {
   grad_x.write();
   for (auto& g : grad_second) g.write();
   for (auto& g : grad_parameter) g.write();
+  grad_weights.write();
 }
 
 // Beside a half type the second input can be stored as sums are, and its gradient has to be where it will be summed.

@@ -111,7 +111,8 @@ def _encoded(case: Case) -> bytes:
     second = _has_second_input(case.operator)
     tensors = [case.x, *([case.params[0].expand_as(case.x)] if second else [])]
     tensors += [case.mask] if case.mask is not None else []
-    tensors += [] if second else [_full(p, case) for p in case.params]
+    per_tap = _has_weights_of_ranks(case.operator)
+    tensors += [] if second else case.params if per_tap else [_full(p, case) for p in case.params]
     parts = [np.array(head, dtype=np.int64), np.array(options)]
     parts += [t.double().contiguous().numpy() for t in (*tensors, case.grad)]
     return b"".join(part.tobytes() for part in parts)
@@ -119,6 +120,10 @@ def _encoded(case: Case) -> bytes:
 
 def _has_second_input(operator: str) -> bool:
     return any(form.as_input for form in OPS[f"{operator}_pool"].tensors.values())
+
+
+def _has_weights_of_ranks(operator: str) -> bool:
+    return any(form.per_tap for form in OPS[f"{operator}_pool"].tensors.values())
 
 
 def _full(parameter: Tensor, case: Case) -> Tensor:
@@ -153,8 +158,12 @@ def test_bodies_equal_the_pytorch_kernels(name: str, emulator: Path, tmp_path: P
         for what, expected in enumerate(_expected(case)):
             # Gradients of parameters come per window.
             shape = case.grad.shape if what > 1 and not second else case.x.shape if what else expected.shape
+            if what > 1 and _has_weights_of_ranks(name):  # and per rank
+                shape = torch.Size((*case.grad.shape[:2], case.windows.taps, math.prod(case.windows.output)))
             actual, results = results[: shape.numel()].view(shape), results[shape.numel() :]
-            if shape != expected.shape:
+            if what > 1 and _has_weights_of_ranks(name):
+                actual = actual.sum((0, 3))
+            elif shape != expected.shape:
                 actual = _summed(actual, expected)
             if case.mask is not None and what == 1:  # a window with a NaN passes nothing on to what is masked
                 actual, expected = actual.where(case.mask, 0), expected.where(case.mask, 0)
