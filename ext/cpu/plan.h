@@ -24,6 +24,8 @@ struct Plan {
   static constexpr int64_t kSmall = 128;           // windows of an image that is folded
   static constexpr bool fixed = sizeof(T) == 4;    // numbers of taps are compiled apart, for speed, in float32 alone
 
+  const bool sums;             // the operator's windows are functions of sums over taps: see sums.h
+  const bool whole_lines;      // one window, which is all of the input, by its sums: see global.h
   const bool folded;           // depth is channels
   const Problem q;
   const Windows& w;
@@ -43,13 +45,16 @@ struct Plan {
   bool across;                 // windows of 4 taps along channels, every tensor used where it lies: the same
   bool short_rows;             // those, of rows that are shorter than a vector and follow each other without a gap
   bool halves;                 // tensors hold a half type
+  bool overlapping;            // windows that share taps, by their sums: see overlapping.h
   bool direct_in, direct_out, direct_sum;  // tensors are used where they lie, not as blocks
   Layout read, write, sum;                 // input, output (or its gradient), input's gradient, as they are used
 
-  Plan(const Problem& given, int inputs, bool backward)
-      : folded(can_fold(given)), q(clip(folded ? fold(given) : given)), w(q.windows), backward(backward),
+  Plan(const Problem& given, int inputs, bool backward, bool by_sums = false)
+      : sums(by_sums), whole_lines(sums && is_whole(given, inputs)), folded(!whole_lines && can_fold(given)),
+         q(clip(folded ? fold(given) : given)), w(q.windows), backward(backward),
         channels(along_channels(q)), axis(w.size[0] > 1 ? 0 : 1) {
-    chunk = channels ? std::min(round_up(q.channels, lanes), 4 * lanes) : 1;
+    overlapping = sums && can_overlap();
+    chunk = channels ? std::min(round_up(q.channels, lanes), (overlapping ? 1 : 4) * lanes) : 1;
     chunks = (q.channels + chunk - 1) / chunk;
     const bool share = backward && q.want_parameters && shared_by_images(q.parameter[0]) && !q.channelwise[0];
     images = share ? images_of_a_group(q.batch) : 1;
@@ -63,6 +68,7 @@ struct Plan {
     tiles_input = tiles_input && fixed && w.taps() == 4;  // the one case that is compiled apart
     cut();
     lay_out();
+    overlapping = overlapping && !in.gapless;
     noise_step = in.gapless ? in.plane : out.size;
     forgets = w.taps() > Layout::kMany;
     int64_t shared = 1;
@@ -117,6 +123,53 @@ struct Plan {
     return q;
   }
 
+  // Windows that share taps, along axes on which few windows share one: sums of as many terms keep their digits.
+  bool can_overlap() const {
+    bool shared = false, short_sums = true;
+    for (int a = 0; a < 3; ++a) {
+      shared = shared || (w.output[a] > 1 && w.stride[a] < w.span(a) && w.stride[a] < w.kernel[a]);
+      short_sums = short_sums && w.kernel[a] <= kTerms;
+    }
+    return shared && short_sums;
+  }
+
+  // One window over all of tensors whose positions follow each other with one step: with none between them, or, where
+  // channels lie together, as many as a vector takes.
+  static bool is_whole(const Problem& q, int inputs) {
+    const Windows& w = q.windows;
+    int64_t positions = 1;
+    for (int a = 0; a < 3; ++a) {
+      if (w.output[a] != 1 || w.padding[a] != 0 || w.kernel[a] != w.size[a] || w.dilation[a] != 1) return false;
+      positions *= w.size[a];
+    }
+    const bool taps = positions >= lanes, lines = taps && one_step(q.input[0], w) == 1;
+    if (!lines && (q.channels < lanes || q.input[0].stride[1] != 1)) return false;
+    const auto fits = [&](const View& v) {
+      const bool typed = v.dtype == q.input[0].dtype || v.dtype == Dtype::boolean;
+      if (!v.data) return true;
+      if (lines) return typed && one_step(v, w) == 1;
+      return typed && one_step(v, w) >= 0 && (v.stride[1] == 1 || (v.dtype == Dtype::boolean && v.stride[1] == 0));
+    };
+    bool fit = fits(q.mask);
+    for (int i = 0; i < inputs; ++i) fit = fit && fits(q.input[i]) && fits(q.grad_input[i]);
+    return fit;
+  }
+
+ public:
+  // Of whole lines: whether a vector holds taps, not channels.
+  bool along_taps() const { return w.taps() >= lanes && one_step(q.input[0], w) == 1; }
+  // Between a tensor's positions in their order; -1 if that is no one step.
+  static int64_t one_step(const View& v, const Windows& w) {
+    int64_t step = 0, inner = 1;
+    for (int a = 2; a >= 0; inner *= w.size[a--]) {
+      if (w.size[a] == 1) continue;
+      if (inner == 1) step = v.stride[2 + a];
+      else if (v.stride[2 + a] != inner * step) return -1;
+    }
+    return inner == 1 ? 1 : step;
+  }
+
+ private:
   static bool along_channels(const Problem& q) {
     const Windows& w = q.windows;
     if (q.channels == 1) return false;
@@ -131,9 +184,9 @@ struct Plan {
     const auto direct = [&](const View& v) {
       return v.stride[1] == 1 && fits(v) && q.channels % lanes == 0 && !q.mask.data;
     };
-    direct_in = channels && inside;
+    direct_in = channels && inside && !overlapping;
     for (int i = 0; i < inputs; ++i) direct_in = direct_in && direct(q.input[i]) && same_steps(q.input[i], q.input[0]);
-    direct_out = channels && direct(backward ? q.grad : q.output);
+    direct_out = channels && !overlapping && direct(backward ? q.grad : q.output);
     direct_sum = backward && channels && tiles_input;
     for (int i = 0; direct_sum && i < inputs; ++i) {
       const View& v = q.grad_input[i];  // one that nobody wants is left out `across`
@@ -198,7 +251,7 @@ struct Plan {
   }
   // Windows along an axis whose positions stay in the cache, where one takes so many bytes.
   int64_t cached(int a, int64_t bytes) const {
-    return std::max<int64_t>(1, (halo[a] ? 6 * kBlock : kBlock) / bytes);
+    return std::max<int64_t>(1, (halo[a] ? 6 * kBlock : overlapping ? 4 * kBlock : kBlock) / bytes);
   }
   int64_t extent(int a) const { return std::max(w.size[a], reach(a)); }
 

@@ -2,7 +2,9 @@
 #pragma once
 
 #include "channels_last4.h"
+#include "global.h"
 #include "operators.h"
+#include "overlapping.h"
 #include "rows2x2.h"
 #include "windows.h"
 
@@ -23,18 +25,25 @@ void each_unit(const Plan<T>& plan, const Parallel& parallel, const Each& each) 
     if constexpr (Plan<T>::fixed)
       if (plan.across || plan.pairs)
         return plan.halves ? in_registers(std::true_type()) : in_registers(std::false_type());
+    if constexpr (Summed<Op> && Plan<T>::fixed) {
+      if (plan.overlapping) return work(Overlapping<Op, T>(plan));
+      const auto whole = [&](auto halves) {
+        plan.along_taps() ? work(Global<Op, T, halves.value, true>(plan)) : work(Global<Op, T, halves.value, false>(plan));
+      };
+      if (plan.whole_lines) return plan.halves ? whole(std::true_type()) : whole(std::false_type());
+    }
     work(Generic<Op, T>(plan));
   });
 }
 
 template <class Op, class T>
 void run_forward(const Problem& q, const Parallel& parallel) {
-  each_unit<Op>(Plan<T>(q, Op::inputs, false), parallel, [](auto& worker, int64_t unit) { worker.forward(unit); });
+  each_unit<Op>(Plan<T>(q, Op::inputs, false, goes_by_sums<Op, T>(q, false)), parallel, [](auto& worker, int64_t unit) { worker.forward(unit); });
 }
 
 template <class Op, class T>
 void run_backward(const Problem& q, const Parallel& parallel) {
-  const Plan<T> plan(q, Op::inputs, true);
+  const Plan<T> plan(q, Op::inputs, true, goes_by_sums<Op, T>(q, true));
   const int64_t rows = plan.partial_rows();
   std::vector<T> partial(q.want_parameters ? Op::parameters * rows * q.channels : 0);
   each_unit<Op>(plan, parallel, [&](auto& worker, int64_t unit) { worker.backward(unit, partial.data()); });
