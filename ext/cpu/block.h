@@ -161,19 +161,11 @@ template <class T, class S>
 struct Reader {
   T* block;
   const S* tensor;
-  int64_t next;  // from here to what the next unit is likely to read
   void line(int64_t at, int64_t step, int64_t there, int64_t tensor_step, int64_t n) {
-    if (tensor_step == 1) fetch(there, n);
     read_line(block + at, step, tensor + there, tensor_step, n);
   }
   void pairs(int64_t first, int64_t second, int64_t there, int64_t n) {
-    fetch(there, 2 * n);
     read_pairs(block + first, block + second, tensor + there, n);
-  }
-  // Work on a block leaves the memory idle, else.
-  void fetch(int64_t there, int64_t n) const {
-    const char* from = reinterpret_cast<const char*>(tensor) + (there + next) * int64_t(sizeof(S));
-    for (int64_t i = 0; i < n * int64_t(sizeof(S)); i += 64) __builtin_prefetch(from + i, 0, 2);
   }
 };
 
@@ -193,7 +185,7 @@ template <class T>
 __attribute__((noinline)) void read_block(T* block, const Layout& l, const Box& box, const View& v, int64_t n,
                                           int64_t c, int64_t count) {
   with_type(v.dtype, v.data, [&](auto* tensor) {
-    Reader<T, std::remove_pointer_t<decltype(tensor)>> reader{block, tensor, count * v.stride[1]};
+    Reader<T, std::remove_pointer_t<decltype(tensor)>> reader{block, tensor};
     move_block(l, box, v, n, c, count, reader);
   });
 }

@@ -17,6 +17,7 @@ class Global {
   using M = typename Traits<V>::Mask;
   using Sums = typename Op::template Sums<V>;
   static constexpr int64_t lanes = Traits<V>::lanes;
+  static constexpr int64_t kSoon = 1024;  // taps
   static constexpr int64_t kKept = 4096;  // vectors of taps of which backward keeps a feature between its two passes
 
  public:
@@ -84,7 +85,8 @@ class Global {
     Reach<V> seen;
     Sum<V> sums[count], number;
     each_tap<masked>(line, [&](int64_t i, int64_t at, auto valid, auto fresh) POOLNB_INLINE {
-      const V x = input(line, 0, at, valid), second = Op::inputs > 1 ? input(line, Op::inputs - 1, at, valid) : x;
+      const V x = input<true>(line, 0, at, valid);
+      const V second = Op::inputs > 1 ? input<true>(line, Op::inputs - 1, at, valid) : x;
       seen.look(select(valid, op.exponent(x, second), splat<V>(0)));
       V f[count];
       op.template tap<count>(x, second, f);
@@ -189,12 +191,15 @@ class Global {
   }
   typedef uint8_t Bytes __attribute__((vector_size(lanes)));
 
-  template <class Valid>
+  // `first`: of the first look, which asks the memory for what comes soon.
+  template <bool first = false, class Valid>
   POOLNB_HD V input(const Line& line, int i, int64_t tap, Valid valid) const {
     const View& v = q_.input[i];
     V x;
     with_float_type<halves>(v.dtype, v.data, [&](auto* from) POOLNB_INLINE {
-      x = load_as<V>(from + v.offset(line.n, line.c, 0, 0, 0) + tap * (along_taps ? 1 : step_[i]));
+      from += v.offset(line.n, line.c, 0, 0, 0) + tap * (along_taps ? 1 : step_[i]);
+      if (first) __builtin_prefetch(from + (along_taps ? kSoon : 4 * lanes), 0, 2);
+      x = load_as<V>(from);
     });
     return select(valid, x, splat<V>(0));
   }

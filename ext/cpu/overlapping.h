@@ -111,8 +111,10 @@ class Overlapping : Generic<Op, T> {
   template <int count>
   __attribute__((noinline)) bool make_features(float reach) {
     Reach<V> seen;
+    const char* next = next_channel();
     each_tap([&](const Sums& op, int64_t at, auto valid) POOLNB_INLINE {
       const V x = tap(0, at, valid), second = Op::inputs > 1 ? tap(Op::inputs - 1, at, valid) : x;
+      __builtin_prefetch(next + at * number_size(), 0, 2);
       seen.look(select(valid, op.exponent(x, second), splat<V>(0)));
       V f[count];
       op.template tap<count>(x, second, f);
@@ -125,6 +127,13 @@ class Overlapping : Generic<Op, T> {
       counted_band_ = band_;
     }
     return true;
+  }
+
+  // What the next unit is likely to read: else memory is idle while this one is worked on.
+  int64_t number_size() const { return p_.halves ? 2 : sizeof(T); }
+  const char* next_channel() const {
+    const View& v = q_.input[0];
+    return static_cast<const char*>(this->memory(v)) + v.stride[1] * count_ * number_size();
   }
 
   template <class Valid>

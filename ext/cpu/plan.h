@@ -123,14 +123,17 @@ struct Plan {
     return q;
   }
 
-  // Windows that share taps, along axes on which few windows share one: sums of as many terms keep their digits.
+  // Windows that share taps: so many that sums pay, a tap per window being cheaper along channels, where blocks need not
+  // be filled; but few along an axis, as sums of few terms keep their digits.
   bool can_overlap() const {
+    double taps = 1, positions = 1;
     bool shared = false, short_sums = true;
     for (int a = 0; a < 3; ++a) {
-      shared = shared || (w.output[a] > 1 && w.stride[a] < w.span(a) && w.stride[a] < w.kernel[a]);
+      taps *= double(w.kernel[a]) * w.output[a], positions *= w.size[a];
+      shared = shared || (w.output[a] > 1 && w.stride[a] < w.kernel[a]);
       short_sums = short_sums && w.kernel[a] <= kTerms;
     }
-    return shared && short_sums;
+    return shared && short_sums && taps >= (channels ? 4 : 2) * positions;
   }
 
   // One window over all of tensors whose positions follow each other with one step: with none between them, or, where
