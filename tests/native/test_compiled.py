@@ -440,7 +440,7 @@ def test_sums_over_taps_keep_their_digits(name: str, windows: Any, last: bool) -
 
 
 @summed
-@shared
+@pytest.mark.parametrize("windows", _SHARED[1::3], ids=str)
 @pytest.mark.parametrize("change", ["scaled", "shifted", "far in one image", "infinite", "-infinite", "nan", "tiny"])
 def test_what_sums_cannot_hold_goes_window_by_window(name: str, windows: Any, change: str) -> None:
     """Some images and channels are within reach of the sums, others just beyond or far beyond."""
@@ -470,4 +470,5 @@ def test_a_block_beside_one_that_goes_window_by_window_is_as_alone(name: str) ->
         spoilt[1] = torch.nan
         clean, beside = (_results(name, each, torch.ones_like, params, *windows)[:2] for each in (x, spoilt))
         for a, b in zip(clean, beside, strict=True):
-            assert torch.equal(a[0], b[0]) and b[1].isnan().any()
+            assert torch.equal(a[0], b[0])
+        assert beside[0][1].isnan().all()
