@@ -21,6 +21,7 @@ struct Plan {
   static constexpr int64_t lanes = Traits<Vec<T>>::lanes;
   static constexpr int64_t kBlock = POOLNB_BLOCK;  // bytes of the input that a unit should look at
   static constexpr int64_t kLong = 8 * kBlock;     // bytes of a line or a slice that is cut
+  static constexpr int64_t kSummed = 1 << 21;      // numbers of a block whose features are kept: a dozen of them
   static constexpr int64_t kSmall = 128;           // windows of an image that is folded
   static constexpr bool fixed = sizeof(T) == 4;    // numbers of taps are compiled apart, for speed, in float32 alone
 
@@ -68,7 +69,7 @@ struct Plan {
     tiles_input = tiles_input && fixed && w.taps() == 4;  // the one case that is compiled apart
     cut();
     lay_out();
-    overlapping = overlapping && !in.gapless;
+    overlapping = overlapping && !in.gapless && in.size <= kSummed;
     noise_step = in.gapless ? in.plane : out.size;
     forgets = w.taps() > Layout::kMany;
     int64_t shared = 1;
