@@ -62,6 +62,11 @@ struct Layout {
     return l;
   }
 
+  // Of a row from its slice: rows are many, and divisions slow.
+  int64_t row(int64_t h) const {
+    if (stride[1] == 1) return h * step[1];
+    return h % stride[1] * stride[2] * plane + h / stride[1] * step[1];
+  }
   // Where a position lies; also where a tap lies, from its window's place.
   int64_t at(int64_t d, int64_t h, int64_t w) const {
     const int64_t remainder = (d % stride[0] * stride[1] + h % stride[1]) * stride[2] + w % stride[2];
@@ -125,10 +130,11 @@ inline void move_block(const Layout& l, const Box& box, const View& v, int64_t n
   const int64_t width = high[2] - low[2];
   if (width <= 0) return;
   const int64_t column = v.stride[4], channel = v.stride[1], s = l.stride[2];
-  for (int64_t d = low[0]; d < high[0]; ++d)
+  for (int64_t d = low[0]; d < high[0]; ++d) {
+    const int64_t slice = l.at(d, 0, 0);
     for (int64_t h = low[1]; h < high[1]; ++h) {
       const int64_t there = v.offset(n, c, box.first[0] + d, box.first[1] + h, box.first[2] + low[2]);
-      const int64_t here = l.at(d, h, 0);
+      const int64_t here = slice + l.row(h);
       if (l.channels) {
         const int64_t at = here + low[2] * l.step[2];
         if (channel == 1 || column != 1)
@@ -145,9 +151,10 @@ inline void move_block(const Layout& l, const Box& box, const View& v, int64_t n
         if (width % 2) move.line(first + pairs, 1, there + width - 1, 1, 1);
       } else {
         for (int64_t w = 0; w < std::min(width, s); ++w)
-          move.line(l.at(d, h, low[2] + w), 1, there + w * column, s * column, (width - w + s - 1) / s);
+          move.line(here + l.at(0, 0, low[2] + w), 1, there + w * column, s * column, (width - w + s - 1) / s);
       }
     }
+  }
 }
 
 template <class T, class S>

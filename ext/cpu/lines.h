@@ -14,11 +14,18 @@ namespace poolnb {
 template <class T, class S>
 constexpr bool by_vectors = std::is_same_v<T, float> && (std::is_same_v<S, Half> || std::is_same_v<S, BFloat>);
 
+// One vector is what many runs of channels are: no call for that.
+template <class T>
+inline void copy_line(T* to, const T* from, int64_t n) {
+  if (n == Traits<Vec<T>>::lanes) store<Vec<T>>(to, load<Vec<T>>(from));
+  else std::memcpy(to, from, n * sizeof(T));
+}
+
 template <class T, class S>
 inline void read_line(T* to, int64_t to_step, const S* from, int64_t step, int64_t n) {
   int64_t i = 0;
   if (to_step == 1 && step == 1) {
-    if constexpr (std::is_same_v<T, S>) return void(std::memcpy(to, from, n * sizeof(T)));
+    if constexpr (std::is_same_v<T, S>) return copy_line(to, from, n);
     if constexpr (by_vectors<T, S>)
       for (constexpr int lanes = Traits<VecF>::lanes; i + lanes <= n; i += lanes)
         store<VecF>(to + i, load_as<VecF>(from + i));
@@ -30,7 +37,7 @@ template <class T, class S>
 inline void write_line(S* to, int64_t to_step, const T* from, int64_t step, int64_t n) {
   int64_t i = 0;
   if (to_step == 1 && step == 1) {
-    if constexpr (std::is_same_v<T, S>) return void(std::memcpy(to, from, n * sizeof(T)));
+    if constexpr (std::is_same_v<T, S>) return copy_line(to, from, n);
     if constexpr (by_vectors<T, S>)
       for (constexpr int lanes = Traits<VecF>::lanes; i + lanes <= n; i += lanes)
         store_as(to + i, load<VecF>(from + i));

@@ -16,14 +16,25 @@
 
 namespace poolnb {
 
+// What a plan has to know of the operator.
+struct Operator {
+  int inputs;
+  bool per_rank;  // its weights are one per rank
+  int sums;       // of windows that are functions of sums (sums.h): from how many taps per position on these pay where
+                  // lanes lie along channels; 0: not
+};
+
 template <class T>
 struct Plan {
   static constexpr int64_t lanes = Traits<Vec<T>>::lanes;
   static constexpr int64_t kBlock = POOLNB_BLOCK;  // bytes of the input that a unit should look at
   static constexpr int64_t kLong = 8 * kBlock;     // bytes of a line or a slice that is cut
+  static constexpr int64_t kSummed = 1 << 21;      // numbers of a block whose features are kept: a dozen of them
   static constexpr int64_t kSmall = 128;           // windows of an image that is folded
   static constexpr bool fixed = sizeof(T) == 4;    // numbers of taps are compiled apart, for speed, in float32 alone
 
+  const Operator op;
+  const bool whole_lines;      // one window, which is all of the input, by its sums: see global.h
   const bool folded;           // depth is channels
   const Problem q;
   const Windows& w;
@@ -43,15 +54,18 @@ struct Plan {
   bool across;                 // windows of 4 taps along channels, every tensor used where it lies: the same
   bool short_rows;             // those, of rows that are shorter than a vector and follow each other without a gap
   bool halves;                 // tensors hold a half type
+  bool overlapping;            // windows that share taps, by their sums: see overlapping.h
   bool direct_in, direct_out, direct_sum;  // tensors are used where they lie, not as blocks
   Layout read, write, sum;                 // input, output (or its gradient), input's gradient, as they are used
 
-  Plan(const Problem& given, int inputs, bool backward, bool per_rank = false)
-      : folded(can_fold(given)), q(clip(folded ? fold(given) : given)), w(q.windows), backward(backward),
+  Plan(const Problem& given, const Operator& op, bool backward)
+      : op(op), whole_lines(op.sums && is_whole(given, op.inputs)), folded(!whole_lines && can_fold(given)),
+        q(clip(folded ? fold(given) : given)), w(q.windows), backward(backward),
         channels(along_channels(q)), axis(w.size[0] > 1 ? 0 : 1) {
-    chunk = channels ? std::min(round_up(q.channels, lanes), 4 * lanes) : 1;
+    overlapping = op.sums && can_overlap();
+    chunk = channels ? std::min(round_up(q.channels, lanes), (overlapping ? 1 : 4) * lanes) : 1;
     chunks = (q.channels + chunk - 1) / chunk;
-    const bool many_numbers = per_rank || (shared_by_images(q.parameter[0]) && !q.channelwise[0]);
+    const bool many_numbers = op.per_rank || (shared_by_images(q.parameter[0]) && !q.channelwise[0]);
     const bool share = backward && q.want_parameters && many_numbers;
     images = share ? images_of_a_group(q.batch) : 1;
     groups = groups_of_images(q.batch, images);
@@ -64,15 +78,16 @@ struct Plan {
     tiles_input = tiles_input && fixed && w.taps() == 4;  // the one case that is compiled apart
     cut();
     lay_out();
+    overlapping = overlapping && !in.gapless && in.size <= kSummed;
     noise_step = in.gapless ? in.plane : out.size;
     forgets = w.taps() > Layout::kMany;
     int64_t shared = 1;
     for (int a = 0; a < 3; ++a) shared *= std::min(w.output[a], (w.span(a) - 1) / w.stride[a] + 1);
     shares = backward && shared > kTerms;
     halves = q.input[0].dtype != dtype_of<T>;
-    choose_pairs(inputs);
-    across = fixed && w.taps() == 4 && use_directly(inputs, [&](const View& v) { return v.dtype == q.input[0].dtype; });
-    if (!across) use_directly(inputs, [](const View& v) { return v.dtype == dtype_of<T>; });
+    choose_pairs();
+    across = fixed && w.taps() == 4 && use_directly([&](const View& v) { return v.dtype == q.input[0].dtype; });
+    if (!across) use_directly([](const View& v) { return v.dtype == dtype_of<T>; });
     read = direct_in ? Layout::of(q.input[0]) : in;
     write = direct_out ? Layout::of(backward ? q.grad : q.output) : out;
     sum = direct_sum ? Layout::of(q.grad_input[0]) : in;
@@ -119,6 +134,56 @@ struct Plan {
     return q;
   }
 
+  // Windows that share taps: so many that sums pay, a tap per window being cheaper along channels, where blocks need not
+  // be filled; but few along an axis, as sums of few terms keep their digits.
+  bool can_overlap() const {
+    double taps = 1, positions = 1;
+    bool shared = false, short_sums = true;
+    for (int a = 0; a < 3; ++a) {
+      taps *= double(w.kernel[a]) * w.output[a], positions *= w.size[a];
+      shared = shared || (w.output[a] > 1 && w.stride[a] < w.kernel[a]);
+      short_sums = short_sums && w.kernel[a] <= kTerms;
+    }
+    return shared && short_sums && taps >= (channels ? op.sums : 2) * positions;
+  }
+
+  // One window over all of tensors whose positions follow each other with one step: with none between them, or, where
+  // channels lie together, as many as a vector takes.
+  static bool is_whole(const Problem& q, int inputs) {
+    const Windows& w = q.windows;
+    int64_t positions = 1;
+    for (int a = 0; a < 3; ++a) {
+      if (w.output[a] != 1 || w.padding[a] != 0 || w.kernel[a] != w.size[a] || w.dilation[a] != 1) return false;
+      positions *= w.size[a];
+    }
+    const bool taps = positions >= lanes, lines = taps && one_step(q.input[0], w) == 1;
+    if (!lines && (q.channels < lanes || q.input[0].stride[1] != 1)) return false;
+    const auto fits = [&](const View& v) {
+      const bool typed = v.dtype == q.input[0].dtype || v.dtype == Dtype::boolean;
+      if (!v.data) return true;
+      if (lines) return typed && one_step(v, w) == 1;
+      return typed && one_step(v, w) >= 0 && (v.stride[1] == 1 || (v.dtype == Dtype::boolean && v.stride[1] == 0));
+    };
+    bool fit = fits(q.mask);
+    for (int i = 0; i < inputs; ++i) fit = fit && fits(q.input[i]) && fits(q.grad_input[i]);
+    return fit;
+  }
+
+ public:
+  // Of whole lines: whether a vector holds taps, not channels.
+  bool along_taps() const { return w.taps() >= lanes && one_step(q.input[0], w) == 1; }
+  // Between a tensor's positions in their order; -1 if that is no one step.
+  static int64_t one_step(const View& v, const Windows& w) {
+    int64_t step = 0, inner = 1;
+    for (int a = 2; a >= 0; inner *= w.size[a--]) {
+      if (w.size[a] == 1) continue;
+      if (inner == 1) step = v.stride[2 + a];
+      else if (v.stride[2 + a] != inner * step) return -1;
+    }
+    return inner == 1 ? 1 : step;
+  }
+
+ private:
   static bool along_channels(const Problem& q) {
     const Windows& w = q.windows;
     if (q.channels == 1) return false;
@@ -129,29 +194,29 @@ struct Plan {
   }
   // Which tensors are used where they lie, if `fits` says that their numbers can be: whether all are.
   template <class Fits>
-  bool use_directly(int inputs, const Fits& fits) {
+  bool use_directly(const Fits& fits) {
     const auto direct = [&](const View& v) {
       return v.stride[1] == 1 && fits(v) && q.channels % lanes == 0 && !q.mask.data;
     };
-    direct_in = channels && inside;
-    for (int i = 0; i < inputs; ++i) direct_in = direct_in && direct(q.input[i]) && same_steps(q.input[i], q.input[0]);
-    direct_out = channels && direct(backward ? q.grad : q.output);
+    direct_in = channels && inside && !overlapping;
+    for (int i = 0; i < op.inputs; ++i) direct_in = direct_in && direct(q.input[i]) && same_steps(q.input[i], q.input[0]);
+    direct_out = channels && !overlapping && direct(backward ? q.grad : q.output);
     direct_sum = backward && channels && tiles_input;
-    for (int i = 0; direct_sum && i < inputs; ++i) {
+    for (int i = 0; direct_sum && i < op.inputs; ++i) {
       const View& v = q.grad_input[i];  // one that nobody wants is left out `across`
       direct_sum = v.data ? direct(v) && same_steps(v, q.grad_input[0]) : direct_in && direct_out;
     }
     return direct_in && direct_out && (!backward || direct_sum);
   }
 
-  void choose_pairs(int inputs) {
+  void choose_pairs() {
     pairs = tiles_input && !channels && w.kernel[2] == 2 && !q.mask.data;
     short_rows = w.kernel[1] == 2 && lanes % w.output[2] == 0 && last_band() >= lanes && bands == parts[axis];
     const auto look = [&](const View& v, const int64_t size[3]) {
       pairs = pairs && v.stride[4] == 1 && v.dtype == q.input[0].dtype;
       short_rows = short_rows && v.stride[3] == size[2] && (size[0] == 1 || v.stride[2] == size[1] * size[2]);
     };
-    for (int i = 0; i < inputs; ++i) {
+    for (int i = 0; i < op.inputs; ++i) {
       look(q.input[i], w.size);
       if (backward && q.grad_input[i].data) look(q.grad_input[i], w.size);
     }
@@ -200,7 +265,7 @@ struct Plan {
   }
   // Windows along an axis whose positions stay in the cache, where one takes so many bytes.
   int64_t cached(int a, int64_t bytes) const {
-    return std::max<int64_t>(1, (halo[a] ? 6 * kBlock : kBlock) / bytes);
+    return std::max<int64_t>(1, (halo[a] ? 6 * kBlock : overlapping ? 4 * kBlock : kBlock) / bytes);
   }
   int64_t extent(int a) const { return std::max(w.size[a], reach(a)); }
 

@@ -2,7 +2,9 @@
 #pragma once
 
 #include "channels_last4.h"
+#include "global.h"
 #include "operators.h"
+#include "overlapping.h"
 #include "rows2x2.h"
 #include "windows.h"
 
@@ -23,13 +25,21 @@ void each_unit(const Plan<T>& plan, const Parallel& parallel, const Each& each) 
     if constexpr (Plan<T>::fixed)
       if (plan.across || plan.pairs)
         return plan.halves ? in_registers(std::true_type()) : in_registers(std::false_type());
+    if constexpr (Summed<Op> && Plan<T>::fixed) {
+      if (plan.overlapping) return work(Overlapping<Op, T>(plan));
+      const auto whole = [&](auto halves) {
+        if (plan.along_taps()) work(Global<Op, T, halves.value, true>(plan));
+        else work(Global<Op, T, halves.value, false>(plan));
+      };
+      if (plan.whole_lines) return plan.halves ? whole(std::true_type()) : whole(std::false_type());
+    }
     work(Generic<Op, T>(plan));
   });
 }
 
 template <class Op, class T>
 void run_forward(const Problem& q, const Parallel& parallel) {
-  const Plan<T> plan(q, Op::inputs, false, PerRank<Op>);
+  const Plan<T> plan(q, operator_of<Op, T>(q, false), false);
   each_unit<Op>(plan, parallel, [](auto& worker, int64_t unit) { worker.forward(unit); });
 }
 
@@ -49,7 +59,7 @@ void sum_ranks(const Problem& q, const std::vector<T>& partial, int64_t rows) {
 
 template <class Op, class T>
 void run_backward(const Problem& q, const Parallel& parallel) {
-  const Plan<T> plan(q, Op::inputs, true, PerRank<Op>);
+  const Plan<T> plan(q, operator_of<Op, T>(q, true), true);
   const int64_t rows = plan.partial_rows(), parts = PerRank<Op> ? q.windows.taps() : Op::parameters;
   std::vector<T> partial(q.want_parameters ? parts * rows * q.channels : 0);
   each_unit<Op>(plan, parallel, [&](auto& worker, int64_t unit) { worker.backward(unit, partial.data()); });

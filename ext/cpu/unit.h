@@ -82,6 +82,9 @@ class Unit {
     group_ = rest / p_.chunks;
     c_ = rest % p_.chunks * p_.chunk;
     count_ = std::min(p_.chunk, q_.channels - c_);
+    // What no tap is must not differ between threads, where it is looked at.
+    if (p_.overlapping && (band != band_ || count_ < p_.chunk))
+      for (int i = 0; i < Op::inputs; ++i) x_block_[i].zero();
     if (band != band_) start_band(band);
     for (int i = 0; i < Op::parameters; ++i) parameter_sum_[i].zero();
     rank_sums_.zero();

@@ -11,7 +11,8 @@
 namespace poolnb {
 
 template <class Op, class T>
-class Generic : Unit<Op, T> {
+class Generic : protected Unit<Op, T> {
+ protected:
   using Base = Unit<Op, T>;
   using typename Base::V, typename Base::Window, typename Base::Place;
   using Base::lanes, Base::p_, Base::q_, Base::w_, Base::masked_, Base::read_, Base::valid_, Base::sum_,
@@ -25,11 +26,7 @@ class Generic : Unit<Op, T> {
   explicit Generic(const Plan<T>& plan) : Base(plan) {}
 
   void forward(int64_t unit) {
-    each_image(unit, [&] {
-      T* y = p_.direct_out ? tensor(q_.output) : y_block_.data();
-      fixed_taps([&](auto taps) { forward_windows<taps.value>(y); });
-      if (!p_.direct_out) write_block(y, p_.out, window_box(), q_.output, n_, c_, count_);
-    });
+    each_image(unit, [&] { forward_image(); });
   }
 
   // `partial` has one number per parameter, (band, images) and channel.
@@ -38,7 +35,7 @@ class Generic : Unit<Op, T> {
     if (q_.want_parameters) write_parameters(partial);
   }
 
- private:
+ protected:
   // call(number of taps), as a constant where that is compiled apart, else 0; -1 where they are many.
   template <class Call>
   void fixed_taps(const Call& call) const {
@@ -110,6 +107,12 @@ class Generic : Unit<Op, T> {
   }
 
   // ---- forward ----------------------------------------------------------------------------------------------------
+
+  void forward_image() {
+    T* y = p_.direct_out ? tensor(q_.output) : y_block_.data();
+    fixed_taps([&](auto taps) { forward_windows<taps.value>(y); });
+    if (!p_.direct_out) write_block(y, p_.out, window_box(), q_.output, n_, c_, count_);
+  }
 
   template <int K>
   __attribute__((noinline)) void forward_windows(T* y) {

@@ -166,6 +166,36 @@ struct Lse {
 
   template <bool safe, class V>
   static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
+
+  // As sums over taps (../cpu/sums.h): of exp(r x), and of expm1(r x), which keeps the digits of small r x.
+  template <class V>
+  struct Sums {
+    static constexpr int features = 2, learned = 0, back = 1, from = 4;
+    static constexpr float reach = 32, reach_back = 32;
+    V r, inv_r;
+
+    POOLNB_HD Sums(V parameter, const Options&) : r(parameter), inv_r(splat<V>(1) / parameter) {}
+    // Where r is small, taps whose products with it lose digits are not small themselves.
+    POOLNB_HD V exponent(V x, V) const {
+      return select(vabs(r) < splat<V>(1e-3f), splat<V>(std::numeric_limits<float>::infinity()), r * x);
+    }
+    template <int>
+    POOLNB_HD void tap(V x, V, V* f) const {
+      f[1] = vexpm1(r * x);
+      f[0] = vexp_down(r * x);
+    }
+    POOLNB_HD V value(const V* sums, V n) const {
+      const V inv_n = splat<V>(1) / vmax(n, splat<V>(1)), mean = sums[0] * inv_n;
+      const V far = vlog(vmax(mean, splat<V>(std::numeric_limits<float>::min())));
+      const V log_mean = select(mean < splat<V>(0.5f), far, vlog1p(sums[1] * inv_n));
+      return select(n == splat<V>(0), splat<V>(0), log_mean * inv_r);
+    }
+    POOLNB_HD void hand_back(const V* sums, V, V, V g, V* b) const {
+      b[0] = select(sums[0] == splat<V>(0), splat<V>(0), g * quick_reciprocal(sums[0]));
+    }
+    POOLNB_HD V tap_grad(V, V, V e, const V* s, V&) const { return e * s[0]; }
+    POOLNB_HD V param_grad(const V*, V, V, V&) const { return splat<V>(0); }
+  };
 };
 
 }  // namespace poolnb

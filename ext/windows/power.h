@@ -217,6 +217,64 @@ struct PowerMean {
     const V y = safe ? select(infinite(w.y), splat<V>(0), w.y) : w.y;
     d_params[0] = y * w.inv_p * w.entropy;
   }
+
+  // As sums over taps (../cpu/sums.h): of a^p, and of a^p log2 a for p. Lp's taps of 0 have neither, whatever their log.
+  template <class V>
+  struct Sums {
+    static constexpr int features = 1, learned = 2, back = 1, from = gem ? 4 : 10;
+    static constexpr float reach = 100, reach_back = 80;  // 2^100 times 2^24 taps is a number; no sum is a difference
+    V p, inv_p, eps;
+    bool squares, small;
+
+    POOLNB_HD Sums(V parameter, const Options& options)
+        : p(parameter), inv_p(splat<V>(1) / parameter), eps(splat<V>(gem ? float(options.gem.eps) : 0.0f)),
+          squares(!gem && !any(parameter != splat<V>(2))), small(gem && any(eps < splat<V>(kTiny))) {}
+    static constexpr float kTiny = std::numeric_limits<float>::min();
+
+    POOLNB_HD V size(V x) const { return gem ? vmax(x, eps) : vabs(x); }
+    static POOLNB_HD V log2_of(V a) {
+      const auto l = vlog2(a);
+      return l.whole + l.part;
+    }
+    POOLNB_HD V exponent(V x, V) const {
+      const V a = size(x), none = splat<V>(std::numeric_limits<float>::quiet_NaN());
+      V l = p * log2_of(a);
+      if constexpr (gem) return small ? none : select(a <= splat<V>(kLargest<float>), l, none);
+      l = select(a < splat<V>(kTiny), none, l);
+      return select(a == splat<V>(0), splat<V>(0), select(a <= splat<V>(kLargest<float>), l, none));
+    }
+    template <int count>
+    POOLNB_HD void tap(V x, V, V* f) const {
+      const V a = size(x);
+      if (count == 1 && squares) return void(f[0] = a * a);
+      const V l = log2_of(a), e = vexp2(p * l);
+      f[0] = gem ? e : select(a == splat<V>(0), splat<V>(0), e);
+      if constexpr (count > 1) f[1] = gem ? e * l : select(a == splat<V>(0), splat<V>(0), e * l);
+    }
+    static POOLNB_HD V mean(V sum, V n) { return gem ? sum / vmax(n, splat<V>(1)) : sum; }
+    POOLNB_HD V value(const V* sums, V n) const {
+      const V total = mean(sums[0], n), root = squares ? vsqrt(total) : vexp2(log2_of(total) * inv_p);
+      return select(total == splat<V>(0), splat<V>(0), root);
+    }
+    POOLNB_HD void hand_back(const V* sums, V, V y, V g, V* b) const {
+      b[0] = select(sums[0] == splat<V>(0), splat<V>(0), g * y * quick_reciprocal(sums[0]));
+    }
+    // dy/da = a^(p - 1) y / sum a^p.
+    POOLNB_HD V tap_grad(V x, V, V e, const V* s, V&) const {
+      if (squares) return x * s[0];
+      const V a = size(x);
+      if constexpr (gem) return select(x < eps, splat<V>(0), e * s[0] * quick_reciprocal(a));
+      const V d = select(a == splat<V>(0), splat<V>(0), e * s[0] * quick_reciprocal(vmax(a, splat<V>(kTiny))));
+      return select(x < splat<V>(0), -d, d);
+    }
+    POOLNB_HD V param_grad(const V* sums, V n, V y, V& rough) const {
+      const V total = mean(sums[0], n), scale = y * inv_p * splat<V>(0.6931472f);
+      const auto none = sums[0] == splat<V>(0);
+      const V log_root = select(none, splat<V>(0), log2_of(total) * inv_p);
+      rough = vabs(scale * log_root);
+      return select(none, splat<V>(0), scale * (sums[1] * quick_reciprocal(sums[0]) - log_root));
+    }
+  };
 };
 
 }  // namespace poolnb

@@ -115,6 +115,41 @@ struct Soft {
 
   template <bool safe, class V>
   static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
+
+  // As sums over taps (../cpu/sums.h): of e = exp(beta x), e x, and e x^2 for beta. dx = e (1 + beta x) sum g / sum e
+  // less e beta sum g y / sum e.
+  template <class V>
+  struct Sums {
+    static constexpr int features = 2, learned = 3, back = 2, from = 10;
+    static constexpr float reach = 32, reach_back = 16;
+    V beta;
+    bool semi_grad;
+
+    POOLNB_HD Sums(V parameter, const Options& options) : beta(parameter), semi_grad(options.soft.semi_grad) {}
+    POOLNB_HD V exponent(V x, V) const { return beta * x; }
+    template <int count>
+    POOLNB_HD void tap(V x, V, V* f) const {
+      f[0] = vexp_down(beta * x);
+      f[1] = f[0] * x;
+      if constexpr (count > 2) f[2] = f[1] * x;
+    }
+    static POOLNB_HD V inverse(V total) {
+      return select(total == splat<V>(0), splat<V>(0), quick_reciprocal(total));
+    }
+    POOLNB_HD V value(const V* sums, V) const { return sums[1] * inverse(sums[0]); }
+    POOLNB_HD void hand_back(const V* sums, V, V y, V g, V* b) const {
+      b[0] = g * inverse(sums[0]);
+      b[1] = b[0] * y;
+    }
+    POOLNB_HD V tap_grad(V x, V, V e, const V* s, V&) const {
+      if (semi_grad) return e * s[0];
+      return e * (s[0] + beta * (x * s[0] - s[1]));
+    }
+    POOLNB_HD V param_grad(const V* sums, V, V y, V& rough) const {
+      rough = sums[2] * inverse(sums[0]);
+      return rough - y * y;
+    }
+  };
 };
 
 }  // namespace poolnb

@@ -146,6 +146,40 @@ struct Stochastic {
 
   template <bool safe, class V>
   static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
+
+  // As sums over taps (../cpu/sums.h), without a draw: of a, a^2, and of x for windows without a positive tap.
+  template <class V>
+  struct Sums {
+    static constexpr int features = 3, learned = 3, back = 3, from = 10;
+    static constexpr float reach = 1, reach_back = 1;
+
+    POOLNB_HD Sums(V, const Options&) {}
+    // Sizes whose squares are no normal numbers by far are out of reach.
+    POOLNB_HD V exponent(V x, V) const {
+      const auto fits = ((x <= splat<V>(0)) | (x > splat<V>(1e-15f))) & (vabs(x) < splat<V>(1e15f));
+      return select(fits, splat<V>(0), splat<V>(std::numeric_limits<float>::quiet_NaN()));
+    }
+    template <int>
+    POOLNB_HD void tap(V x, V, V* f) const {
+      f[0] = vmax(x, splat<V>(0));
+      f[1] = f[0] * f[0];
+      f[2] = x;
+    }
+    static POOLNB_HD V inverse(V total) { return select(total == splat<V>(0), splat<V>(0), splat<V>(1) / total); }
+    POOLNB_HD V value(const V* sums, V n) const {
+      return select(sums[0] == splat<V>(0), sums[2] * inverse(n), sums[1] * inverse(sums[0]));
+    }
+    POOLNB_HD void hand_back(const V* sums, V n, V y, V g, V* b) const {
+      const auto flat = sums[0] == splat<V>(0);
+      b[0] = g * inverse(sums[0]);
+      b[1] = select(flat, splat<V>(0), b[0] * y);
+      b[2] = select(flat, g * inverse(n), splat<V>(0));
+    }
+    POOLNB_HD V tap_grad(V x, V, V a, const V* s, V&) const {
+      return select(x > splat<V>(0), (a + a) * s[0] - s[1], s[2]);
+    }
+    POOLNB_HD V param_grad(const V*, V, V, V&) const { return splat<V>(0); }
+  };
 };
 
 }  // namespace poolnb

@@ -101,6 +101,32 @@ struct Weighted {
 
   template <bool safe, class V>
   static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
+
+  // As sums over taps (../cpu/sums.h): of e = exp(l) and e x. dl = e (x sum g / sum e - sum g y / sum e).
+  template <class V>
+  struct Sums {
+    static constexpr int features = 2, learned = 2, back = 2, from = 10;
+    static constexpr float reach = 32, reach_back = 32;  // the logits' size is in no difference
+
+    POOLNB_HD Sums(V, const Options&) {}
+    POOLNB_HD V exponent(V, V l) const { return l; }
+    template <int>
+    POOLNB_HD void tap(V x, V l, V* f) const {
+      f[0] = vexp_down(l);
+      f[1] = f[0] * x;
+    }
+    static POOLNB_HD V inverse(V total) { return select(total == splat<V>(0), splat<V>(0), splat<V>(1) / total); }
+    POOLNB_HD V value(const V* sums, V) const { return sums[1] * inverse(sums[0]); }
+    POOLNB_HD void hand_back(const V* sums, V, V y, V g, V* b) const {
+      b[0] = g * inverse(sums[0]);
+      b[1] = b[0] * y;
+    }
+    POOLNB_HD V tap_grad(V x, V, V e, const V* s, V& d_second) const {
+      d_second = e * (x * s[0] - s[1]);
+      return e * s[0];
+    }
+    POOLNB_HD V param_grad(const V*, V, V, V&) const { return splat<V>(0); }
+  };
 };
 
 }  // namespace poolnb

@@ -372,3 +372,111 @@ def test_gradients_lie_as_traces_expect(
         traced = [mode.from_tensor(a) if isinstance(a, Tensor) else a for a in arguments]
         expected = torch.ops.poolnb.mixed_pool_backward(*traced)
     assert [a.stride() for a in actual] == [e.stride() for e in expected]
+
+
+# Operators whose windows are sums over taps, where windows share taps or are all of the input: shape, windows. Vectors
+# with a tail of one number, fewer numbers than a vector, small images, bands, far taps, three axes, long lines.
+_SUMMED = ("soft", "lse", "gem", "lp", "weighted", "stochastic")
+_SHARED = [
+    ((3, 5, 17, 33), (3, 2, 1)),
+    ((2, 33, 9, 11), (3, 1, 1)),
+    ((2, 20, 16, 18), (7, 1, 3)),
+    ((2, 3, 30, 40), ((3, 5), (1, 2), (1, 2), (2, 1))),
+    ((1, 20, 6, 7, 9), (3, 1, 1)),
+    ((2, 3, 400), (9, 2, 4)),
+    ((2, 70, 7, 7), (None,)),
+    ((2, 19, 4, 4), (None,)),
+    ((2, 18, 257), (None,)),
+    ((1, 2, 5000), (None,)),
+]
+summed = pytest.mark.parametrize("name", _SUMMED)
+shared = pytest.mark.parametrize("windows", _SHARED, ids=str)
+
+
+def _summed(name: str, x: Tensor, windows: Any) -> Params:
+    """Parameters for which normal numbers are within reach, or not by far, from channel to channel."""
+    channels = x.size(1)
+    return {
+        "soft": {"beta": torch.linspace(-2, 3, channels)},
+        "lse": {"r": torch.linspace(0.3, 3, channels)},
+        "gem": {"p": torch.linspace(1.5, 4, channels)},
+        "lp": {"norm_type": torch.linspace(1, 3, channels)},
+        "weighted": {"logits": _random(*x.shape[::-1]).permute(*range(x.dim() - 1, -1, -1))},
+        "stochastic": {"training": False},
+    }[name]
+
+
+def _compare_with_float64(name: str, x: Tensor, windows: tuple[Any, ...], params: Params, learns: bool = True) -> None:
+    def wide(value: Any) -> Any:
+        return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    def results(x: Tensor, params: Params) -> list[Tensor]:
+        x = x.detach().requires_grad_()
+        tensors = {k: v for k, v in params.items() if isinstance(v, Tensor) and k != "mask"} if learns else {}
+        leaves = {k: v.detach().requires_grad_() for k, v in tensors.items()}
+        y = getattr(F, f"{name}_pool{x.dim() - 2}d")(x, *windows, **params | leaves)
+        grad = torch.linspace(1, 2, y.numel(), dtype=torch.float64).to(y.dtype).view(y.shape)
+        return [y.detach(), *torch.autograd.grad(y, [x, *leaves.values()], grad)]
+
+    actual = results(x, params)
+    with native.disabled():
+        expected = results(x.double(), {k: wide(v) for k, v in params.items()})
+    for a, e in zip(actual, expected, strict=True):
+        assert torch.equal(a.isnan(), e.isnan()) and torch.equal(a.isinf(), e.isinf())
+        finite = e.isfinite()
+        error = (a.double() - e)[finite].abs().max()
+        assert error <= 1e-5 * e[finite].abs().max(), f"{error / e[finite].abs().max():.1e}"
+
+
+@summed
+@shared
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels last"])
+def test_sums_over_taps_keep_their_digits(name: str, windows: Any, last: bool) -> None:
+    """Masks of every tensor, and one that all channels share; with the gradient of the parameter and without."""
+    shape, windows = windows
+    x = _random(*shape)
+    if last:
+        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
+    params = _summed(name, x, windows)
+    masks = [None, _random(*shape) < 0.7, _random(shape[0], 1, *shape[2:]) < 0.7]
+    for mask in masks[1:]:
+        mask[0, ..., : shape[-1] // 2] = False  # windows without a tap
+    for mask in masks:
+        dirty = x if mask is None else x.masked_fill(~mask, torch.nan)
+        for learns in (False, True):
+            _compare_with_float64(name, dirty, windows, params | ({} if mask is None else {"mask": mask}), learns)
+
+
+@summed
+@pytest.mark.parametrize("windows", _SHARED[1::3], ids=str)
+@pytest.mark.parametrize("change", ["scaled", "shifted", "far in one image", "infinite", "-infinite", "nan", "tiny"])
+def test_what_sums_cannot_hold_goes_window_by_window(name: str, windows: Any, change: str) -> None:
+    """Some images and channels are within reach of the sums, others just beyond or far beyond."""
+    shape, windows = windows
+    x = _random(*shape)
+    params = _summed(name, x, windows)
+    at = (-1, 1, *(2,) * (x.dim() - 2))
+    if change == "scaled":
+        x[:, ::2] *= 5.3
+    elif change == "shifted":
+        x[0] += 30
+    elif change == "tiny":
+        x[0] *= 1e-20
+    else:
+        x[at] = {"far in one image": 3e4, "infinite": torch.inf, "-infinite": -torch.inf, "nan": torch.nan}[change]
+    for layout in (x, x.movedim(1, -1).contiguous().movedim(-1, 1)):
+        _compare_with_float64(name, layout, windows, params, learns=change == "scaled")
+
+
+@pytest.mark.cpu
+@summed
+def test_a_block_beside_one_that_goes_window_by_window_is_as_alone(name: str) -> None:
+    x = _random(2, 3, 20, 24)
+    for windows in ((3, 1, 1), (None,)):
+        params = _summed(name, x, windows)
+        spoilt = x.clone()
+        spoilt[1] = torch.nan
+        clean, beside = (_results(name, each, torch.ones_like, params, *windows)[:2] for each in (x, spoilt))
+        for a, b in zip(clean, beside, strict=True):
+            assert torch.equal(a[0], b[0])
+        assert beside[0][1].isnan().all()

@@ -1,0 +1,237 @@
+// One window over all of the input, of an operator that goes by sums (sums.h): a line of numbers per channel, used where
+// it lies. `along_taps`: a vector holds taps that follow each other, and its lanes are summed at the end; else, where
+// channels lie together, it holds channels. Nothing is copied, and a mask is read as it is. A unit with values out of
+// reach goes window by window.
+#pragma once
+
+#include <optional>
+
+#include "sums.h"
+#include "windows.h"
+
+namespace poolnb {
+
+template <class Op, class T, bool halves, bool along_taps>
+class Global {
+  using V = Vec<T>;
+  using M = typename Traits<V>::Mask;
+  using Sums = typename Op::template Sums<V>;
+  static constexpr int64_t lanes = Traits<V>::lanes;
+  static constexpr int64_t kSoon = 1024;  // taps
+  static constexpr int64_t kKept = 4096;  // vectors of taps of which backward keeps a feature between its two passes
+
+ public:
+  explicit Global(const Plan<T>& plan)
+      : p_(plan), q_(plan.q), taps_(plan.w.taps()), steps_(along_taps ? (taps_ + lanes - 1) / lanes : taps_),
+        kept_(plan.backward && steps_ <= kKept ? steps_ * lanes : 0) {
+    for (int i = 0; i < Op::inputs; ++i) step_[i] = Plan<T>::one_step(q_.input[i], plan.w);
+    for (int i = 0; i < Op::inputs; ++i) grad_step_[i] = Plan<T>::one_step(q_.grad_input[i], plan.w);
+    mask_step_ = Plan<T>::one_step(q_.mask, plan.w);
+    T number[lanes];
+    for (int64_t k = 0; k < lanes; ++k) number[k] = T(k);
+    number_ = load<V>(number);
+  }
+
+  void forward(int64_t unit) {
+    const bool done = each_line(unit, [&](const Line& line) {
+      return q_.mask.data ? forward_line<true>(line) : forward_line<false>(line);
+    });
+    if (!done) window_by_window().forward(unit);
+  }
+
+  // `partial`: see windows.h.
+  void backward(int64_t unit, T* partial) {
+    constexpr bool can_learn = Op::parameters && Sums::learned;
+    const bool learns = can_learn && q_.want_parameters;
+    const bool done = each_line(unit, [&](const Line& line) {
+      if (learns)
+        return q_.mask.data ? backward_line<true, can_learn>(line, partial)
+                            : backward_line<false, can_learn>(line, partial);
+      return q_.mask.data ? backward_line<true, false>(line, partial) : backward_line<false, false>(line, partial);
+    });
+    if (!done) window_by_window().backward(unit, partial);
+  }
+
+ private:
+  // The window of channel c, or of a vector of channels; `fresh`: channels that the vector before did not hold.
+  struct Line {
+    int64_t n, c;
+    M fresh;
+  };
+
+  // False, as soon as call(line) is.
+  template <class Call>
+  bool each_line(int64_t unit, const Call& call) const {
+    const int64_t n = unit / p_.chunks, begin = unit % p_.chunks * p_.chunk;
+    const int64_t end = std::min(begin + p_.chunk, q_.channels);
+    const M all = splat<V>(0) == splat<V>(0);
+    if (!along_taps && end - begin < lanes) return false;
+    for (int64_t c = begin; c < end; c += along_taps ? 1 : lanes) {
+      const int64_t at = along_taps ? c : std::min(c, end - lanes);  // the last vector overlaps its neighbour
+      if (!call(Line{n, at, at == c ? all : number_ >= splat<V>(T(c - at))})) return false;
+    }
+    return true;
+  }
+
+  Generic<Op, T>& window_by_window() {
+    if (!generic_) generic_.emplace(p_);
+    return *generic_;
+  }
+
+  // ---- a line -----------------------------------------------------------------------------------------------------
+
+  template <bool masked, int count>
+  POOLNB_HD bool add(const Line& line, const Sums& op, V* totals, V& n, float reach, T* kept) const {
+    Reach<V> seen;
+    Sum<V> sums[count], number;
+    each_tap<masked>(line, [&](int64_t i, int64_t at, auto valid, auto fresh) POOLNB_INLINE {
+      const V x = input<true>(line, 0, at, valid);
+      const V second = Op::inputs > 1 ? input<true>(line, Op::inputs - 1, at, valid) : x;
+      seen.look(select(valid, op.exponent(x, second), splat<V>(0)));
+      V f[count];
+      op.template tap<count>(x, second, f);
+      for (int k = 0; k < count; ++k) sums[k] += select(valid & fresh, f[k], splat<V>(0));
+      if constexpr (masked) number += one_where<V>(valid & fresh);
+      if (kept) store<V>(kept + i * lanes, f[0]);
+    }, [&] {
+      for (auto& sum : sums) sum.carry();
+      number.carry();
+    });
+    for (int k = 0; k < count; ++k) totals[k] = total(sums[k].value());
+    n = masked ? total(number.value()) : splat<V>(T(taps_));
+    return seen.within(reach);
+  }
+  static POOLNB_HD V total(V sum) {
+    if constexpr (along_taps) return sum_of_lanes(sum);
+    return sum;
+  }
+
+  template <bool masked>
+  __attribute__((noinline)) bool forward_line(const Line& line) const {
+    const Sums op(parameter(line), q_.options);
+    V sums[Sums::features], n;
+    if (!add<masked, Sums::features>(line, op, sums, n, Sums::reach, nullptr)) return false;
+    const V y = op.value(sums, n);
+    if (any(infinite_or_nan(y))) return false;
+    const View& v = q_.output;
+    for (int64_t k = 0; k < (along_taps ? 1 : lanes); ++k)
+      with_float_type<halves>(v.dtype, v.data, [&](auto* to) { put(to + v.offset(line.n, line.c + k, 0, 0, 0), y[k]); });
+    return true;
+  }
+
+  template <bool masked, bool learns>
+  __attribute__((noinline)) bool backward_line(const Line& line, T* partial) {
+    constexpr int count = learns ? Sums::learned : Sums::features;
+    const Sums op(parameter(line), q_.options);
+    T* kept = kept_.size() ? kept_.data() : nullptr;
+    V sums[count], n, back[Sums::back];
+    if (!add<masked, count>(line, op, sums, n, Sums::reach_back, kept)) return false;
+    const V y = op.value(sums, n), g = output_grad(line);
+    op.hand_back(sums, n, y, g, back);
+    if (any(infinite_or_nan(y + g))) return false;
+    if constexpr (learns) {
+      V rough;
+      const V d = op.param_grad(sums, n, y, rough);
+      if (any(rough > splat<V>(kRough) * vabs(d))) return false;
+      const V part = g * d;
+      for (int64_t k = 0; k < (along_taps ? 1 : lanes); ++k) partial[line.n * q_.channels + line.c + k] = part[k];
+    }
+    return write_grads<masked>(line, op, back, kept);
+  }
+
+  template <bool masked>
+  POOLNB_HD bool write_grads(const Line& line, const Sums& op, const V* back, const T* kept) const {
+    Reach<V> seen;
+    each_tap<masked>(line, [&](int64_t i, int64_t at, auto valid, auto) POOLNB_INLINE {
+      const V x = input(line, 0, at, valid), second = Op::inputs > 1 ? input(line, Op::inputs - 1, at, valid) : x;
+      V f[Sums::features], d_second = splat<V>(0);
+      if (kept) f[0] = load<V>(kept + i * lanes);
+      else op.template tap<Sums::features>(x, second, f);
+      const V d = select(valid, op.tap_grad(x, second, f[0], back, d_second), splat<V>(0));
+      d_second = select(valid, d_second, splat<V>(0));
+      seen.result(d);
+      seen.result(d_second);
+      write(line, 0, at, d);
+      if (Op::inputs > 1) write(line, Op::inputs - 1, at, d_second);
+    }, [] {});
+    return seen.finite();
+  }
+
+  // ---- its taps ---------------------------------------------------------------------------------------------------
+
+  // each(step, tap, valid, fresh), and pause() between blocks of steps. Along taps, the last vector overlaps its
+  // neighbour: `fresh` are its lanes that were not there.
+  template <bool masked, class Each, class Pause>
+  POOLNB_HD void each_tap(const Line& line, const Each& each, const Pause& pause) const {
+    const int64_t whole = along_taps ? taps_ / lanes : taps_;
+    for (int64_t begin = 0; begin < whole; begin += kTerms) {
+      const int64_t end = std::min(begin + kTerms, whole);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t at = along_taps ? i * lanes : i;
+        each(i, at, valid<masked>(line, at), Always{});
+      }
+      if (whole > kTerms) pause();
+    }
+    if (whole == steps_) return;
+    const int64_t at = taps_ - lanes;
+    each(whole, at, valid<masked>(line, at), number_ >= splat<V>(T(whole * lanes - at)));
+  }
+
+  template <bool masked>
+  POOLNB_HD auto valid(const Line& line, int64_t tap) const {
+    if constexpr (!masked) return Always{};
+    else {
+      const auto* from = static_cast<const uint8_t*>(q_.mask.data) + q_.mask.offset(line.n, line.c, 0, 0, 0);
+      from += tap * mask_step_;
+      if (!along_taps && q_.mask.stride[1] == 0) return splat<V>(*from) != splat<V>(0);
+      Bytes bytes;
+      std::memcpy(&bytes, from, sizeof bytes);
+      return __builtin_convertvector(bytes, M) != 0;
+    }
+  }
+  typedef uint8_t Bytes __attribute__((vector_size(lanes)));
+
+  // `first`: of the first look, which asks the memory for what comes soon.
+  template <bool first = false, class Valid>
+  POOLNB_HD V input(const Line& line, int i, int64_t tap, Valid valid) const {
+    const View& v = q_.input[i];
+    V x;
+    with_float_type<halves>(v.dtype, v.data, [&](auto* from) POOLNB_INLINE {
+      from += v.offset(line.n, line.c, 0, 0, 0) + tap * (along_taps ? 1 : step_[i]);
+      if (first) __builtin_prefetch(from + (along_taps ? kSoon : 4 * lanes), 0, 2);
+      x = load_as<V>(from);
+    });
+    return select(valid, x, splat<V>(0));
+  }
+  POOLNB_HD void write(const Line& line, int i, int64_t tap, V d) const {
+    const View& v = q_.grad_input[i];
+    if (i > 0 && !v.data) return;
+    with_float_type<halves>(v.dtype, v.data, [&](auto* to) POOLNB_INLINE {
+      store_as(to + v.offset(line.n, line.c, 0, 0, 0) + tap * (along_taps ? 1 : grad_step_[i]), d);
+    });
+  }
+
+  // ---- what a window has ------------------------------------------------------------------------------------------
+
+  V gathered(const View& v, const Line& line) const {
+    V x = splat<V>(0);
+    with_type(v.dtype, v.data, [&](auto* from) {
+      if constexpr (along_taps) x = splat<V>(T(number(from[v.offset(line.n, line.c, 0, 0, 0)])));
+      else
+        for (int64_t k = 0; k < lanes; ++k) x[k] = T(number(from[v.offset(line.n, line.c + k, 0, 0, 0)]));
+    });
+    return x;
+  }
+  V parameter(const Line& line) const { return Op::parameters ? gathered(q_.parameter[0], line) : splat<V>(0); }
+  V output_grad(const Line& line) const { return gathered(q_.grad, line); }
+
+  const Plan<T>& p_;
+  const Problem& q_;
+  const int64_t taps_, steps_;
+  int64_t step_[kMaxInputs], grad_step_[kMaxInputs], mask_step_;
+  Buffer<T> kept_;
+  V number_;
+  std::optional<Generic<Op, T>> generic_;
+};
+
+}  // namespace poolnb
