@@ -16,6 +16,7 @@ MARKERS = {
     "site": ["tests/site"],
     "slow": [
         "tests/conformance",
+        "tests/gpu",
         "tests/lab/sweeps",
         "tests/lab/test_analysis.py",
         "tests/lab/test_cli.py",
@@ -24,8 +25,10 @@ MARKERS = {
         "tests/native/test_cuda_build.py",
         "tests/native/test_native.py",
         "tests/native/test_native_math.py",
+        "tests/native/test_packaged.py",
         "tests/native/test_sanitized.py",
         "tests/test_integration.py",
+        "tests/test_long_windows.py",
         "tests/test_onnx.py",
         "tests/test_random_cases.py",
         "tests/test_raw_ops.py",

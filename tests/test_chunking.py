@@ -90,6 +90,7 @@ def test_the_number_of_parts_follows_from_the_taps() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.cpu
 @pytest.mark.parametrize("name", ["soft", "gated", "tree"])
 def test_peak_memory_is_a_small_multiple_of_the_input(name: str) -> None:

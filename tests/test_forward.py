@@ -93,8 +93,9 @@ def test_the_table_holds_every_operator_with_a_function() -> None:
 def test_half_types_accumulate_in_float32(operator: Operator, dtype: torch.dtype) -> None:
     # 3000 taps near 1: a sum kept in half precision stops growing at 2048 (float16) or 256 (bfloat16).
     x = 1 + 0.1 * torch.rand(1, 1, 3000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    # S3Pool adds over its map of maxima, one for each position of the stride.
-    geometry = {"kernel_size": 1, "stride": 3000} if operator.name == "s3" else {"kernel_size": None}
+    # S3Pool and max-blur pooling add over a map of maxima, one for each position of the stride.
+    of_map = operator.name in ("s3", "maxblur")
+    geometry = {"kernel_size": 1, "stride": 3000} if of_map else {"kernel_size": None}
     given_case = case(operator, 1, tuple(x.shape), geometry, dtype=dtype).with_input(x.to(dtype))
     y = given_case.run()
     torch.testing.assert_close(y.double(), given_case.expected(), **TOLERANCE[dtype])

@@ -110,6 +110,7 @@ def test_first_derivative_equals_finite_differences(operator: Operator, dims: in
         finite_differences(drawn, gradcheck)
 
 
+@pytest.mark.slow
 @every_dimension
 @every_operator
 def test_second_derivative_equals_finite_differences(operator: Operator, dims: int) -> None:
@@ -119,6 +120,7 @@ def test_second_derivative_equals_finite_differences(operator: Operator, dims: i
             finite_differences(drawn, gradgradcheck, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("geometry", "seed"), [("plain", 6), ("overlapping", 9)])
 @every_operator
 def test_third_derivative_equals_finite_differences(operator: Operator, geometry: str, seed: int) -> None:

@@ -52,6 +52,7 @@ def test_a_gradient_goes_by_the_name_of_its_op() -> None:
     assert "soft_pool" in F.soft_pool2d(x, 2).grad_fn.name()  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 @pytest.mark.cpu
 def test_an_operator_without_compiled_kernels_is_tested_once() -> None:
     options = ["--collect-only", "-q", "-p", "no:cacheprovider", "--rootdir", str(Path(__file__).parents[1])]

@@ -114,6 +114,7 @@ _MODES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize(("name", "params"), _MODES, ids=[f"{n}-{'-'.join(o)}" for n, o in _MODES])
 def test_derivatives_equal_finite_differences(name: str, params: dict[str, Any], training: bool) -> None:

@@ -109,6 +109,7 @@ def test_dual_numbers_through_a_gradient(operator: Operator) -> None:
         torch.testing.assert_close(pushed, list(expected))
 
 
+@pytest.mark.slow
 @every_operator
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")
 def test_a_call_can_be_recorded(operator: Operator) -> None:

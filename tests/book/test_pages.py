@@ -32,6 +32,7 @@ def test_devices_are_counted():
     assert pages.where(items) == "2 on cpu, 1 on cuda" and pages.where([]) == "none yet"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["C4", "C16"])
 def test_a_chapter_ends_with_the_verdict_of_the_ledger(name):
     from poolnb.book.findings.ledger import ledger

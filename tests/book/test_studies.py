@@ -45,6 +45,7 @@ def book(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_one_command_does_what_is_missing(book, capsys):
     command = ["studies", "clips", "overfitting", "--device", "cpu", "--workers", "1", "--quiet"]
     assert cli.main(command) == 0

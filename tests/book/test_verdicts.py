@@ -16,6 +16,7 @@ from poolnb.lab.records import summarise
 PINNED = json.loads(verdicts.PINNED.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_the_pinned_verdicts_are_those_of_the_records():
     found = verdicts.computed()
     for part in PINNED:  # by part and claim, so that a difference is shown where it is
@@ -46,6 +47,7 @@ def alter(path):
     path.write_text(sealed(record))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("claim", "folder", "name"),
     [
@@ -89,6 +91,7 @@ def another_rule(patch):
     patch.setattr(tdgs, "above", lambda one, bound=0.0: "holds" if one is not None else judged(one, bound))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [a_wider_margin, another_risk, another_rule])
 def test_another_margin_risk_or_rule_fails(monkeypatch, change):
     change(monkeypatch)

@@ -40,6 +40,7 @@ def empty_folder(tmp_path, monkeypatch):
     data.load.cache_clear()
 
 
+@pytest.mark.slow
 @everywhere
 def test_a_data_set_is_what_was_published(name):
     info, dataset = data.DATASETS[name], data.load(name)

@@ -116,6 +116,7 @@ def few_photographs(monkeypatch):
     monkeypatch.setattr(data, "load", few)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(data.missing_files("cifar10")), reason="CIFAR-10 is not there")
 @pytest.mark.parametrize(("dataset", "model"), [("clips", "recipe"), ("cifar10", "resnet18")])
 def test_they_train_and_two_runs_are_equal_to_the_bit(dataset, model, few_photographs):

@@ -23,6 +23,7 @@ def quick(**changes):
     return run(replace(SMALL, **changes), progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooler", poolnb.list_pools())
 def test_every_pooler_trains_and_two_runs_are_equal_to_the_bit(pooler):
     first, second = quick(pooler=pooler, dropout=0.2), quick(pooler=pooler, dropout=0.2)
@@ -196,6 +197,7 @@ def test_a_device_that_is_not_there_is_refused():
         quick(device="cuda")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_the_larger_data_sets_train(name):
     if data.missing_files(name):

@@ -193,6 +193,7 @@ _LONG_LINES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.cpu
 @pytest.mark.parametrize("line", _LONG_LINES, ids=str)
 @every_operator
@@ -252,6 +253,7 @@ def test_an_endless_exponent_in_a_tensor_is_the_maximum_of_that_channel() -> Non
     assert grad_p.isfinite().all() and grad_p[1] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.cpu
 def test_a_process_that_forks_after_use_goes_on(tmp_path: Any) -> None:
     code = """
@@ -315,6 +317,7 @@ def _of_ranks(name: str) -> int:
     return 8 * any(form.per_tap for form in OPS[f"{name}_pool"].tensors.values())
 
 
+@pytest.mark.slow
 @pytest.mark.cpu
 @every_operator
 def test_peak_memory(name: str) -> None:
@@ -323,6 +326,7 @@ def test_peak_memory(name: str) -> None:
     assert peak < 64 * _gradients(name) + 16 + 16 + 12
 
 
+@pytest.mark.slow
 @pytest.mark.cpu
 def test_peak_memory_of_a_long_line() -> None:
     """The same; of a window as long as the line a copy of the line and of its gradient, too."""

@@ -36,6 +36,7 @@ def counted(folder: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: windows.index(row["windows"]))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 def test_the_committed_counts_are_those_of_the_kernels(tmp_path: Path) -> None:
     assert json.loads(RECORD.read_text()) == counted(tmp_path)
