@@ -132,7 +132,7 @@ def check_input(dims: int, input: Tensor) -> None:
         raise ValueError(
             f"input must have shape (N, C, {_AXES[dims]}) or (C, {_AXES[dims]}), got {input.dim()} dimensions: {shape}"
         )
-    if any(n == 0 for n in shape[-dims - 1 :]):
+    if 0 in shape[-dims - 1 :]:
         raise ValueError(f"input must not be empty, the batch dimension excepted, got shape {shape}")
 
 

@@ -20,7 +20,7 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.fx.experimental.symbolic_shapes import has_static_value, statically_known_true
 
 IntOrSizes = int | Sequence[int]
 #: One number for both sides, per dimension or for all; one pair (before, after) per dimension; or what keeps the size.
@@ -330,6 +330,7 @@ def adaptive_equal(n: int, o: int) -> bool:
 
 
 def _adaptive(size: tuple[int, ...], asked: tuple[int | None, ...]) -> Geometry:
+    _refuse_onnx(size, asked)
     output = tuple(n if o is None else o for n, o in zip(size, asked, strict=True))
     ones, zeros = (1,) * len(size), (0,) * len(size)
     axes = [
@@ -347,6 +348,23 @@ def _adaptive(size: tuple[int, ...], asked: tuple[int | None, ...]) -> Geometry:
             f"got {output} for spatial size {size}"
         )
     return Geometry(beside, kernel, stride, zeros, ones, output, source=size)
+
+
+def _refuse_onnx(size: tuple[int, ...], asked: tuple[int | None, ...]) -> None:
+    """A graph of ONNX is for one remainder of size / output_size alone, and would not say so at other sizes."""
+    if not _in_onnx_export():
+        return
+    for n, o in zip(size, asked, strict=True):
+        if o not in (None, 1) and not has_static_value(n):
+            raise ValueError(
+                f"output_size={o} cannot be exported to ONNX with a free size: give height and width, or output_size=1"
+            )
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _in_onnx_export() -> bool:
+    """Asked when a call is traced: torch.compile takes torch's own function to be false, the exporter's trace too."""
+    return torch.onnx.is_in_onnx_export()
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------

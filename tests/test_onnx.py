@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -55,11 +56,22 @@ def test_onnx_of_padding_that_keeps_the_size_holds_for_every_size(name: str, tmp
 
 @pytest.mark.parametrize("name", SAMPLED)
 def test_onnx_export_of_a_draw_says_that_it_cannot(name: str, tmp_path: Path) -> None:
-    module = make(name).train()
+    check_refused(make(name).train(), "call eval() before the export", tmp_path / "pool.onnx")
+
+
+@pytest.mark.parametrize("name", ["soft", "max", "avg"])
+@pytest.mark.parametrize("output_size", [2, (None, 3), (3, 1)])
+def test_onnx_of_an_output_size_needs_the_input_s_size(name: str, output_size: Any, tmp_path: Path) -> None:
+    pool, free = poolnb.create_pool(name, None, output_size=output_size), torch.export.Dim.DYNAMIC
+    shapes = ({2: free, 3: free},)
+    check_refused(pool, "give height and width", tmp_path / "pool.onnx", dynamic_shapes=shapes)
+
+
+def check_refused(module: nn.Module, words: str, path: Path, **options: Any) -> None:
     with warnings.catch_warnings(), pytest.raises(Exception) as caught:
         warnings.simplefilter("ignore")
-        torch.onnx.export(module, (batch(),), tmp_path / "pool.onnx", dynamo=True, verbose=False)
+        torch.onnx.export(module, (batch(),), path, dynamo=True, verbose=False, **options)
     errors = [caught.value]
     while errors[-1].__cause__ is not None:
         errors.append(errors[-1].__cause__)
-    assert any("call eval() before the export" in str(e) for e in errors), errors
+    assert any(words in str(e) for e in errors), errors

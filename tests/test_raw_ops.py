@@ -139,8 +139,19 @@ def test_a_tangent_is_not_forgotten(name: str) -> None:
     forwards = sum((b * t).sum() for b, t in zip(back, pushed, strict=True))
     backwards = sum((g * moved[n]).sum() for g, n in zip(pulled, own, strict=True) if g is not None)
     torch.testing.assert_close(forwards, backwards)
-    with pytest.raises(NotImplementedError, match=f"torch.ops.poolnb.{name} forwards: call poolnb's function"):
-        torch.func.jvp(lambda x: call(name, {**arguments, "input": x}), (own["input"],), (moved["input"],))
+
+
+@pytest.mark.parametrize("name", _EVERY)
+def test_an_op_alone_has_no_derivative_in_torch_func(name: str) -> None:
+    arguments = _usable(name)
+    x = arguments["input"]
+
+    def total(x: Tensor) -> Tensor:
+        return sum(y.sum() for y in _results(name, {**arguments, "input": x}))
+
+    for differentiate in (torch.func.grad(total), lambda x: torch.func.jvp(total, (x,), (x,))):
+        with pytest.raises(NotImplementedError, match=f"torch.ops.poolnb.{name}: call poolnb's function"):
+            differentiate(x)
 
 
 @pytest.mark.usefixtures("kernels")

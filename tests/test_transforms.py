@@ -109,6 +109,17 @@ def test_dual_numbers_through_a_gradient(operator: Operator) -> None:
         torch.testing.assert_close(pushed, list(expected))
 
 
+@every_operator
+def test_functionalize_changes_nothing(operator: Operator) -> None:
+    drawn = cases_of(operator)[1]
+    x = drawn.x.requires_grad_()
+    y, same = drawn.run(x), torch.func.functionalize(drawn.run)(x)
+    torch.testing.assert_close([same, *torch.autograd.grad(same.sum(), x)], [y, *torch.autograd.grad(y.sum(), x)])
+    if operator.name not in ("max", "avg"):  # torch's ops, whose gradients it knows
+        with pytest.raises(NotImplementedError, match="outside torch.func.functionalize"):
+            torch.func.functionalize(torch.func.grad(lambda x: drawn.run(x).sum()))(x)
+
+
 @pytest.mark.slow
 @every_operator
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")

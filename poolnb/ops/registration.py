@@ -93,7 +93,8 @@ class PoolOp:
     def __call__(self, input: Tensor, mask: Tensor | None, windows: Geometry, *params: Any) -> Tensor:
         """Run the op; ``params`` holds the operator's tensors, with the seed of a sampled one, then its attributes."""
         w, n = windows, self.first - 2
-        if torch.onnx.is_in_onnx_export():  # ONNX has no operator of ours: let the trace see the PyTorch kernel
+        # ONNX has no operator of ours: let the trace see the PyTorch kernel.
+        if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
             self._refuse_onnx_draw(params[:n])
             return _in_layout_of(input, self.forward(w, input, mask, *params))
         output: Tensor = self._call(self.op, input, mask, *params[:n], *_flat(w), *params[n:])
@@ -115,9 +116,9 @@ class PoolOp:
             return op(*args)
         # torch.func cannot see through an op's registered gradient; the same rules as a Function serve it.
         if torch._C._are_functorch_transforms_active():
-            return self._functions[op].apply(*args)
-        # In eager mode they do because they cost less: see `_direct`.
-        if torch.is_grad_enabled() or in_forward_mode():
+            return op(*args) if _functionalized() else self._functions[op].apply(*args)
+        # In eager mode they do because they cost less (see `_direct`); where nobody asks for a gradient, nothing does.
+        if in_forward_mode() or (torch.is_grad_enabled() and _any_requires_grad(args)):
             return self._direct[op].apply(*args)
         return _without_autograd(op, *args)
 
@@ -377,17 +378,29 @@ def differentiable(
     direct, without_tangents = _direct(op, gradient, tangent, save), make_autograd_impl(op, Info(gradient, save))
 
     def kernel(keyset: Any, *args: Any) -> Any:
-        if not in_forward_mode() or not any(map(_has_tangent, args)):
-            return without_tangents(keyset, *args)
-        if torch._C._are_functorch_transforms_active():
+        forwards = in_forward_mode() and any(map(_has_tangent, args))
+        if torch._C._are_functorch_transforms_active() and (forwards or _any_requires_grad(args)):
             raise NotImplementedError(
-                f"torch.func cannot differentiate torch.ops.{op._namespace}.{_name(op)} forwards: call poolnb's "
-                "function or module, or use torch.autograd.forward_ad"
+                f"torch.func cannot differentiate torch.ops.{op._namespace}.{_name(op)}: call poolnb's function or "
+                "module, outside torch.func.functionalize, or use torch.autograd"
             )
-        return direct.apply(*args)
+        return direct.apply(*args) if forwards else without_tangents(keyset, *args)
 
     lib.impl(_name(op), kernel, "Autograd", with_keyset=True)
     return direct
+
+
+def _functionalized() -> bool:
+    """Whether torch.func.functionalize is at work, which knows ops and no Function."""
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    return any(level.key() == torch._C._functorch.TransformType.Functionalize for level in levels)
+
+
+def _any_requires_grad(args: Sequence[Any]) -> bool:
+    for argument in args:  # not any(...): a call of a few numbers takes a tenth longer with it
+        if isinstance(argument, Tensor) and argument.requires_grad:
+            return True
+    return False
 
 
 def _has_tangent(argument: Any) -> bool:
