@@ -122,7 +122,9 @@ def _parser(running: bool) -> argparse.ArgumentParser:
 
     measure_parser = command("measure", _measure, "do the measurements of a kind that are still missing")
     measure_parser.add_argument(
-        "kind", metavar="KIND", help="gradients, test-pooling, shift-consistency, training-cost or alternatives"
+        "kind",
+        metavar="KIND",
+        help="gradients, test-pooling, shift-consistency, training-cost, alternatives or large-batches",
     )
     measure_parser.add_argument("--results", help="folder for the records (default: results/KIND)")
     measure_parser.add_argument("--quiet", action="store_true", help="no progress bar")

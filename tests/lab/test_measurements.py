@@ -1,6 +1,7 @@
 """Measurements: done once, whole or not there, and each measure checked against a plain computation."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -11,7 +12,14 @@ from poolnb.lab import data
 from poolnb.lab.config import RunConfig
 from poolnb.lab.errors import ConfigError
 from poolnb.lab.files import WriteError, write_result
-from poolnb.lab.measurements import alternatives, gradients, shift_consistency, test_pooling, training_cost
+from poolnb.lab.measurements import (
+    alternatives,
+    gradients,
+    large_batches,
+    shift_consistency,
+    test_pooling,
+    training_cost,
+)
 from poolnb.lab.measurements import records as measurements
 from poolnb.lab.measurements.records import Measurement, load_measurements, measure, path_of
 from poolnb.lab.network import build
@@ -73,7 +81,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_kind_that_is_not_known_is_refused(tmp_path, capsys):
-    accepted = "gradients, test-pooling, shift-consistency, training-cost, alternatives"
+    accepted = "gradients, test-pooling, shift-consistency, training-cost, alternatives, large-batches"
     with pytest.raises(ConfigError, match=f"kind is 'gradient'; accepted: {accepted}"):
         measure("gradient", tmp_path)
     with pytest.raises(SystemExit):
@@ -231,3 +239,20 @@ def test_operations_are_counted_by_hand():
         < values["operations"]["max"]
         < values["operations"][alternatives.NONE]
     )
+
+
+# ---- large batches ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts page faults")
+def test_new_memory_is_counted_in_pages():
+    """A gradient of 32 MiB is never kept by the C library: every page of it is new in every step."""
+    small, large = (
+        large_batches.measure({**large_batches.PLAN[0], "batch": batch, "size": size, "huge_pages": False, "turns": 1})[
+            0
+        ]
+        for batch, size in ((2, 4), (128, 32))
+    )
+    assert set(small["microseconds"]) == set(small["faults"]) == set(large_batches.POOLS)
+    assert all(value > 0 for value in small["microseconds"].values())
+    assert max(small["faults"].values()) < 2**25 / 4096 <= min(large["faults"].values())
