@@ -124,7 +124,7 @@ def _parser(running: bool) -> argparse.ArgumentParser:
     measure_parser.add_argument(
         "kind",
         metavar="KIND",
-        help="gradients, test-pooling, shift-consistency, training-cost, alternatives or large-batches",
+        help="gradients, test-pooling, shift-consistency, training-cost, alternatives, large-batches or calls",
     )
     measure_parser.add_argument("--results", help="folder for the records (default: results/KIND)")
     measure_parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -14,6 +14,7 @@ from poolnb.lab.errors import ConfigError
 from poolnb.lab.files import WriteError, write_result
 from poolnb.lab.measurements import (
     alternatives,
+    calls,
     gradients,
     large_batches,
     shift_consistency,
@@ -81,7 +82,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_kind_that_is_not_known_is_refused(tmp_path, capsys):
-    accepted = "gradients, test-pooling, shift-consistency, training-cost, alternatives, large-batches"
+    accepted = "gradients, test-pooling, shift-consistency, training-cost, alternatives, large-batches, calls"
     with pytest.raises(ConfigError, match=f"kind is 'gradient'; accepted: {accepted}"):
         measure("gradient", tmp_path)
     with pytest.raises(SystemExit):
@@ -241,9 +242,20 @@ def test_operations_are_counted_by_hand():
     )
 
 
+# ---- calls -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_of_every_pooler_is_timed():
+    values, _ = calls.measure({**calls.PLAN[0], "turns": 1})
+    assert set(values["both"]) == {*training_cost.POOLERS, calls.TORCH}
+    assert set(values["forward"]) == {*values["both"], calls.ITS_OP}
+    assert all(0 < values["forward"][name] < values["both"][name] for name in values["both"])
+
+
 # ---- large batches ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts page faults")
 def test_new_memory_is_counted_in_pages():
     """A gradient of 32 MiB is never kept by the C library: every page of it is new in every step."""

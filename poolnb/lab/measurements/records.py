@@ -24,7 +24,7 @@ from poolnb.lab.provenance import note_use
 from poolnb.lab.records import RecordError
 
 FORMAT = "poolnb-measurement/2"  # 1 had no digest, and did not say which kernels were in force
-_MODULES = ("gradients", "test_pooling", "shift_consistency", "training_cost", "alternatives", "large_batches")
+_MODULES = ("gradients", "test_pooling", "shift_consistency", "training_cost", "alternatives", "large_batches", "calls")
 KINDS = {name.replace("_", "-"): name for name in _MODULES}
 
 

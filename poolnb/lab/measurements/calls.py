@@ -1,0 +1,71 @@
+"""What a call costs where the numbers cost nothing: modules on a map of 4 by 4, forward, and forward and backward.
+
+The modules take turns, many calls each, so that whatever slows the machine for a while slows all of them. Beside them
+stands torch's own max pooling, whose binding is code that its build generates; `its op` is the same kernel called as
+poolnb's are, through the operator registry.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import poolnb
+from poolnb import native
+from poolnb.lab.measurements.training_cost import POOLERS
+
+CALLS, TORCH, ITS_OP = 100, "torch max", "torch max, its op"
+PLAN = [{"shape": [1, 2, 4, 4], "turns": 25, "threads": 1, "seed": seed} for seed in range(3)]
+
+
+def measure(parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Microseconds per call, the median over the turns: `forward` of an input that asks for no gradient, `both` with
+    the gradient. `compiled` names the operators whose compiled kernels were in use."""
+    torch.manual_seed(parameters["seed"])
+    x = torch.rand(parameters["shape"])
+    before = torch.get_num_threads()
+    torch.set_num_threads(parameters["threads"])
+    pools = _pools(x)
+    found = {"forward": {n: _forward(pool, x) for n, pool in pools.items()}}
+    found["both"] = {n: _both(pool, x.clone().requires_grad_()) for n, pool in pools.items() if n != ITS_OP}
+    microseconds = {way: _medians(calls, parameters["turns"]) for way, calls in found.items()}
+    torch.set_num_threads(before)
+    return microseconds | {"compiled": sorted(native.operators())}, {}
+
+
+def _pools(x: Tensor) -> dict[str, Callable[[Tensor], Any]]:
+    made = {name: poolnb.create_pool(name, 2, channels=x.size(1), output_size=2) for name in POOLERS}
+    op = torch.ops.aten.max_pool2d_with_indices.default
+    return {TORCH: nn.MaxPool2d(2), ITS_OP: lambda x: op(x, (2, 2), (2, 2), (0, 0), (1, 1), False), **made}
+
+
+def _forward(pool: Callable[[Tensor], Any], x: Tensor) -> Callable[[], Any]:
+    return lambda: pool(x)
+
+
+def _both(pool: Callable[[Tensor], Any], x: Tensor) -> Callable[[], Any]:
+    arriving = torch.ones_like(pool(x).detach())
+
+    def both() -> None:
+        x.grad = None
+        pool(x).backward(arriving)
+
+    return both
+
+
+def _medians(calls: dict[str, Callable[[], Any]], turns: int) -> dict[str, float]:
+    """Microseconds of one call of each; the first two turns warm up."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(turns + 2):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            for _ in range(CALLS):
+                call()
+            if turn >= 2:
+                times[name].append(1e6 * (time.perf_counter() - start) / CALLS)
+    return {name: statistics.median(own) for name, own in times.items()}
