@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = _parser(running="run" in argv)
+    named = next((word for word in argv if not word.startswith("-")), "")
+    parser = _parser(running=named == "run")
     arguments, rest = parser.parse_known_args(argv)
     if arguments.command in _others():  # reached when options came before the command
         parser.error(f"options of {arguments.command!r} come after it")

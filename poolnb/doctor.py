@@ -44,7 +44,8 @@ def _version(name: str, group: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return f"not installed (pip install 'poolnb[{group}]'; in a checkout, make book)"
+        wanted = "poolnb" if group == "library" else f"poolnb[{group}]"
+        return f"not installed (pip install '{wanted}'; in a checkout, make book)"
 
 
 def departures(lock: Path) -> list[str]:
