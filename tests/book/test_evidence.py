@@ -171,7 +171,7 @@ def test_an_aside_is_no_part_of_the_claim():
     findings = [Finding("", None, "", HOLDS), *(Finding("", None, "", FAILS, f"against {name}") for name in "ab")]
     findings.append(Finding("", None, "", HOLDS, "against c"))
     assert overall(findings) == HOLDS
-    assert beside(findings) == ["not counted: against c: holds", "not counted: against a, against b: does not hold"]
+    assert beside(findings) == ["not counted, holds: against c", "not counted, does not hold: against a; against b"]
 
 
 def test_numbers_in_words():

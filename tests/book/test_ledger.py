@@ -11,6 +11,7 @@ from poolnb.book import notebooks
 from poolnb.book.findings import facts as ledger_facts
 from poolnb.book.findings import ledger, pages
 from poolnb.book.findings.evidence import FAILS, HOLDS, OPEN, PARTLY, UNTESTED
+from poolnb.book.findings.progress import state_of_studies
 from poolnb.lab.config import RunConfig
 from poolnb.lab.provenance import BOOK, RESULTS
 
@@ -52,14 +53,15 @@ def test_every_claim_names_a_chapter_and_folders_of_records(rows):
 
 
 def test_the_page_says_what_the_records_say(rows):
-    """Every verdict and every number of the page's table, computed anew."""
+    """Every verdict and every number of the page's tables, computed anew."""
     outputs = [
         output["data"]
         for cell in nbformat.read(PAGE, as_version=4).cells
         for output in cell.get("outputs", ())
         if "text/html" in output.get("data", {})
     ]
-    assert [data["text/html"] for data in outputs] == [pages.ledger_table(rows)._repr_html_()]
+    tables = pages.ledger_table(rows), state_of_studies()
+    assert [data["text/html"] for data in outputs] == [table._repr_html_() for table in tables]
     shown = html.unescape(outputs[0]["text/html"])
     for row in rows:
         assert f"<td>{row.verdict}</td>" in shown and all(f"({one})" in shown for one in row.beside)

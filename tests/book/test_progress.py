@@ -5,7 +5,7 @@ from dataclasses import replace
 import made_up
 import pytest
 
-from poolnb.book.findings.progress import planned, progress
+from poolnb.book.findings.progress import planned, progress, state_of_studies
 
 
 @pytest.fixture
@@ -47,3 +47,12 @@ def test_options_and_step_sizes_are_named_where_they_vary(results):
     plan = planned("learning-rates")
     made_up.write(results, "learning-rates", [c for c in plan if c.learning_rate != 5e-3 or c.pooler != "soft"])
     assert progress(plan, "learning-rates").lack == "CIFAR-10: soft at 0.005"
+
+
+def test_the_state_of_the_studies_is_counted_from_the_records(results):
+    plan = planned("recipe")
+    made_up.write(results, "recipe", plan[:-1])
+    rows = {row[0]: row[1] for row in state_of_studies(("comparison-tuned", "recipe", "scale")).rows}
+    assert rows == {"comparison-tuned": "waits for tuning", "recipe": "39 of 40", "scale": "0 of 25"}
+    made_up.write(results, "recipe", plan)
+    assert state_of_studies(("recipe",)).rows[0][1] == "all 40"

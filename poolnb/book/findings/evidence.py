@@ -289,7 +289,7 @@ def overall(findings: Sequence[Finding]) -> str:
 def beside(findings: Sequence[Finding]) -> list[str]:
     """What stands beside the verdict and does not count for it: the asides, gathered by how each turned out."""
     kept = {verdict: [one.aside for one in findings if one.aside and one.verdict == verdict] for verdict in _ORDER}
-    return [f"not counted: {', '.join(names)}: {verdict}" for verdict, names in kept.items() if names]
+    return [f"not counted, {verdict}: {'; '.join(names)}" for verdict, names in kept.items() if names]
 
 
 # ---- words and figures -----------------------------------------------------------------------------------------------

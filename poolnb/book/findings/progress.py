@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from poolnb.book.findings.evidence import planned, records_in
+from poolnb.book.findings import studies, tuning
+from poolnb.book.findings.evidence import SWEEPS, planned, records_in
 from poolnb.book.findings.ledger import EPOCHS, comparison
-from poolnb.book.findings.pages import where
+from poolnb.book.findings.pages import Table, where
 from poolnb.book.findings.tdgs import RECIPE, TITLES, recipe_name
 from poolnb.lab.config import RunConfig
 from poolnb.lab.data import DATASETS
 from poolnb.lab.records import Record
 
-__all__ = ["Progress", "comparison_runs", "planned", "progress"]
+__all__ = ["Progress", "comparison_runs", "planned", "progress", "state_of_studies"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,23 @@ def comparison_runs() -> str:
     return (
         f"{count} runs: {own.count} of the sweep comparison.toml, and the first {EPOCHS} epochs of {rest} longer ones"
     )
+
+
+def state_of_studies(names: Sequence[str] = ()) -> Table:
+    """One row per study (none named: all, in the order of their worth): what is done of what is planned, and its aim.
+
+    A study that trains with tuned step sizes has no plan before these are found; it waits.
+    """
+    rows = []
+    for name in studies.chosen(names):
+        if not (SWEEPS / f"{name}.toml").is_file():
+            rows.append([name, "waits for tuning", tuning.STUDIES[name][0]])
+            continue
+        one, plan = studies.study(name), planned(name)
+        aim = one.sweep.description.partition(";")[0]  # the rest is for who runs it
+        done = len(progress(plan, one.folder, *RECIPE).done)
+        rows.append([name, f"all {done}" if done == len(plan) else f"{done} of {len(plan)}", aim])
+    return Table(("study", "runs done", "what it is for"), rows, unfolded=True)
 
 
 def _kind(config: RunConfig) -> str:

@@ -176,7 +176,8 @@ def c8() -> list[Finding]:
             late = apart(mean_temperature(described), mean_temperature(described, epoch=-LATE - 1), margin=0)
             pool = name.partition(".")[0]
             what = f"mean temperature of {pool} at the end minus that {LATE} epochs before, {title}"
-            found.append(Finding(what, late, "", below(late), f"still falling: {pool}, {title}"))
+            aside = f"temperature of {pool} still falling at the end ({title})"
+            found.append(Finding(what, late, "", below(late), aside))
     return found
 
 
