@@ -267,7 +267,7 @@ def overall(findings: Sequence[Finding]) -> str:
     """The verdict on a claim of which every finding without an `aside` is a part.
 
     A claim is all of its parts. So it holds (or is answered) if all do; it holds in part if one does and another does
-    not; it does not hold as soon as one part does not, whatever becomes of the undecided ones, if all parts have runs;
+    not; it does not hold if one part does not and none does, even while others are undecided, if all parts have runs;
     and it is undecided otherwise. If no part has runs the claim is not tested. If some have none the verdict says so,
     and with too few runs where the other parts do not decide it.
     """

@@ -78,7 +78,7 @@ class Parts(list[Finding]):
 
     def _repr_html_(self) -> str:
         rows = [[one.what, one.value, one.word, one.verdict] for one in self]
-        return Table(("part", "found", "verdict", "of the claim"), rows, unfolded=True)._repr_html_()
+        return Table(("part", "found", "the difference", "so the claim"), rows, unfolded=True)._repr_html_()
 
 
 class Verdicts(Table):
