@@ -203,7 +203,7 @@ class Finding:
         """The number in words."""
         if self.interval is not None and self.interval.low == self.interval.high:  # counted, not estimated
             return f"{self.interval.mean:.3g} {self.unit}".strip() + f", n = {self.interval.n}"
-        return say(self.interval, self.unit)
+        return say(self.interval, self.unit, digits=2 if self.unit else 3)  # a cosine or a loss is small
 
     @property
     def word(self) -> str:
