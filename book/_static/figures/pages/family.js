@@ -8,8 +8,9 @@ poolnb.figure("family", "avg", async (stage) => {
   const top = stage.panel("Four taps as bars, and the common output", 300, 220);
   const taps = stage.taps(top, [0.2, 0.45, 0.6, 0.9], { low: 0.05, yTitle: "four taps" });
   const share = stage.slider("from mean to maximum", 2, 98, 50, { says: (v) => `${v} %` });
+  let p = 3; // GeM's exponent, and Lp's
 
-  // With the symbol of the parameter, and where it is looked for; mean and maximum are the ends.
+  // With the symbol and the range of the parameter.
   const OPERATORS = [
     { name: "avg", title: "mean", run: avg },
     { name: "mixed", title: "mixed", symbol: "α", run: mixed, between: [0, 1] },
@@ -86,13 +87,12 @@ poolnb.figure("family", "avg", async (stage) => {
     const [low, high] = [mean(x), Math.max(...x)];
     const target = low + (share.value / 100) * (high - low);
     drawTaps(low, target, high);
-    let p = 1;
+    const any = high - low < 1e-9; // any parameter gives this output
     for (const one of OPERATORS) {
       one.parameter = one.between ? solve(one.run, x, target, ...one.between) : p;
-      if (one.run === gem) p = one.parameter;
+      if (one.run === gem && !any) p = one.parameter;
       one.result = one.run(x, one.parameter);
-      const any = high - low < 1e-9; // all taps equal: any parameter gives this output
-      const setting = one.symbol ? `${one.symbol}&nbsp;=&nbsp;${any ? "any" : num(one.parameter, one.parameter < 100 ? 2 : 0)}, ` : "";
+      const setting = one.symbol ? `${one.symbol}&nbsp;=&nbsp;${any && one.between ? "any" : num(one.parameter, one.parameter < 100 ? 2 : 0)}, ` : "";
       one.words.innerHTML = `<b>${one.title}</b> ${setting}y&nbsp;=&nbsp;${num(one.result.value)}`;
       drawRow(one);
       paintPooled(one);

@@ -13,7 +13,7 @@ poolnb.figure("ledger", "avg", (stage) => {
   const effect = stage.slider("true difference", 0, 10, 3, { step: 0.1, says: (v) => `${num(v, 1)} points` });
   const tests = stage.slider("comparisons", 1, 20, 1);
 
-  // One test for both panels: each difference alone, by the freedom of its study, at the level that is chosen.
+  // Each difference alone, by the freedom of its study, at the chosen level.
   const freedom = (one, n) => Math.max(1, Math.round(one.df * (n - 1)));
   const half = (one, n, alpha) => (one.scatter * criticalT(alpha, freedom(one, n))) / Math.sqrt(n);
 
@@ -21,7 +21,7 @@ poolnb.figure("ledger", "avg", (stage) => {
     const rows = findings.filter(({ claim }) => claim === one.claim);
     const bottom = 34 + 34 * rows.length;
     forest.clear(bottom + 44);
-    const reach = Math.max(...rows.map((row) => Math.abs(row.mean) + row.half), 1);
+    const reach = 1.05 * Math.max(...rows.map((row) => Math.abs(row.mean) + row.half), 1);
     const unit = [1, 2, 5, 10, 20, 50].find((v) => reach / v < 4);
     const xTicks = range(7, (i) => (i - 3) * unit).filter((v) => Math.abs(v) <= reach);
     const plot = forest.plot({ x: [-reach, reach], left: 8, right: 8, bottom, xTicks, xTitle: "points" });
@@ -64,7 +64,7 @@ poolnb.figure("ledger", "avg", (stage) => {
     while (effect.value && needed <= 1000 && chance(needed) < 0.8) needed += needed < MOST ? 1 : 5;
     stage.say(
       `Recorded: ${num(one.mean)} ± ${num(one.half)} points, n = ${one.n}; scatter of one seed s = ${num(one.scatter)}`,
-      `With n = ${seeds.value}: <b>± ${num(half(one, seeds.value, alpha))}</b>, the factor t × s / √n`,
+      `With n = ${seeds.value}: <b>± ${num(half(one, seeds.value, alpha))}</b> = t · s / √n, t = ${num(criticalT(alpha, freedom(one, seeds.value)))}`,
       effect.value === 0 ? `No difference: it is still “seen” in <b>${num(100 * now, 1)} %</b> of such experiments`
         : `A true difference of ${num(effect.value, 1)} points is seen in <b>${num(100 * now, 0)} %</b> of such experiments; for 80 % it takes <b>${needed > 1000 ? "more than 1000" : needed}</b> seeds`,
     );

@@ -74,8 +74,8 @@ poolnb.figure("s3", "s3", (stage) => {
     const apart = (row) => `<b>${num((100 * Math.hypot(...average.map((v, i) => v - row[i]))) / Math.hypot(...row), 1)} %</b>`;
     stage.say(
       `Of ${LENGTH} entries ${last.row.length} are left. Kept in the first pool: <b>${last.levels[0].kept.join(", ")}</b>`,
-      `${draws > 1 ? `${draws} draws: their` : "1 draw: its"} mean and the authors’ evaluation are ${apart(running)} apart`
-        + (pools.value === 1 ? `, the exact mean and it ${apart(expected)}` : ""),
+      `After ${draws} draw${draws > 1 ? "s" : ""}: the mean of the draws is ${apart(running)} from the authors’ evaluation`
+        + (pools.value === 1 ? `. The exact mean is ${apart(expected)} from it` : ""),
     );
   });
 });

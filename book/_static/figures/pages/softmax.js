@@ -17,7 +17,7 @@ poolnb.figure("softmax", "soft", (stage) => {
   const pooled = (values) => soft(values.map((v) => v * unit.value), beta.value);
 
   function drawBars(y, weights) {
-    const plot = taps.draw({ right: 84, look: (i) => ["own", `opacity: ${0.25 + 0.75 * weights[i]}`] });
+    const plot = taps.draw({ right: 84, look: (i) => ["own", `opacity: ${0.4 + 0.6 * weights[i]}`] });
     const edge = y - 1 / (beta.value * unit.value);
     if (edge > 0) {
       const top = plot.y(Math.min(1, edge));

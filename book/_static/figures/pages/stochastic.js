@@ -51,7 +51,8 @@ poolnb.figure("stochastic", "stochastic", (stage) => {
 
   function drawLevels() {
     const words = { xTicks: [0, 1, 2, 3], yTicks: [0, 0.5, 1, 1.5], xTitle: "pools", yTitle: "mean of the signal" };
-    const plot = levels.plot({ x: [0, LEVELS], y: [0, 1.6], left: 34, right: 76, bottom: 180, ...words });
+    const top = Math.max(1.6, ...signals.flat().map(([, v]) => v));
+    const plot = levels.plot({ x: [0, LEVELS], y: [0, top], left: 34, right: 76, bottom: 180, ...words });
     for (const means of signals) plot.curve(means, "thin own");
     plot.curve(weighted, "curve");
     plot.curve(plain, "curve", "stroke: var(--op-avg); stroke-dasharray: 5 3");
@@ -65,7 +66,7 @@ poolnb.figure("stochastic", "stochastic", (stage) => {
     const x = taps.values;
     const { value, weights } = stochastic(x);
     const drawn = draws.map((u) => drawTap(weights, () => u));
-    const plot = taps.draw({ look: (i) => ["own", `opacity: ${drawn.at(-1) === i ? 1 : 0.35}`] });
+    const plot = taps.draw({ look: (i) => ["own", `opacity: ${drawn.at(-1) === i ? 1 : 0.5}`] });
     weights.forEach((w, i) => bars.text(plot.at(i), 226, num(w), "middle", "tick"));
     let total = 0;
     const means = drawn.map((tap, i) => [i + 1, (total += x[tap]) / (i + 1)]);

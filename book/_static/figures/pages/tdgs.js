@@ -14,7 +14,7 @@ poolnb.figure("tdgs", "tdgs", (stage) => {
   const count = stage.slider("taps n", 2, 6, 4);
   const normalize = stage.toggle("normalise", true);
 
-  // A draw is its noise, and the tap follows from noise, taps and T: so the histogram moves when T does.
+  // A draw is its noise: so the histogram moves when T does.
   let uniform, draws;
   stage.restart = () => {
     uniform = uniforms(1);
@@ -64,7 +64,7 @@ poolnb.figure("tdgs", "tdgs", (stage) => {
     const [x, n] = [valid(), count.value];
     const t = Math.max(T.value, 0) + EPS;
     const cap = normalize.value ? 1 / (1 + (n - 1) * Math.exp(-1 / t)) : 1;
-    taps.draw({ count: n, look: (i) => ["own", `opacity: ${0.2 + 0.8 * result.weights[i]}`] });
+    taps.draw({ count: n, look: (i) => ["own", `opacity: ${0.4 + 0.6 * result.weights[i]}`] });
     drawHistogram(result.weights, cap);
     drawCurve(x, result);
     stage.say(

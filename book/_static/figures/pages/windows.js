@@ -14,7 +14,7 @@ poolnb.figure("windows", "avg", (stage) => {
   const subscript = (n) => String(n).replace(/\d/g, (digit) => SUBSCRIPTS[digit]);
 
   function drawing(windows, taken, L, p) {
-    const [first, last] = [Math.min(-p, ...taken), Math.max(L - 1, ...taken)];
+    const [first, last] = [Math.min(-p, ...taken), Math.max(windows.length ? L - 1 : L - 1 + p, ...taken)];
     panel.clear(56 + 27 * Math.max(windows.length, 1));
     const side = Math.min(40, (panel.width - 44) / (last - first + 1));
     const center = (position) => 40 + (position - first + 0.5) * side;
@@ -43,7 +43,7 @@ poolnb.figure("windows", "avg", (stage) => {
     const [open, close, round] = ceilMode.value ? ["⌈", "⌉", Math.ceil] : ["⌊", "⌋", Math.floor];
     const plain = round((L + 2 * p - d * (k - 1) - 1) / s) + 1;
     const size = `outputs: ${open}(${L} + 2·${p} − ${d}·(${k} − 1) − 1) / ${s}${close} + 1 = <b>${num(plain, 0)}</b>`;
-    if (found.error) return stage.say(size, `PyTorch refuses: <span class="error">${found.error}</span>`);
+    if (found.error) return stage.say(`PyTorch refuses: <span class="error">${found.error}</span>`);
     const dropped = found.size < plain ? `, minus one that would start past the end: <b>${found.size}</b>` : "";
     const unused = range(L).filter((i) => !taken.includes(i));
     stage.say(
