@@ -191,8 +191,8 @@ def _floor(seeds: Iterable[int]) -> str:
     if not floors:
         return ""
     return (
-        f"p (permutation) cannot be below {', '.join(floors)}, since so few patterns of signs exist; "
-        "there it neither confirms nor refutes a verdict."
+        f"p (permutation) cannot be below {', '.join(floors)}, since so few patterns of signs exist, nor below that of "
+        "a pooler with a larger |t|, which may have fewer seeds; there it neither confirms nor refutes a verdict."
     )
 
 

@@ -87,7 +87,7 @@ poolnb.figure("family", "avg", async (stage) => {
     const [low, high] = [mean(x), Math.max(...x)];
     const target = low + (share.value / 100) * (high - low);
     drawTaps(low, target, high);
-    const any = high - low < 1e-9; // any parameter gives this output
+    const any = high - low < 1e-9; // any parameter does
     for (const one of OPERATORS) {
       one.parameter = one.between ? solve(one.run, x, target, ...one.between) : p;
       if (one.run === gem && !any) p = one.parameter;
