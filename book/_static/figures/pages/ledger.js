@@ -26,7 +26,7 @@ poolnb.figure("ledger", "avg", (stage) => {
     const xTicks = range(7, (i) => (i - 3) * unit).filter((v) => Math.abs(v) <= reach);
     const plot = forest.plot({ x: [-reach, reach], left: 8, right: 8, bottom, xTicks, xTitle: "points" });
     const x = (v) => clamp(plot.x(v), plot.left, plot.right);
-    const letters = Math.floor(forest.width / 7.6);
+    const letters = Math.floor(forest.width / 8.4);
     rows.forEach((row, i) => {
       const y = 34 + 34 * i;
       const words = row.what.length > letters ? `${row.what.slice(0, letters - 1)}…` : row.what;
