@@ -303,4 +303,7 @@ POOLNB_HD VecF vexp2(VecF x, VecF y) { return vec_exp2(x, y); }
 POOLNB_HD VecD vexp2(VecD x, VecD y) { return vec_exp2(x, y); }
 #endif
 
+template <class V>
+POOLNB_HD V sigmoid(V x) { return splat<V>(1) / (splat<V>(1) + vexp(-x)); }
+
 }  // namespace poolnb
