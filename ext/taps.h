@@ -54,6 +54,7 @@ template <class V>
 class Sum {
  public:
   POOLNB_HD void operator+=(V x) { part_ = part_ + x; }
+  POOLNB_HD void add_product(V a, V b) { part_ = vfma(a, b, part_); }
   POOLNB_HD void carry() {
     carried_ = carried_ + widen(part_);
     part_ = splat<V>(0);
@@ -112,7 +113,8 @@ POOLNB_HD bool are_long(const Taps& taps) {
 //                               the parts of those derivatives that are no sum over taps, once they are summed
 // An operator that is `ordered` looks at its taps in their order: see windows/order.h. One that has `tables` (geometry.h),
 // `shared` where all channels share them, has no parameters, and
-//   each_table_grad(w, taps, each)   each(t, f, i, d) for the derivative by every entry; for vectors too
+//   each_table_grad(w, taps, g, counted, each)
+//                               each(t, f, i, a, b) for every entry: g times the derivative by it is a b, 0 where not `counted`
 // but for one whose table is `per_rank`, which saves them for vectors: see windows/rank.h.
 // A window whose result is NaN has NaN for every derivative that depends on the taps: see poolnb/ops/taps.py.
 

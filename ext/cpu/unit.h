@@ -360,19 +360,19 @@ class Unit {
   template <class Taps>
   POOLNB_HD void add_to_tables(const Window& w, const Taps& taps, int64_t out, int64_t lane, auto counted, V g) {
     T* sums = table_sums_.data() + table_place(out, lane);
-    Op::each_table_grad(w, taps, [&](int t, int64_t f, int64_t i, V d) POOLNB_INLINE {
+    Op::each_table_grad(w, taps, g, counted, [&](int t, int64_t f, int64_t i, V a, V b) POOLNB_INLINE {
       T* sum = sums + taps.order.number(t, f, i) * table_step_;
-      store<V>(sum, load<V>(sum) + select(counted, g * d, splat<V>(0)));
+      store<V>(sum, vfma(a, b, load<V>(sum)));
     });
   }
   // Of many taps, lane by lane.
   template <class Taps>
   void add_to_long_tables(const Window& w, const Taps& taps, V g) {
     const Order<T>& order = taps.order;
-    Op::each_table_grad(w, taps, [&](int t, int64_t f, int64_t i, V d) {
+    Op::each_table_grad(w, taps, g, Always{}, [&](int t, int64_t f, int64_t i, V a, V b) {
       T* sum = table_sums_.data() + order.number(t, f, i) * table_step_;
       for (int64_t lane = 0; lane < lanes; ++lane)
-        if (order.holds_window(lane)) sum[order.channel(lane)] += g[lane] * d[lane];
+        if (order.holds_window(lane)) sum[order.channel(lane)] += a[lane] * b[lane];
     });
   }
   // What the windows of a vector of many taps add, lane by lane.

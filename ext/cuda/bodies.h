@@ -290,10 +290,10 @@ POOLNB_BODY void table_body(const Problem& q, bool last, int64_t parts, int64_t 
     const auto taps = taps_of<Op, S, T>(q, s);
     const auto l = forward_again<Op, S, T>(q, s, taps);
     const T g = gradient_of<S, T>(q, s);
-    Op::each_table_grad(l.window, taps, [&](int t, int64_t f, int64_t i, T d) {
+    Op::each_table_grad(l.window, taps, g, true, [&](int t, int64_t f, int64_t i, T a, T b) {
       const View& v = q.table[t].grad;
       const T sum = window == part ? T(0) : read_number<T>(v, at(t, f, i));
-      put_sum(v, at(t, f, i), sum + g * d);
+      put_sum(v, at(t, f, i), sum + a * b);
     });
   }
 }

@@ -22,10 +22,11 @@ struct Gated {
   static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     Sum<V> response;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), weight = taps.entry(0, 0, i), part = weight * x;
-      response += safe ? select(infinite(x) & (weight == splat<V>(0)), splat<V>(0), part) : part;
+      const V x = taps.x(i), weight = taps.entry(0, 0, i);
+      if constexpr (safe) response += select(infinite(x) & (weight == splat<V>(0)), splat<V>(0), weight * x);
+      else response.add_product(weight, x);
     }, response);
-    const V alpha = w.mixed.parameter[0] = sigmoid(response.value() + taps.entry(1, 0, 0));
+    const V alpha = w.mixed.parameter[0] = sigmoid<safe>(response.value() + taps.entry(1, 0, 0));
     NothingSaved none;
     Mixed::forward<safe>(w.mixed, taps, options, none);
     if constexpr (!Saved::backward) return;
@@ -44,13 +45,14 @@ struct Gated {
   }
 
   template <class V, class Taps, class Each>
-  static POOLNB_HD void each_table_grad(const Window<V>& w, const Taps& taps, const Each& each) {
+  static POOLNB_HD void each_table_grad(const Window<V>& w, const Taps& taps, V g, auto counted, const Each& each) {
+    const V zero = splat<V>(0), slope = select(counted, g * w.slope, zero);
     const int64_t count = taps.count();
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V x = taps.x(i);
-      each(0, 0, i, w.slope * select(infinite(x), splat<V>(0), x));
+      each(0, 0, i, slope, select(counted, select(infinite(x), zero, x), zero));
     }
-    each(1, 0, 0, w.slope);
+    each(1, 0, 0, slope, splat<V>(1));
   }
 
   template <class V>

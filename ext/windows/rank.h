@@ -73,13 +73,13 @@ struct Rank : InOrder {
   }
 
   template <class T, class Taps, class Each>
-  static POOLNB_HD void each_table_grad(const Window<T>& w, const Taps& taps, const Each& each) {
+  static POOLNB_HD void each_table_grad(const Window<T>& w, const Taps& taps, T g, bool, const Each& each) {
     for (int64_t i = 0; i < taps.count(); ++i) {
       if (!taps.valid(i)) continue;
       const T x = taps.x(i);
-      each(0, 0, rank_of<T>(taps, i, x), weight_grad(x, w.y, w.inv_sum / w.largest));
+      each(0, 0, rank_of<T>(taps, i, x), g, weight_grad(x, w.y, w.inv_sum / w.largest));
     }
-    for (int64_t r = w.number; r < taps.count(); ++r) each(0, 0, r, T(0));
+    for (int64_t r = w.number; r < taps.count(); ++r) each(0, 0, r, T(0), T(0));
   }
   template <class T>
   static POOLNB_HD T weight_grad(T x, T y, T by_sum) {

@@ -36,11 +36,11 @@ struct Tree {
   }
 
   template <bool safe, class V>
-  static POOLNB_HD V part(V weight, V x) {
-    if constexpr (!safe) return weight * x;
+  static POOLNB_HD void add_part(Sum<V>& response, V weight, V x) {
+    if constexpr (!safe) return response.add_product(weight, x);
     const V zero = splat<V>(0);
     const V far = select(weight > zero, x, select(weight < zero, -x, zero));
-    return weight * select(infinite(x), zero, x) + select(infinite(x), far, zero);
+    response += weight * select(infinite(x), zero, x) + select(infinite(x), far, zero);
   }
   template <bool safe, class V>
   static POOLNB_HD V between(V share, V left, V right) {
@@ -75,7 +75,7 @@ struct Tree {
       const int64_t end = begin + kTerms < count ? begin + kTerms : count;
       each_tap_in_turn(taps, begin, end, [&](int64_t i) POOLNB_INLINE {
         const V x = taps.x(i);
-        POOLNB_UNROLL for (int k = 0; k < nodes; ++k) responses[k] += part<safe>(weight<leaves>(taps, k, i), x);
+        POOLNB_UNROLL for (int k = 0; k < nodes; ++k) add_part<safe>(responses[k], weight<leaves>(taps, k, i), x);
       });
       if (are_long(taps))
         for (auto& each : responses) each.carry();
@@ -84,7 +84,7 @@ struct Tree {
     POOLNB_UNROLL for (int k = nodes - 1; k >= 0; --k) {
       value[k] = responses[k].value();
       if (k >= inner) continue;
-      share[k] = sigmoid(value[k]);
+      share[k] = sigmoid<safe>(value[k]);
       value[k] = between<safe>(share[k], value[2 * k + 1], value[2 * k + 2]);
     }
     w.y = value[0];
@@ -107,18 +107,21 @@ struct Tree {
   template <int leaves, class V, class Taps>
   static POOLNB_HD V slope_of(const Window<V>& w, const Taps& taps, int64_t i) {
     V slope = w.slope[0] * weight<leaves>(taps, 0, i);
-    POOLNB_UNROLL for (int k = 1; k < 2 * leaves - 1; ++k) slope = slope + w.slope[k] * weight<leaves>(taps, k, i);
+    POOLNB_UNROLL for (int k = 1; k < 2 * leaves - 1; ++k) slope = vfma(w.slope[k], weight<leaves>(taps, k, i), slope);
     return slope;
   }
 
   template <class V, class Taps, class Each>
-  static POOLNB_HD void each_table_grad(const Window<V>& w, const Taps& taps, const Each& each) {
+  static POOLNB_HD void each_table_grad(const Window<V>& w, const Taps& taps, V g, auto counted, const Each& each) {
+    const V zero = splat<V>(0);
     with_leaves(taps, [&](auto leaves) POOLNB_INLINE {
-      constexpr int inner = leaves.value - 1;
+      constexpr int inner = leaves.value - 1, nodes = inner + leaves.value;
+      V slope[nodes];
+      POOLNB_UNROLL for (int k = 0; k < nodes; ++k) slope[k] = select(counted, g * w.slope[k], zero);
       each_tap_in_turn(taps, 0, taps.count(), [&](int64_t i) POOLNB_INLINE {
-        const V given = taps.x(i), x = select(infinite(given), splat<V>(0), given);
-        POOLNB_UNROLL for (int k = 0; k < 2 * leaves.value - 1; ++k)
-          each(k < inner ? 1 : 0, k < inner ? k : k - inner, i, w.slope[k] * x);
+        const V given = taps.x(i), x = select(counted, select(infinite(given), zero, given), zero);
+        POOLNB_UNROLL for (int k = 0; k < nodes; ++k)
+          each(k < inner ? 1 : 0, k < inner ? k : k - inner, i, slope[k], x);
       });
     });
   }
