@@ -534,8 +534,8 @@ class ParamGradient {
   bool keep_ = true;
 };
 
-// The gradient of a table. A backend that does not sum leaves one number per entry, channel and part, which are summed up
-// here; threads, of channels and parts, are neighbours in memory, channels first if `last`.
+// The gradient of a table. A backend that does not sum leaves one number per entry, channel and part, which are summed
+// up here; threads, of channels and parts, are neighbours in memory, channels first if `last`.
 template <class Backend>
 class TableGradient {
  public:
@@ -554,8 +554,8 @@ class TableGradient {
     if (shared) size.push_back(q.channels), stride.push_back(channel_step);
     size.push_back(parts), stride.push_back(part_step);
     for (int64_t d = param.dim(); d < int64_t(size.size()); ++d) summed_.push_back(d);
-    full_ = empty_strided<Backend>("parts of a gradient", size, stride, param.numel() * (shared ? threads : parts), type_,
-                                   device_of(param));
+    const int64_t all = param.numel() * (shared ? threads : parts);
+    full_ = empty_strided<Backend>("parts of a gradient", size, stride, all, type_, device_of(param));
     channel_step_ = channel_step;
     part_step_ = part_step;
   }

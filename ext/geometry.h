@@ -63,8 +63,8 @@ inline bool shared_by_images(const View& parameter) { return parameter.data && p
 
 constexpr int kMaxInputs = 2, kMaxParameters = 2, kMaxTables = 2;
 
-// A tensor of `filters` rows of `width` numbers that every window of a channel uses: weights of taps or of ranks, or one
-// number. The row and the number take the places of the last two axes; what all channels share has stride 0.
+// A tensor of `filters` rows of `width` numbers that every window of a channel uses: weights of taps or of ranks, or
+// one number. The row and the number take the places of the last two axes; what all channels share has stride 0.
 // The CPU sums up its gradient; a GPU leaves it in parts, numbered along the first axis.
 struct Table {
   View view, grad;

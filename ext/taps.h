@@ -111,11 +111,12 @@ POOLNB_HD bool are_long(const Taps& taps) {
 //                               derivative by the second input
 //   finalize_param_grad<safe>(w, d_params)
 //                               the parts of those derivatives that are no sum over taps, once they are summed
-// An operator that is `ordered` looks at its taps in their order: see windows/order.h. One that has `tables` (geometry.h),
-// `shared` where all channels share them, has no parameters, and
+// An operator that is `ordered` looks at its taps in their order: see windows/order.h. One that has `tables` (see
+// geometry.h), `shared` where all channels share them, has no parameters, and
 //   each_table_grad(w, taps, g, counted, each)
-//                               each(t, f, i, a, b) for every entry: g times the derivative by it is a b, 0 where not `counted`
-// but for one whose table is `per_rank`, which saves them for vectors: see windows/rank.h.
+//                               each(t, f, i, a, b) for every entry: g times the derivative by it is a b, and 0 where it
+//                               is not `counted`
+// One whose table is `per_rank` saves them where it works on vectors: see windows/rank.h.
 // A window whose result is NaN has NaN for every derivative that depends on the taps: see poolnb/ops/taps.py.
 
 template <class Op>
