@@ -21,14 +21,13 @@ struct Gated {
   template <bool safe, class V, class Taps, class Saved>
   static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     Sum<V> response;
-    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), weight = taps.entry(0, 0, i);
+    Mixed::find_extremes<safe>(w.mixed, taps, [&](int64_t i, V x) POOLNB_INLINE {
+      const V weight = taps.entry(0, 0, i);
       if constexpr (safe) response += select(infinite(x) & (weight == splat<V>(0)), splat<V>(0), weight * x);
       else response.add_product(weight, x);
     }, response);
     const V alpha = w.mixed.parameter[0] = sigmoid<safe>(response.value() + taps.entry(1, 0, 0));
-    NothingSaved none;
-    Mixed::forward<safe>(w.mixed, taps, options, none);
+    Mixed::blend<safe>(w.mixed);
     if constexpr (!Saved::backward) return;
     V difference;
     Mixed::finalize_param_grad<safe>(w.mixed, &difference);
