@@ -5,6 +5,7 @@
 //   key                        the dispatch key they are registered with
 //   device_type()              torch's number of the device
 //   reduces                    whether its kernels sum a parameter's gradient over everything but the channels
+//   parts(q)                   if not: in how many parts they leave the gradients of tables
 //   forward<Op>(q, call)       carry out a problem
 //   backward<Op>(q, call)
 #pragma once
@@ -104,7 +105,7 @@ struct Call {
 };
 
 // What an operator's own tensor must look like; the words and the rules are those of poolnb/ops/checks.py.
-enum class Form { per_channel, per_channel_and_window, per_rank, like_output, like_input };
+enum class Form { per_channel, per_channel_and_window, per_tap, leaves, gates, like_output, like_input };
 
 template <class... Parts>
 [[noreturn]] void refuse(const Parts&... parts) {
@@ -132,6 +133,18 @@ std::string text(ScalarType type) {
   }
 }
 
+// `elements`: how many these strides take.
+template <class Backend>
+Tensor empty_strided(const char* what, const Sizes& size, const Sizes& stride, int64_t elements, ScalarType type,
+                     int32_t device) {
+  AtenTensorHandle made;
+  if (aoti_torch_empty_strided(size.size(), size.data(), stride.data(), to<int32_t>(from(type)),
+                               Backend::device_type(), device, &made) != AOTI_TORCH_SUCCESS)
+    refuse("no memory for the ", what, ": shape ", text(size), " takes ", elements, " elements of ",
+           type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : type == ScalarType::Byte ? 1 : 2, " bytes");
+  return Tensor(made);
+}
+
 template <class Backend>
 Tensor empty(const char* what, const Sizes& size, bool last, ScalarType type, int32_t device) {
   Sizes stride(size.size());
@@ -143,12 +156,7 @@ Tensor empty(const char* what, const Sizes& size, bool last, ScalarType type, in
     if (__builtin_mul_overflow(step, std::max<int64_t>(size[d], 1), &step))
       throw std::runtime_error("output_size must give an output of fewer than 2**63 elements");
   }
-  AtenTensorHandle made;
-  if (aoti_torch_empty_strided(dims, size.data(), stride.data(), to<int32_t>(from(type)), Backend::device_type(),
-                               device, &made) != AOTI_TORCH_SUCCESS)
-    refuse("no memory for the ", what, ": shape ", text(size), " takes ", step, " elements of ",
-           type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : type == ScalarType::Byte ? 1 : 2, " bytes");
-  return Tensor(made);
+  return empty_strided<Backend>(what, size, stride, step, type, device);
 }
 
 int32_t device_type(const Tensor& t) {
@@ -181,20 +189,23 @@ void check_memory(const char* name, const Tensor& t) {
     refuse(name, " must have memory for all its elements, got a storage that was cut");
 }
 
-// Dimension d may have size `size[d]`, and 1 as well where `one` says so.
-void check_shape(const char* name, const Tensor& t, const Sizes& size, const char* one) {
+// Dimension d may have size `size[d]`, and what `other` says as well: a digit, or nothing.
+void check_shape(const char* name, const Tensor& t, const Sizes& size, const char* other) {
   const auto got = t.sizes();
   bool fits = got.size() == size.size();
-  for (size_t d = 0; fits && d < size.size(); ++d) fits = got[d] == size[d] || (one[d] == '1' && got[d] == 1);
+  for (size_t d = 0; fits && d < size.size(); ++d)
+    fits = got[d] == size[d] || (other[d] != '-' && got[d] == other[d] - '0');
   if (fits) return;
   std::string wanted;
-  for (size_t d = 0; d < size.size(); ++d)
-    wanted += (d ? ", " : "") + std::to_string(size[d]) + (one[d] == '1' && size[d] != 1 ? " or 1" : "");
+  for (size_t d = 0; d < size.size(); ++d) {
+    wanted += (d ? ", " : "") + std::to_string(size[d]);
+    if (other[d] != '-' && size[d] != other[d] - '0') wanted += std::string(" or ") + other[d];
+  }
   refuse(name, " must have shape (", wanted, "), got shape ", text(sizes(t)));
 }
 
 void check_tensor(const char* name, const Tensor& t, const Tensor& input, ScalarType type, bool as_input,
-                  const Sizes& size, const char* one, bool seed = false) {
+                  const Sizes& size, const char* other, bool seed = false) {
   if (!t.defined()) refuse(name, " must be a torch.Tensor, got None");
   const ScalarType got = t.scalar_type(), given = input.scalar_type();
   if (got != type && !(as_input && got == given))
@@ -204,7 +215,7 @@ void check_tensor(const char* name, const Tensor& t, const Tensor& input, Scalar
   if (!together && !(seed && t.is_cpu()))
     refuse(name, " must be on input's device ", device(input), ", got ", device(t));
   check_memory(name, t);
-  check_shape(name, t, size, one);
+  check_shape(name, t, size, other);
 }
 
 constexpr double kFar = 1 << 20, kPerPosition = 64;  // as poolnb/geometry.py has them
@@ -319,24 +330,27 @@ void place_parameter(Problem& q, int i, const Tensor& t, int64_t dims) {
   }
 }
 
-// Weights of ranks, (C, taps): the rank takes the place of the last axis.
-View ranks(const Tensor& t) {
+// The axes of a view that a table's dimensions are: (C,), (C, taps), (filters, taps).
+const int* table_axes(Form form) {
+  static constexpr int of_channels[] = {1, 4}, of_filters[] = {3, 4};
+  return form == Form::leaves || form == Form::gates ? of_filters : of_channels;
+}
+
+// Of the dimensions that the table itself has.
+View table_view(const Tensor& t, Form form, int64_t dims) {
   View v;
   v.data = t.data_ptr();
   v.dtype = dtype_of(t);
-  v.stride[1] = t.size(0) == 1 ? 0 : t.stride(0);
-  v.stride[4] = t.size(1) == 1 ? 0 : t.stride(1);
+  for (int64_t d = 0; d < dims; ++d) v.stride[table_axes(form)[d]] = t.size(d) == 1 ? 0 : t.stride(d);
   return v;
 }
 
-// Own tensors are the second input, if the operator has one, then parameters.
-void place(Call& call, int inputs, int parameters, Form form) {
-  Problem& q = call.problem;
-  q.input[0] = view(call.input);
-  if (inputs > 1) q.input[1] = view(call.tensors[0]);
-  if (form == Form::per_rank) q.rank_weights = ranks(call.tensors[0]);
-  else for (int i = 0; i < parameters; ++i) place_parameter(q, i, call.tensors[inputs - 1 + i], call.input.dim() - 2);
-  if (call.mask) q.mask = view(*call.mask);
+Table table(const Tensor& t, Form form) {
+  Table made;
+  made.view = table_view(t, form, t.dim());
+  made.filters = table_axes(form)[0] == 3 ? t.size(0) : 1;
+  made.width = t.dim() == 1 ? 1 : t.size(1);
+  return made;
 }
 
 double positive(const char* name, double value) {
@@ -375,15 +389,28 @@ Sizes output_size(const Call& call) {
 // What the schema of an operator holds beside input, mask, geometry and options: how many own tensors are a second
 // input and parameters, whether a seed follows them.
 struct Schema {
+  struct Own { const char* name = ""; Form form = Form::per_channel; };
   const char* name;
   int inputs = 1, parameters = 0;
-  bool seed = false;
-  Form form = Form::per_channel;  // of its own tensor
-  const char* tensor = "";        // and its name
+  bool seed = false, tabled = false;  // tabled: its parameters are tables
+  Own own[2] = {};                    // tensors
 
-  constexpr Schema with_input(const char* param) const { return {name, 2, parameters, seed, Form::like_input, param}; }
-  constexpr Schema with_parameter(const char* param, Form of) const { return {name, inputs, 1, seed, of, param}; }
-  constexpr Schema with_seed() const { return {name, inputs, parameters, true, form, tensor}; }
+  constexpr Schema with_input(const char* tensor) const {
+    Schema s = *this;
+    s.own[s.inputs++ - 1] = {tensor, Form::like_input};
+    return s;
+  }
+  constexpr Schema with_parameter(const char* tensor, Form form) const {
+    Schema s = *this;
+    s.own[s.inputs - 1 + s.parameters++] = {tensor, form};
+    s.tabled = tabled || form == Form::per_tap || form == Form::leaves || form == Form::gates;
+    return s;
+  }
+  constexpr Schema with_seed() const {
+    Schema s = *this;
+    s.seed = true;
+    return s;
+  }
 };
 
 template <class Op>
@@ -396,23 +423,35 @@ constexpr Schema schema{};
 #define SEED .with_seed()
 #include "operators.def"
 
-template <class Op>
-void check_param(const Tensor& param, const Call& call) {
-  constexpr auto s = schema<Op>;
+void check_param(const Schema::Own& own, const Tensor& param, const Call& call) {
   const ScalarType sums = sums_of(call.input.scalar_type());
   const Sizes output = output_size(call);
-  switch (s.form) {
-    case Form::per_channel:
-      return check_tensor(s.tensor, param, call.input, sums, false, Sizes{call.problem.channels}, "-");
-    case Form::per_channel_and_window:
-      return check_tensor(s.tensor, param, call.input, sums, false, Sizes(output.begin() + 1, output.end()), "----");
-    case Form::per_rank:
-      return check_tensor(s.tensor, param, call.input, sums, false,
-                          Sizes{call.problem.channels, call.problem.windows.taps()}, "--");
-    case Form::like_output: return check_tensor(s.tensor, param, call.input, sums, false, output, "11111");
-    case Form::like_input:
-      return check_tensor(s.tensor, param, call.input, sums, true, sizes(call.input), "-1---");
+  const int64_t channels = call.problem.channels, taps = call.problem.windows.taps();
+  const auto check = [&](const Sizes& size, const char* other, bool as_input = false) {
+    check_tensor(own.name, param, call.input, sums, as_input, size, other);
+  };
+  switch (own.form) {
+    case Form::per_channel: return check({channels}, "-");
+    case Form::per_channel_and_window: return check(Sizes(output.begin() + 1, output.end()), "----");
+    case Form::per_tap: return check({channels, taps}, "--");
+    case Form::leaves: return check({2, taps}, "4-");
+    case Form::gates: return check({call.tensors[0].size(0) - 1, taps}, "--");
+    case Form::like_output: return check(output, "11111");
+    case Form::like_input: return check(sizes(call.input), "-1---", true);
   }
+}
+
+// Own tensors are the second input, if the operator has one, then parameters or tables.
+void place(Call& call, const Schema& s) {
+  Problem& q = call.problem;
+  q.input[0] = view(call.input);
+  if (s.inputs > 1) q.input[1] = view(call.tensors[0]);
+  for (int i = 0; i < s.parameters; ++i) {
+    const int k = s.inputs - 1 + i;
+    if (s.tabled) q.table[i] = table(call.tensors[k], s.own[k].form);
+    else place_parameter(q, i, call.tensors[k], call.input.dim() - 2);
+  }
+  if (call.mask) q.mask = view(*call.mask);
 }
 
 template <class Backend, class Op>
@@ -429,11 +468,11 @@ Call read_call(Arguments& arguments) {
   call.problem.channels = call.input.size(1);
   read_windows(arguments, call.problem.windows, call.input);
   if (call.mask) check_tensor("mask", *call.mask, call.input, ScalarType::Bool, false, sizes(call.input), "11---");
-  for (const Tensor& param : call.tensors) check_param<Op>(param, call);
+  for (size_t i = 0; i < call.tensors.size(); ++i) check_param(s.own[i], call.tensors[i], call);
   if (seed) check_tensor("seed", *seed, call.input, ScalarType::Long, false, {}, "", true);
   read_seed(seed, call.problem.options);
   read_options<Op>(arguments, call.problem.options);
-  place(call, s.inputs, s.parameters, s.form);
+  place(call, s);
   return call;
 }
 
@@ -461,24 +500,13 @@ class ParamGradient {
     if (reduced || sizes(param) == full) return;
     const bool is_double = param.scalar_type() == ScalarType::Double;
     full_ = make(full, last, is_double ? ScalarType::Double : ScalarType::Float);
-    const int64_t dims = full.size(), first = param.dim() < 3 ? 1 : dims - param.dim();  // (C,), (C, taps) are 1, 2
+    const int64_t dims = full.size(), first = param.dim() == 1 ? 1 : dims - param.dim();  // (C,) is 1
     for (int64_t d = 0; d < dims; ++d)
       if (d < first || d >= first + param.dim() || param.size(d - first) != full[d]) summed_.push_back(d);
     keep_ = param.dim() == dims;
   }
 
   void zero() { torch::stable::fill_(full_, 0); }
-
-  // Of weights of ranks: where they are not summed yet, windows are numbered along the innermost spatial axis but one.
-  View target_of_ranks() const {
-    if (full_.dim() == 2) return ranks(full_);
-    View v = ranks(param_);
-    v.data = full_.data_ptr();
-    for (int d = 0; d < 2; ++d) v.stride[d] = full_.stride(d);
-    v.stride[4] = full_.stride(2);
-    v.stride[3] = 1;
-    return v;
-  }
 
   View target() const {
     View v = view(full_);
@@ -506,6 +534,55 @@ class ParamGradient {
   bool keep_ = true;
 };
 
+// The gradient of a table. A backend that does not sum leaves one number per entry, channel and part, which are summed
+// up here; threads, of channels and parts, are neighbours in memory, channels first if `last`.
+template <class Backend>
+class TableGradient {
+ public:
+  TableGradient(const Tensor& param, Form form, const Problem& q, bool last, bool wanted)
+      : form_(form), type_(param.scalar_type()),
+        result_(empty<Backend>("gradient", wanted ? sizes(param) : Sizes{0}, false, type_, device_of(param))),
+        full_(result_) {
+    if (!wanted) return;
+    if (q.batch == 0) torch::stable::fill_(result_, 0);  // no kernel will write it
+    if (Backend::reduces || q.batch == 0) return;
+    const int64_t parts = Backend::parts(q), threads = q.channels * parts;
+    const bool shared = table_axes(form)[0] == 3;
+    Sizes size = sizes(param), stride(size.size(), threads);
+    const int64_t channel_step = last ? 1 : parts, part_step = last ? q.channels : 1;
+    stride[0] = shared ? size[1] * threads : channel_step;
+    if (shared) size.push_back(q.channels), stride.push_back(channel_step);
+    size.push_back(parts), stride.push_back(part_step);
+    for (int64_t d = param.dim(); d < int64_t(size.size()); ++d) summed_.push_back(d);
+    const int64_t all = param.numel() * (shared ? threads : parts);
+    full_ = empty_strided<Backend>("parts of a gradient", size, stride, all, type_, device_of(param));
+    channel_step_ = channel_step;
+    part_step_ = part_step;
+  }
+
+  View target() const {
+    View v = table_view(full_, form_, result_.dim());
+    if (summed_.empty()) return v;
+    v.stride[0] = part_step_;
+    v.stride[1] = channel_step_;
+    return v;
+  }
+
+  Tensor finish() {
+    if (summed_.empty()) return result_;
+    return torch::stable::sum_out(result_, full_, torch::headeronly::IntHeaderOnlyArrayRef(summed_), false, type_);
+  }
+
+ private:
+  static int32_t device_of(const Tensor& t) { return t.get_device_index(); }
+
+  Form form_;
+  ScalarType type_;
+  Tensor result_, full_;
+  Sizes summed_;
+  int64_t channel_step_ = 0, part_step_ = 0;
+};
+
 template <class Backend, class Op>
 void backward_kernel(StableIValue* stack, uint64_t, uint64_t) {
   constexpr auto s = schema<Op>;
@@ -523,27 +600,27 @@ void backward_kernel(StableIValue* stack, uint64_t, uint64_t) {
   const bool gaps = !Backend::reduces && q.windows.non_overlapping() && !q.windows.tile_input();
   if (gaps) torch::stable::fill_(grad_input, 0);
   q.grad_input[0] = view(grad_input);
+  std::vector<TableGradient<Backend>> tables;
+  for (int i = 0; s.tabled && i < s.parameters; ++i) {
+    tables.emplace_back(call.tensors[i], s.own[i].form, q, call.last, want);
+    if (want) q.table[i].grad = tables.back().target();
+  }
   std::vector<ParamGradient<Backend>> param;
-  for (int i = 0; i < s.inputs - 1 + s.parameters; ++i) {
+  for (int i = 0; !s.tabled && i < s.inputs - 1 + s.parameters; ++i) {
     const bool second = i < s.inputs - 1;
     const int parameter = i - (s.inputs - 1);
-    const bool ranks = s.form == Form::per_rank;
-    const bool reduced = Backend::reduces && !second && (ranks || q.channelwise[parameter]);
+    const bool reduced = Backend::reduces && !second && q.channelwise[parameter];
     Sizes full = second ? sizes(call.input) : output_size(call);
-    if (ranks) full = {q.batch, q.channels, q.windows.taps(), q.windows.count()};
     if (Backend::reduces && !second && shared_by_images(q.parameter[parameter]))
       full[0] = groups_of_images(q.batch, images_of_a_group(q.batch));
-    param.emplace_back(call.tensors[i], full, reduced, call.last && !ranks, want);
+    param.emplace_back(call.tensors[i], full, reduced, call.last, want);
     if (!want) continue;
-    if (ranks) {
-      q.grad_rank_weights = param.back().target_of_ranks();
-      continue;
-    }
     if (second && gaps) param.back().zero();
     (second ? q.grad_input[1] : q.grad_parameter[parameter]) = param.back().target();
   }
   if (call.input.numel() > 0) Backend::template backward<Op>(q, call);
   *stack++ = from(grad_input);
+  for (auto& g : tables) *stack++ = from(g.finish());
   for (auto& g : param) *stack++ = from(g.finish());
 }
 

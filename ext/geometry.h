@@ -61,7 +61,17 @@ inline int64_t images_of_a_group(int64_t batch) { return batch > 16 ? (batch + 1
 inline int64_t groups_of_images(int64_t batch, int64_t images) { return (batch + images - 1) / images; }
 inline bool shared_by_images(const View& parameter) { return parameter.data && parameter.stride[0] == 0; }
 
-constexpr int kMaxInputs = 2, kMaxParameters = 2;
+constexpr int kMaxInputs = 2, kMaxParameters = 2, kMaxTables = 2;
+
+// A tensor of `filters` rows of `width` numbers that every window of a channel uses: weights of taps or of ranks, or
+// one number. The row and the number take the places of the last two axes; what all channels share has stride 0.
+// The CPU sums up its gradient; a GPU leaves it in parts, numbered along the first axis.
+struct Table {
+  View view, grad;
+  int64_t filters = 0, width = 0;
+
+  POOLNB_HD int64_t numbers() const { return filters * width; }
+};
 
 // The options of the operator that is called, and the seed of those that draw.
 struct Options {
@@ -78,8 +88,7 @@ struct Options {
 // One call of an operator, forward or backward. `input[0]` is what is pooled; a second input has its shape.
 // A parameter has the output's shape, with stride 0 where it is broadcast; one that depends on the channel alone is
 // `channelwise`, and its gradient is the (C,) sum; the gradient of another one has the output's shape.
-// Weights of ranks depend on the channel and the rank, which takes the place of the last axis; the CPU sums up their
-// gradient, a GPU leaves it window by window, numbered along the axis before.
+// An operator has parameters or tables.
 struct Problem {
   Windows windows;
   int64_t batch = 0, channels = 0;
@@ -87,7 +96,7 @@ struct Problem {
   bool channelwise[kMaxParameters] = {false, false};
   Options options;
   View grad, grad_input[kMaxInputs], grad_parameter[kMaxParameters];
-  View rank_weights, grad_rank_weights;
+  Table table[kMaxTables];
   bool want_parameters = false;
 };
 

@@ -6,7 +6,8 @@
 //   noise(i)  its random number; noise(0) where the window has one
 //   weight(i), weight_part(i), weight_whole(i)   its binomial weight, and that in two parts, for operators that say so:
 //             see binomial.h
-//   rank_weight(i)   the weight of rank i, for operators that have some
+//   filters(t)       how many rows the operator's table t has, for operators that have some
+//   entry(t, f, i)   number i of row f of table t
 //   fixed     whether their number is known when this is compiled
 // `i` is the tap's row-major number within the window.
 #pragma once
@@ -15,8 +16,10 @@
 
 #if defined(__CUDACC__)
 #define POOLNB_UNROLL _Pragma("unroll")
+#define POOLNB_ROLLED _Pragma("unroll 1")
 #else
 #define POOLNB_UNROLL _Pragma("GCC unroll 16")
+#define POOLNB_ROLLED _Pragma("GCC unroll 1")
 #endif
 
 // For the bodies of loops over taps.
@@ -51,6 +54,7 @@ template <class V>
 class Sum {
  public:
   POOLNB_HD void operator+=(V x) { part_ = part_ + x; }
+  POOLNB_HD void add_product(V a, V b) { part_ = vfma(a, b, part_); }
   POOLNB_HD void carry() {
     carried_ = carried_ + widen(part_);
     part_ = splat<V>(0);
@@ -78,6 +82,15 @@ POOLNB_HD void each_tap(const Taps& taps, const Each& each, Sums&... sums) {
     }
   }
 }
+// each(i) for every tap, of a body that is too long to be repeated where their number is not known.
+template <class Taps, class Each>
+POOLNB_HD void each_tap_in_turn(const Taps& taps, int64_t begin, int64_t end, const Each& each) {
+  if constexpr (Taps::fixed) {
+    POOLNB_UNROLL for (int64_t i = begin; i < end; ++i) each(i);
+  } else {
+    POOLNB_ROLLED for (int64_t i = begin; i < end; ++i) each(i);
+  }
+}
 // Whether they are so many that sums are carried.
 template <class Taps>
 POOLNB_HD bool are_long(const Taps& taps) {
@@ -98,14 +111,22 @@ POOLNB_HD bool are_long(const Taps& taps) {
 //                               derivative by the second input
 //   finalize_param_grad<safe>(w, d_params)
 //                               the parts of those derivatives that are no sum over taps, once they are summed
-// An operator that is `ordered` looks at its taps in their order; one that is `per_rank` has a weight for every rank,
-// and leaves its derivatives by them: see windows/order.h and rank.h.
+// An operator that is `ordered` looks at its taps in their order: see windows/order.h. One that has `tables` (see
+// geometry.h), `shared` where all channels share them, has no parameters, and
+//   each_table_grad(w, taps, g, counted, each)
+//                               each(t, f, i, a, b) for every entry: g times the derivative by it is a b, and 0 where it
+//                               is not `counted`
+// One whose table is `per_rank` saves them where it works on vectors: see windows/rank.h.
 // A window whose result is NaN has NaN for every derivative that depends on the taps: see poolnb/ops/taps.py.
 
 template <class Op>
 concept Ordered = requires { Op::ordered; };
 template <class Op>
 concept PerRank = requires { Op::per_rank; };
+template <class Op>
+concept Tabled = requires { Op::tables; };
+template <class Op>
+concept SharesTables = requires { Op::shared; };
 
 // Where backward keeps one number per tap between its two passes over a window; forward keeps nothing.
 struct NothingSaved {

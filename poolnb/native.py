@@ -34,7 +34,6 @@ RECORD = "build.json"  # beside a library: how it was built, its digest, and wha
 _MODES = ("0", "1", "require")
 KINDS = {"cpu": "compiled kernels", "cuda": "compiled CUDA kernels"}
 _MEND = {"cpu": "builds a new one", "cuda": "builds a new one (with --cuda)"}
-_MADE_OF = {"gated": "mixed"}  # operators without kernels of their own that call those of another
 FLAGS = [
     "-O3",
     "-ffp-contract=off",
@@ -266,9 +265,8 @@ def available(device: str = "cpu") -> bool:
 
 
 def operators(device: str = "cpu") -> tuple[str, ...]:
-    """Names of the operators that run a device's compiled kernels, their own or, as gated does, another one's."""
-    own = names(device) if _active else ()
-    return (*own, *(made for made, base in _MADE_OF.items() if base in own))
+    """Names of the operators that run a device's compiled kernels."""
+    return names(device) if _active else ()
 
 
 def names(device: str = "cpu") -> tuple[str, ...]:

@@ -12,6 +12,7 @@ void parallel(int64_t n, int64_t grain, const std::function<void(int64_t, int64_
 struct Cpu {
   static constexpr const char* key = "CPU";
   static constexpr bool reduces = true;
+  static int64_t parts(const Problem&) { return 1; }
   static int32_t device_type() { return aoti_torch_device_type_cpu(); }
   template <class Op>
   static void forward(const Problem& q, const Call&) { poolnb::forward<Op>(q, parallel); }

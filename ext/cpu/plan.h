@@ -19,9 +19,9 @@ namespace poolnb {
 // What a plan has to know of the operator.
 struct Operator {
   int inputs;
-  bool per_rank;  // its weights are one per rank
-  int sums;       // of windows that are functions of sums (sums.h): from how many taps per position on these pay where
-                  // lanes lie along channels; 0: not
+  bool tabled;  // it has tables
+  int sums;     // of windows that are functions of sums (sums.h): from how many taps per position on these pay where
+                // lanes lie along channels; 0: not
 };
 
 template <class T>
@@ -65,7 +65,7 @@ struct Plan {
     overlapping = op.sums && can_overlap();
     chunk = channels ? std::min(round_up(q.channels, lanes), (overlapping ? 1 : 4) * lanes) : 1;
     chunks = (q.channels + chunk - 1) / chunk;
-    const bool many_numbers = op.per_rank || (shared_by_images(q.parameter[0]) && !q.channelwise[0]);
+    const bool many_numbers = op.tabled || (shared_by_images(q.parameter[0]) && !q.channelwise[0]);
     const bool share = backward && q.want_parameters && many_numbers;
     images = share ? images_of_a_group(q.batch) : 1;
     groups = groups_of_images(q.batch, images);
@@ -127,7 +127,7 @@ struct Plan {
   static Problem fold(Problem q) {
     for (View* v : {&q.input[0], &q.input[1], &q.mask, &q.parameter[0], &q.parameter[1], &q.output, &q.grad,
                     &q.grad_input[0], &q.grad_input[1], &q.grad_parameter[0], &q.grad_parameter[1],
-                    &q.rank_weights})
+                    &q.table[0].view, &q.table[1].view})
       v->stride[2] = std::exchange(v->stride[1], 0);
     q.windows.size[0] = q.windows.output[0] = q.channels;
     q.channels = 1;

@@ -21,7 +21,7 @@ class Register4 : protected Unit<Op, T> {
   using typename Base::V, typename Base::Window;
   using Base::lanes, Base::p_, Base::q_;
 
-  static constexpr bool learns = Op::parameters != 0 || PerRank<Op>;
+  static constexpr bool learns = Op::parameters != 0 || Tabled<Op>;
 
   explicit Register4(const Plan<T>& plan) : Base(plan) {}
 
@@ -88,6 +88,7 @@ class Register4 : protected Unit<Op, T> {
     if (Op::inputs > 1 && q_.grad_input[Op::inputs - 1].data) self().write_taps(at, Op::inputs - 1, part_second);
     if (!wanted || !q_.want_parameters) return true;
     if constexpr (PerRank<Op>) this->add_to_ranks(saved, 4, self().out(at), self().lane(at), self().fresh(at), g);
+    else if constexpr (Tabled<Op>) this->add_to_tables(w, taps, self().out(at), self().lane(at), self().fresh(at), g);
     else add_to_parameters<safe>(at, w, g, d_params);
     return true;
   }
@@ -100,7 +101,7 @@ class Register4 : protected Unit<Op, T> {
     taps.from_noise = Op::noise ? this->noise_block_.data() + self().out(at) : nullptr;
     taps.noise_step = p_.noise_step;
     taps.weights = this->weights_.data();
-    if constexpr (Ordered<Op>) taps.order = this->order(self().out(at), self().lane(at), nullptr);
+    if constexpr (Ordered<Op> || Tabled<Op>) taps.order = this->order(self().out(at), self().lane(at), nullptr);
     for (int i = 0; i < Op::parameters; ++i) {
       const T* from = this->parameter_[i].data();
       if (this->by_window(i)) w.parameter[i] = load<V>(from + self().out(at));

@@ -43,28 +43,33 @@ void run_forward(const Problem& q, const Parallel& parallel) {
   each_unit<Op>(plan, parallel, [](auto& worker, int64_t unit) { worker.forward(unit); });
 }
 
-// The gradient of the weights of ranks, from its parts: rank by rank, row by row.
+// The gradients of tables, from their parts: entry by entry, row by row.
 template <class T>
-void sum_ranks(const Problem& q, const std::vector<T>& partial, int64_t rows) {
-  const View& to = q.grad_rank_weights;
-  std::vector<double> total(q.channels);
+void sum_tables(const Problem& q, const std::vector<T>& partial, int64_t rows, int64_t channels) {
+  std::vector<double> total(channels);
   const T* from = partial.data();
-  for (int64_t r = 0; r < q.windows.taps(); ++r) {
-    std::fill(total.begin(), total.end(), 0);
-    for (int64_t row = 0; row < rows; ++row, from += q.channels)
-      for (int64_t c = 0; c < q.channels; ++c) total[c] += from[c];
-    for (int64_t c = 0; c < q.channels; ++c) static_cast<T*>(to.data)[to.offset(0, c, 0, 0, r)] = T(total[c]);
-  }
+  for (const Table& table : q.table)
+    for (int64_t f = 0; f < table.filters; ++f)
+      for (int64_t i = 0; i < table.width; ++i) {
+        std::fill(total.begin(), total.end(), 0);
+        for (int64_t row = 0; row < rows; ++row, from += channels)
+          for (int64_t c = 0; c < channels; ++c) total[c] += from[c];
+        const View& to = table.grad;
+        for (int64_t c = 0; c < channels; ++c) static_cast<T*>(to.data)[to.offset(0, c, 0, f, i)] = T(total[c]);
+      }
 }
 
 template <class Op, class T>
 void run_backward(const Problem& q, const Parallel& parallel) {
   const Plan<T> plan(q, operator_of<Op, T>(q, true), true);
-  const int64_t rows = plan.partial_rows(), parts = PerRank<Op> ? q.windows.taps() : Op::parameters;
-  std::vector<T> partial(q.want_parameters ? parts * rows * q.channels : 0);
+  // One number per unit of what all channels share, else one per channel.
+  const int64_t rows = SharesTables<Op> ? plan.units() : plan.partial_rows();
+  const int64_t channels = SharesTables<Op> ? 1 : q.channels;
+  const int64_t parts = Tabled<Op> ? q.table[0].numbers() + q.table[1].numbers() : Op::parameters;
+  std::vector<T> partial(q.want_parameters ? parts * rows * channels : 0);
   each_unit<Op>(plan, parallel, [&](auto& worker, int64_t unit) { worker.backward(unit, partial.data()); });
   if (!q.want_parameters) return;
-  if constexpr (PerRank<Op>) sum_ranks(q, partial, rows);
+  if constexpr (Tabled<Op>) sum_tables(q, partial, rows, channels);
   for (int i = 0; i < Op::parameters; ++i) {
     if (!q.channelwise[i]) continue;
     const View& to = q.grad_parameter[i];

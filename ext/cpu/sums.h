@@ -35,7 +35,7 @@ Operator operator_of(const Problem& q, bool backward) {
     const bool learns = backward && Op::parameters && q.want_parameters;
     if (!q.options.draws && (!learns || Op::template Sums<VecF>::learned)) sums = Op::template Sums<VecF>::from;
   }
-  return {Op::inputs, PerRank<Op>, sums};
+  return {Op::inputs, Tabled<Op>, sums};
 }
 
 // What is kept while taps are looked at: the farthest exponent, and whether something was not finite. Bits of numbers

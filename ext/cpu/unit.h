@@ -37,14 +37,16 @@ class Unit {
     }
     counted_ = Buffer<T>(p_.has_halo() && q_.want_parameters ? p_.out.size : 0);
     saved_ = Buffer<T>(p_.backward && !p_.forgets ? (PerRank<Op> ? 2 : 1) * taps * lanes : 0);
-    if constexpr (Ordered<Op>) scratch_ = Buffer<T>(p_.forgets ? 0 : 2 * taps * lanes);
-    if constexpr (PerRank<Op>) {
-      // Of many taps: no vectors, and one sum per rank and channel.
-      if (p_.forgets) rank_step_ = p_.folded ? p_.band[0] : p_.channels ? p_.chunk : 1;
-      else rank_step_ = p_.folded ? p_.out.size : p_.channels ? round_up(p_.chunk, lanes) : lanes;
-      rank_weights_ = Buffer<T>(p_.forgets ? 0 : taps * rank_step_);
-      rank_sums_ = Buffer<T>(p_.backward && q_.want_parameters ? taps * rank_step_ : 0);
+    if constexpr (Ordered<Op>) {
+      scratch_ = Buffer<T>(p_.forgets ? 0 : 2 * taps * lanes);
       long_rows_.resize(2 * lanes);
+    }
+    if constexpr (Tabled<Op>) {
+      // Of many taps: no vectors, and one sum per entry and channel.
+      if (p_.forgets) table_step_ = p_.folded ? p_.band[0] : p_.channels ? p_.chunk : 1;
+      else table_step_ = by_slice() ? p_.out.size : p_.channels ? round_up(p_.chunk, lanes) : lanes;
+      table_ = Buffer<T>(p_.forgets ? 0 : entries() * table_step_);
+      table_sums_ = Buffer<T>(p_.backward && q_.want_parameters ? entries() * table_step_ : 0);
     }
     noise_block_ = Buffer<T>(Op::noise == 2 ? taps * p_.noise_step + lanes : Op::noise * p_.out.size);
   }
@@ -87,7 +89,7 @@ class Unit {
       for (int i = 0; i < Op::inputs; ++i) x_block_[i].zero();
     if (band != band_) start_band(band);
     for (int i = 0; i < Op::parameters; ++i) parameter_sum_[i].zero();
-    rank_sums_.zero();
+    table_sums_.zero();
     // Rows of windows, and the vectors of each; along windows everything is one row.
     vectors_ = p_.channels ? (count_ + lanes - 1) / lanes
                          : (p_.out.at(windows_[0] - 1, windows_[1] - 1, windows_[2] - 1) + lanes) / lanes;
@@ -101,7 +103,7 @@ class Unit {
     const int64_t place = band_ * p_.chunks + c_ / p_.chunk;
     for (int i = 0; i < Op::parameters; ++i)
       if (place != parameters_of_ || !shared_by_images(q_.parameter[i])) read_parameter(i);
-    if (PerRank<Op> && !p_.forgets && place != parameters_of_) read_rank_weights();
+    if (Tabled<Op> && !p_.forgets && place != parameters_of_) read_tables();
     parameters_of_ = place;
     if (Op::noise && q_.options.draws) draw();
   }
@@ -124,22 +126,34 @@ class Unit {
     });
   }
 
-  // Rank by rank as parameters stand: one number for all lanes, or channel by channel, or window by window.
-  void read_rank_weights() {
-    const View& v = q_.rank_weights;
-    const T* from = static_cast<const T*>(v.data);
-    for (int64_t r = 0; r < w_.taps(); ++r) {
-      T* to = rank_weights_.data() + r * rank_step_;
-      if (p_.folded) {
+  int64_t entries() const { return q_.table[0].numbers() + q_.table[1].numbers(); }
+  // Whether entries of tables differ from slice to slice of a block.
+  bool by_slice() const { return p_.folded && !SharesTables<Op>; }
+
+  // each(number, view, f, i) for every entry of the tables.
+  template <class Each>
+  void each_entry(const Each& each) const {
+    int64_t number = 0;
+    for (const Table& t : q_.table)
+      for (int64_t f = 0; f < t.filters; ++f)
+        for (int64_t i = 0; i < t.width; ++i) each(number++, t.view, f, i);
+  }
+
+  // Entry by entry as parameters stand: one number for all lanes, or channel by channel, or window by window.
+  void read_tables() {
+    each_entry([&](int64_t number, const View& v, int64_t f, int64_t i) {
+      const T* from = static_cast<const T*>(v.data);
+      T* to = table_.data() + number * table_step_;
+      if (by_slice()) {
         for (int64_t d = 0; d < windows_[0]; ++d)
-          std::fill_n(to + p_.out.at(d, 0, 0), p_.out.step[0] + lanes, from[v.offset(0, 0, first_[0] + d, 0, r)]);
+          std::fill_n(to + p_.out.at(d, 0, 0), p_.out.step[0] + lanes, from[v.offset(0, 0, first_[0] + d, f, i)]);
       } else if (p_.channels) {
-        read_line(to, 1, from + v.offset(0, c_, 0, 0, r), v.stride[1], count_);
+        read_line(to, 1, from + v.offset(0, c_, 0, f, i), v.stride[1], count_);
         std::fill(to + count_, to + round_up(count_, lanes), to[count_ - 1]);
       } else {
-        std::fill_n(to, lanes, from[v.offset(0, c_, 0, 0, r)]);
+        std::fill_n(to, lanes, from[v.offset(0, c_, 0, f, i)]);
       }
-    }
+    });
   }
 
   // The random numbers of the unit's windows: made in the order of their positions, then laid out. Positions follow
@@ -323,40 +337,58 @@ class Unit {
 
   int64_t out_place(const Place& at) const { return p_.channels ? at.number * p_.out.step[2] + at.lane : at.x; }
 
-  // Where weights of ranks and their sums stand for a vector that lies there in blocks and begins with that channel.
-  int64_t rank_place(int64_t out, int64_t lane) const { return p_.folded ? out : p_.channels ? lane : 0; }
+  // Where entries of tables and their sums stand for a vector that lies there in blocks and begins with that channel.
+  int64_t table_place(int64_t out, int64_t lane) const { return by_slice() ? out : p_.channels ? lane : 0; }
   Order<T> order(int64_t out, int64_t lane, const T* active) {
     Order<T> o;
-    if constexpr (!Ordered<Op>) return o;
-    o.place = rank_place(out, lane);
+    if constexpr (!Ordered<Op> && !Tabled<Op>) return o;
+    o.place = p_.folded ? out : p_.channels ? lane : 0;
     o.lanes_of_channel = p_.folded ? p_.out.step[0] : p_.channels ? 1 : lanes;
     o.end = p_.channels ? count_ - lane : lanes;
     o.active = active;
     o.scratch = scratch_.data();
-    if constexpr (!PerRank<Op>) return o;
-    const View& v = q_.rank_weights;
-    o.vectors = rank_weights_.data() + o.place;
-    o.vector_step = rank_step_;
-    o.weights = static_cast<const T*>(v.data) + v.offset(0, c_, p_.folded ? first_[0] : 0, 0, 0);
-    o.rank_step = v.stride[4];
-    o.channel_step = v.stride[p_.folded ? 2 : 1];
     o.long_rows = long_rows_.data();
+    if constexpr (!Tabled<Op>) return o;
+    o.vectors = p_.forgets ? nullptr : table_.data() + table_place(out, lane);
+    o.vector_step = table_step_;
+    o.tables = q_.table;
+    o.first_channel = p_.folded ? first_[0] : c_;
+    o.channel_axis = p_.folded ? 2 : 1;
     return o;
+  }
+  // What the windows of a vector add to the gradients of tables.
+  template <class Taps>
+  POOLNB_HD void add_to_tables(const Window& w, const Taps& taps, int64_t out, int64_t lane, auto counted, V g) {
+    T* sums = table_sums_.data() + table_place(out, lane);
+    Op::each_table_grad(w, taps, g, counted, [&](int t, int64_t f, int64_t i, V a, V b) POOLNB_INLINE {
+      T* sum = sums + taps.order.number(t, f, i) * table_step_;
+      store<V>(sum, vfma(a, b, load<V>(sum)));
+    });
+  }
+  // Of many taps, lane by lane.
+  template <class Taps>
+  void add_to_long_tables(const Window& w, const Taps& taps, V g) {
+    const Order<T>& order = taps.order;
+    Op::each_table_grad(w, taps, g, Always{}, [&](int t, int64_t f, int64_t i, V a, V b) {
+      T* sum = table_sums_.data() + order.number(t, f, i) * table_step_;
+      for (int64_t lane = 0; lane < lanes; ++lane)
+        if (order.holds_window(lane)) sum[order.channel(lane)] += a[lane] * b[lane];
+    });
   }
   // What the windows of a vector of many taps add, lane by lane.
   void add_long_ranks(const Order<T>& order, V g) {
     for (int64_t lane = 0; lane < lanes; ++lane) {
       if (!order.holds_window(lane)) continue;
       const std::vector<T>& by_rank = order.long_rows[2 * lane + 1];
-      T* sum = rank_sums_.data() + order.channel(lane);
-      for (int64_t r = 0; r < w_.taps(); ++r) sum[r * rank_step_] += g[lane] * by_rank[r];
+      T* sum = table_sums_.data() + order.channel(lane);
+      for (int64_t r = 0; r < w_.taps(); ++r) sum[r * table_step_] += g[lane] * by_rank[r];
     }
   }
   // What the windows of a vector, of n taps, add to the gradients of the weights of ranks.
   template <class Saved>
   POOLNB_HD void add_to_ranks(const Saved& saved, int64_t n, int64_t out, int64_t lane, auto counted, V g) {
-    T* sum = rank_sums_.data() + rank_place(out, lane);
-    POOLNB_UNROLL for (int64_t r = 0; r < n; ++r, sum += rank_step_)
+    T* sum = table_sums_.data() + table_place(out, lane);
+    POOLNB_UNROLL for (int64_t r = 0; r < n; ++r, sum += table_step_)
       store<V>(sum, load<V>(sum) + select(counted, g * saved.by_rank[r], splat<V>(0)));
   }
 
@@ -368,7 +400,7 @@ class Unit {
   }
 
   void write_parameters(T* partial) {
-    if constexpr (PerRank<Op>) return write_rank_sums(partial);
+    if constexpr (Tabled<Op>) return write_tables(partial);
     for (int i = 0; i < Op::parameters; ++i) {
       const T* sums = parameter_sum_[i].data();
       const int64_t row = i * p_.partial_rows() + p_.partial_row(band_, group_);
@@ -384,9 +416,15 @@ class Unit {
       }
     }
   }
-  void write_rank_sums(T* partial) {
-    for (int64_t r = 0; r < w_.taps(); ++r) {
-      const T* sums = rank_sums_.data() + r * rank_step_;
+  // Of what all channels share, one number per entry and unit.
+  void write_tables(T* partial) {
+    const int64_t n = p_.forgets && p_.folded ? windows_[0] : p_.channels ? count_ : p_.forgets ? 1 : lanes;
+    for (int64_t r = 0; r < entries(); ++r) {
+      const T* sums = table_sums_.data() + r * table_step_;
+      if (SharesTables<Op>) {
+        partial[r * p_.units() + (band_ * p_.groups + group_) * p_.chunks + c_ / p_.chunk] = sum(sums, n);
+        continue;
+      }
       const int64_t row = r * p_.partial_rows() + p_.partial_row(band_, group_);
       T* to = partial + row * (p_.folded ? w_.output[0] : q_.channels);
       if (p_.channels) std::copy(sums, sums + count_, to + c_);
@@ -411,8 +449,8 @@ class Unit {
   Buffer<T> noise_block_, drawn_;
   std::vector<T> weights_;  // of an operator whose taps have some: see vec_taps.h
   Buffer<T> parameter_[kMaxParameters], parameter_sum_[kMaxParameters];
-  Buffer<T> scratch_, rank_weights_, rank_sums_;  // of an operator that is ordered; that has weights of ranks
-  int64_t rank_step_ = 0;
+  Buffer<T> scratch_, table_, table_sums_;  // of an operator that is ordered; that has tables
+  int64_t table_step_ = 0;
   std::vector<std::vector<T>> long_rows_;  // of its windows of many taps: see vec_taps.h
   std::vector<char> plain_;
   int64_t band_ = -1, first_[3] = {0, 0, 0}, windows_[3] = {1, 1, 1}, own_[3] = {0, 0, 0};  // own_: the first that count

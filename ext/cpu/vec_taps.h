@@ -6,12 +6,16 @@
 
 namespace poolnb {
 
-// What an operator that is ordered has beside its taps.
+// What an operator that is ordered or has tables has beside its taps.
 template <class T>
 struct Order {
-  // Weights of ranks: vectors of them, where the taps are not many; and where they lie.
-  const T *vectors = nullptr, *weights = nullptr;
-  int64_t vector_step = 0, rank_step = 0, channel_step = 0;
+  // Entries of tables: vectors of them, row by row and table by table, where the taps are not many; and where they lie:
+  // a lane's channel counts from the first one, on the axis where channels are.
+  const T* vectors = nullptr;
+  int64_t vector_step = 0;
+  const Table* tables = nullptr;
+  int64_t first_channel = 0;
+  int channel_axis = 1;
   // The channel of a lane, counted in the unit, is (place + lane) / lanes_of_channel. Lanes before `end` hold a window,
   // if they are `active`, or that is null.
   int64_t place = 0, lanes_of_channel = 1, end = 0;
@@ -21,7 +25,26 @@ struct Order {
 
   int64_t channel(int64_t lane) const { return (place + lane) / lanes_of_channel; }
   bool holds_window(int64_t lane) const { return lane < end && (!active || active[lane] != 0); }
-  T weight(int64_t rank, int64_t lane) const { return weights[rank * rank_step + channel(lane) * channel_step]; }
+  POOLNB_HD int64_t number(int t, int64_t f, int64_t i) const {
+    return (t ? tables[0].numbers() : 0) + f * tables[t].width + i;
+  }
+  T entry_of_lane(int t, int64_t f, int64_t i, int64_t lane) const {
+    const View& v = tables[t].view;
+    const int64_t c = first_channel + channel(lane);
+    return static_cast<const T*>(v.data)[c * v.stride[channel_axis] + f * v.stride[3] + i * v.stride[4]];
+  }
+  template <class V>
+  V gather(int t, int64_t f, int64_t i) const {
+    V entry = splat<V>(0);
+    for (int64_t lane = 0; lane < Traits<V>::lanes; ++lane)
+      if (lane < end) entry[lane] = entry_of_lane(t, f, i, lane);
+    return entry;
+  }
+  template <class V, bool many>
+  POOLNB_HD V entry(int t, int64_t f, int64_t i) const {
+    if (many && !vectors) return gather<V>(t, f, i);
+    return load<V>(vectors + number(t, f, i) * vector_step);
+  }
 };
 
 // One vector of windows: K taps (0: `n`; -1: `n`, which may be so many that they have no table); `masked`: some of them
@@ -38,7 +61,8 @@ struct VecTaps {
   Order<T> order;
 
   POOLNB_HD int64_t count() const { return K > 0 ? K : n; }
-  POOLNB_HD V rank_weight(int64_t r) const { return load<V>(order.vectors + r * order.vector_step); }
+  POOLNB_HD int64_t filters(int t) const { return order.tables[t].filters; }
+  POOLNB_HD V entry(int t, int64_t f, int64_t i) const { return order.template entry<V, many>(t, f, i); }
   POOLNB_HD int64_t place(int64_t i) const { return many && !offset ? i * step : offset[i]; }
   POOLNB_HD int64_t place_valid(int64_t i) const { return many && !offset_valid ? i * step_valid : offset_valid[i]; }
   POOLNB_HD auto valid(int64_t i) const {
@@ -66,7 +90,8 @@ struct HeldTaps {
   Order<T> order;
 
   POOLNB_HD int64_t count() const { return 4; }
-  POOLNB_HD V rank_weight(int64_t r) const { return load<V>(order.vectors + r * order.vector_step); }
+  POOLNB_HD int64_t filters(int t) const { return order.tables[t].filters; }
+  POOLNB_HD V entry(int t, int64_t f, int64_t i) const { return order.template entry<V, many>(t, f, i); }
   POOLNB_HD Always valid(int64_t) const { return {}; }
   POOLNB_HD V x(int64_t i) const { return value[i]; }
   POOLNB_HD V second(int64_t i) const { return value_second[i]; }

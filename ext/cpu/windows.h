@@ -236,6 +236,10 @@ class Generic : protected Unit<Op, T> {
       if constexpr (M::keeps) this->add_to_ranks(saved, taps.count(), out_place(at), at.lane, active, gp);
       else this->add_long_ranks(taps.order, gp);
       return;
+    } else if constexpr (Tabled<Op>) {
+      if constexpr (M::keeps) this->add_to_tables(w, taps, out_place(at), at.lane, active, gp);
+      else this->add_to_long_tables(w, taps, gp);
+      return;
     }
     V d_params[Op::parameters + 1];
     for (int i = 0; i < Op::parameters; ++i) d_params[i] = sums[i].value();

@@ -11,6 +11,7 @@ namespace {
 struct Cuda {
   static constexpr const char* key = "CUDA";
   static constexpr bool reduces = false;
+  static int64_t parts(const Problem& q) { return table_parts(q); }
   static int32_t device_type() { return aoti_torch_device_type_cuda(); }
 
   static void* stream(int32_t device) {

@@ -128,8 +128,10 @@ struct GlobalTaps {
     else if constexpr (Op::noise == 2) return gumbel_factor(tap_uniform<T>(seed(), position, i, Op::stream));
     else return T(0);
   }
-  POOLNB_BODY T rank_weight(int64_t r) const {
-    return read_number<T>(q.rank_weights, q.rank_weights.offset(0, at.c, 0, 0, r));
+  POOLNB_BODY int64_t filters(int t) const { return q.table[t].filters; }
+  POOLNB_BODY T entry(int t, int64_t f, int64_t i) const {
+    const View& v = q.table[t].view;
+    return read_number<T>(v, v.offset(0, at.c, 0, f, i));
   }
   POOLNB_BODY Scaled scaled_weight(int64_t i) const {
     go_to(i);
@@ -226,21 +228,6 @@ POOLNB_BODY void write_parameters(const Problem& q, const Site& s, const Left<Op
   }
 }
 
-// The number of a window among those of its image and channel.
-POOLNB_BODY int64_t window_number(const Windows& w, const Site& s) {
-  return (s.o[0] * w.output[1] + s.o[1]) * w.output[2] + s.o[2];
-}
-
-template <class Op, class S, class T>
-POOLNB_BODY void write_ranks(const Problem& q, const Site& s, const Left<Op, T>& l,
-                             const GlobalTaps<Op, S, T>& taps, T g) {
-  const View& v = q.grad_rank_weights;
-  const int64_t window = window_number(q.windows, s);
-  Op::each_weight_grad(l.window, taps, [&](int64_t rank, T d) {
-    put_sum(v, v.offset(s.n, s.c, 0, window, rank), g * d);
-  });
-}
-
 template <class Op, class S, class T>
 POOLNB_BODY Left<Op, T> forward_again(const Problem& q, const Site& s, const GlobalTaps<Op, S, T>& taps) {
   Left<Op, T> l;
@@ -269,8 +256,7 @@ POOLNB_BODY void non_overlapping_body(const Problem& q, bool last, int64_t threa
     }
   }, d_params[0]);
   if (!q.want_parameters) return;
-  if constexpr (PerRank<Op>) write_ranks<Op, S, T>(q, s, l, taps, g);
-  else write_parameters<Op, T>(q, s, l, g, d_params);
+  write_parameters<Op, T>(q, s, l, g, d_params);
 }
 
 // Where windows overlap: first what every window leaves, and its part of the parameters' gradients.
@@ -280,8 +266,6 @@ POOLNB_BODY void window_body(const Problem& q, bool last, Left<Op, T>* left, int
   const auto taps = taps_of<Op, S, T>(q, s);
   const auto l = forward_again<Op, S, T>(q, s, taps);
   left[thread] = l;
-  if constexpr (PerRank<Op>)
-    if (q.want_parameters) write_ranks<Op, S, T>(q, s, l, taps, gradient_of<S, T>(q, s));
   if (!q.want_parameters || Op::parameters == 0) return;
   Sum<T> d_params[Op::parameters + 1];
   T unused = 0;
@@ -289,6 +273,29 @@ POOLNB_BODY void window_body(const Problem& q, bool last, Left<Op, T>* left, int
     one_tap_grad<Op>(l, taps, i, q.options, d_params, unused);
   }, d_params[0]);
   write_parameters<Op, T>(q, s, l, gradient_of<S, T>(q, s), d_params);
+}
+
+// The gradients of tables: a thread adds up what every so many-th window of a channel gives, in their order. Threads of a
+// warp read neighbours, and write neighbours.
+template <class Op, class S, class T>
+POOLNB_BODY void table_body(const Problem& q, bool last, int64_t parts, int64_t thread) {
+  const int64_t *o = q.windows.output, windows = q.batch * q.windows.count();
+  const int64_t part = last ? thread / q.channels : thread % parts;
+  Site s;
+  s.c = last ? thread % q.channels : thread / parts;
+  const auto at = [&](int t, int64_t f, int64_t i) { return q.table[t].grad.offset(part, s.c, 0, f, i); };
+  for (int64_t window = part; window < windows; window += parts) {
+    s.n = window;
+    for (int a = 2; a >= 0; --a) s.o[a] = take(s.n, o[a]);
+    const auto taps = taps_of<Op, S, T>(q, s);
+    const auto l = forward_again<Op, S, T>(q, s, taps);
+    const T g = gradient_of<S, T>(q, s);
+    Op::each_table_grad(l.window, taps, g, true, [&](int t, int64_t f, int64_t i, T a, T b) {
+      const View& v = q.table[t].grad;
+      const T sum = window == part ? T(0) : read_number<T>(v, at(t, f, i));
+      put_sum(v, at(t, f, i), sum + a * b);
+    });
+  }
 }
 
 // What the window gives to its tap at input position `at`: nothing where the dilation passes it by.

@@ -38,6 +38,13 @@ __global__ void __launch_bounds__(kThreads)
     gather_body<Op, S, T>(q, last, left, i);
 }
 
+template <class Op, class S, class T>
+__global__ void __launch_bounds__(kThreads)
+table_kernel(const __grid_constant__ Problem q, bool last, int64_t parts, int64_t n) {
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kThreads)
+    table_body<Op, S, T>(q, last, parts, i);
+}
+
 inline unsigned blocks(int64_t n) {
   const int64_t wanted = (n + kThreads - 1) / kThreads;
   return unsigned(wanted < (int64_t(1) << 20) ? wanted : int64_t(1) << 20);
@@ -52,6 +59,10 @@ void launch_forward(const Problem& q, bool last, cudaStream_t stream) {
 template <class Op, class S, class T>
 void launch_backward(const Problem& q, bool last, void* scratch, cudaStream_t stream) {
   const int64_t windows = window_count(q), positions = position_count(q);
+  if constexpr (Tabled<Op>) {
+    const int64_t parts = table_parts(q), threads = parts * q.channels;
+    if (q.want_parameters) table_kernel<Op, S, T><<<blocks(threads), kThreads, 0, stream>>>(q, last, parts, threads);
+  }
   if (q.windows.non_overlapping()) {
     non_overlapping_kernel<Op, S, T><<<blocks(windows), kThreads, 0, stream>>>(q, last, windows);
     return;

@@ -14,6 +14,19 @@ inline int64_t position_count(const Problem& q) {
   return q.batch * q.channels * s[0] * s[1] * s[2];
 }
 
+// The gradients of tables are left in so many parts per channel, each the sum of one thread: as many as keep a GPU busy, if
+// they take no more than so many numbers. They depend on the problem alone, and so do results.
+#ifndef POOLNB_TABLE_THREADS
+#define POOLNB_TABLE_THREADS (1 << 17)
+#endif
+constexpr int64_t kTableNumbers = 1 << 26;
+inline int64_t table_parts(const Problem& q) {
+  const int64_t numbers = q.channels * (q.table[0].numbers() + q.table[1].numbers());
+  const int64_t busy = POOLNB_TABLE_THREADS / q.channels, fit = kTableNumbers / (numbers > 0 ? numbers : 1);
+  const int64_t most = q.batch * q.windows.count(), parts = busy < fit ? busy : fit;
+  return parts < 1 || most < 1 ? 1 : parts < most ? parts : most;
+}
+
 // `last`: the tensors' memory runs along channels first. Gradients of parameters are written in full, one per window.
 // Where windows are non_overlapping, the gradients of inputs must be 0 before. Returned is what went wrong, or null.
 template <class Op>

@@ -25,6 +25,13 @@ struct Mixed {
 
   template <bool safe, class V, class Taps, class Saved>
   static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options&, Saved& saved) {
+    find_extremes<safe>(w, taps, [&](int64_t i, V x) POOLNB_INLINE { saved.put(i, x); });
+    blend<safe>(w);
+  }
+
+  // Largest tap and mean; also(i, x) for every tap, which adds to `more`.
+  template <bool safe, class V, class Taps, class Also, class... More>
+  static POOLNB_HD void find_extremes(Window<V>& w, const Taps& taps, const Also& also, More&... more) {
     using T = typename Traits<V>::Number;
     V largest = splat<V>(-kInf<T>), number = splat<V>(-1);
     Sum<V> sum, valid;
@@ -37,8 +44,8 @@ struct Mixed {
       number = select(hit, splat<V>(T(i)), number);
       sum += x;
       valid += one_where<V>(taps.valid(i));
-      saved.put(i, x);
-    }, sum, valid);
+      also(i, x);
+    }, sum, valid, more...);
     w.number = number;
     const V n = valid.value();
     if constexpr (safe) {
@@ -48,13 +55,17 @@ struct Mixed {
       Sum<V> mean;
       each_tap(taps, [&](int64_t i) POOLNB_INLINE { mean += taps.x(i) * w.inv_n; }, mean);
       w.mean = select(infinite(sum.value()), mean.value(), sum.value() * w.inv_n);
-      w.y = share(w.parameter[0], w.largest) + share(splat<V>(1) - w.parameter[0], w.mean);
     } else {
       w.inv_n = splat<V>(1) / n;
       w.largest = largest;
       w.mean = sum.value() * w.inv_n;
-      w.y = w.parameter[0] * largest + (splat<V>(1) - w.parameter[0]) * w.mean;
     }
+  }
+
+  template <bool safe, class V>
+  static POOLNB_HD void blend(Window<V>& w) {
+    const V alpha = w.parameter[0], rest = splat<V>(1) - alpha;
+    w.y = safe ? share(alpha, w.largest) + share(rest, w.mean) : alpha * w.largest + rest * w.mean;
   }
 
   template <bool safe, class V, class Taps>

@@ -15,6 +15,19 @@
 
 namespace poolnb {
 
+// An operator that looks at its taps in order: the slope of each is found with the result, and NaN where that is.
+struct InOrder {
+  static constexpr bool ordered = true;
+
+  template <class Window>
+  static POOLNB_HD auto value(const Window& w) { return w.y; }
+
+  template <bool safe, class Window, class V>
+  static POOLNB_HD V tap_grad(const Window& w, V, V, V slope, int64_t, const Options&, Sum<V>*, V&) {
+    return safe ? select(w.y == w.y, slope, w.y) : slope;
+  }
+};
+
 // ---- one number: by counting ----------------------------------------------------------------------------------------
 
 // Whether tap j stands before tap i.

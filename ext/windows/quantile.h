@@ -8,9 +8,8 @@
 
 namespace poolnb {
 
-struct Quantile {
+struct Quantile : InOrder {
   static constexpr int inputs = 1, parameters = 1, noise = 0;
-  static constexpr bool ordered = true;
 
   template <class V>
   struct Window {
@@ -204,16 +203,6 @@ struct Quantile {
     return slope;
   }
 #endif
-
-  // ---- both --------------------------------------------------------------------------------------------------------
-
-  template <class V>
-  static POOLNB_HD V value(const Window<V>& w) { return w.y; }
-
-  template <bool safe, class V>
-  static POOLNB_HD V tap_grad(const Window<V>& w, V, V, V slope, int64_t, const Options&, Sum<V>*, V&) {
-    return safe ? select(w.y == w.y, slope, w.y) : slope;
-  }
 
   template <bool safe, class V>
   static POOLNB_HD void finalize_param_grad(const Window<V>& w, V* d_params) {

@@ -8,9 +8,10 @@
 
 namespace poolnb {
 
-struct Rank {
+struct Rank : InOrder {
   static constexpr int inputs = 1, parameters = 0, noise = 0;
-  static constexpr bool ordered = true, per_rank = true;  // per_rank: it has a weight for every rank
+  static constexpr int tables = 1;
+  static constexpr bool per_rank = true;  // its table has a weight for every rank
 
   template <class V>
   struct Window {
@@ -37,11 +38,11 @@ struct Rank {
   static POOLNB_HD void by_counting(Window<T>& w, const Taps& taps) {
     const int64_t n = w.number = valid_taps(taps);
     T largest = -kInf<T>;
-    for (int64_t r = 0; r < n; ++r) largest = vmax(T(taps.rank_weight(r)), largest);
+    for (int64_t r = 0; r < n; ++r) largest = vmax(T(taps.entry(0, 0, r)), largest);
     w.largest = largest == T(0) || n == 0 ? T(1) : largest;
     Sum<T> total;
     for (int64_t r = 0; r < n; ++r) {
-      total += T(taps.rank_weight(r)) / w.largest;
+      total += T(taps.entry(0, 0, r)) / w.largest;
       if (r % kTerms == kTerms - 1) total.carry();
     }
     w.inv_sum = total.value() == T(0) ? T(0) : T(1) / total.value();
@@ -55,7 +56,7 @@ struct Rank {
   }
   template <class T, class Taps>
   static POOLNB_HD T share_of(const Window<T>& w, const Taps& taps, int64_t rank) {
-    return T(taps.rank_weight(rank)) / w.largest * w.inv_sum;
+    return T(taps.entry(0, 0, rank)) / w.largest * w.inv_sum;
   }
 
   template <bool safe, class V, class Taps>
@@ -71,15 +72,14 @@ struct Rank {
       return taps.valid(i) ? share_of(w, taps, rank_of<V>(taps, i, V(taps.x(i)))) : V(0);
   }
 
-  // each(rank, dy/dw) for every rank.
   template <class T, class Taps, class Each>
-  static POOLNB_HD void each_weight_grad(const Window<T>& w, const Taps& taps, const Each& each) {
+  static POOLNB_HD void each_table_grad(const Window<T>& w, const Taps& taps, T g, bool, const Each& each) {
     for (int64_t i = 0; i < taps.count(); ++i) {
       if (!taps.valid(i)) continue;
       const T x = taps.x(i);
-      each(rank_of<T>(taps, i, x), weight_grad(x, w.y, w.inv_sum / w.largest));
+      each(0, 0, rank_of<T>(taps, i, x), g, weight_grad(x, w.y, w.inv_sum / w.largest));
     }
-    for (int64_t r = w.number; r < taps.count(); ++r) each(r, T(0));
+    for (int64_t r = w.number; r < taps.count(); ++r) each(0, 0, r, T(0), T(0));
   }
   template <class T>
   static POOLNB_HD T weight_grad(T x, T y, T by_sum) {
@@ -143,7 +143,7 @@ struct Rank {
   }
   template <class V, class Taps>
   static POOLNB_HD V present_weight(const Taps& taps, int64_t r, V number) {
-    return select(present<Taps>(r, number), taps.rank_weight(r), splat<V>(0));
+    return select(present<Taps>(r, number), taps.entry(0, 0, r), splat<V>(0));
   }
 
   template <class T, class Tap>
@@ -173,12 +173,12 @@ struct Rank {
     each_tap_of_lane(taps, lane, [&](int64_t i, T x) { ranked.push_back({x, Tap(i)}); });
     std::sort(ranked.begin(), ranked.end());
     T largest = -kInf<T>;
-    for (int64_t r = 0; r < n; ++r) largest = std::max(largest, taps.order.weight(r, lane));
+    for (int64_t r = 0; r < n; ++r) largest = std::max(largest, taps.order.entry_of_lane(0, 0, r, lane));
     if (largest == 0) largest = 1;
     double all = 0, sum = 0;
-    for (int64_t r = 0; r < n; ++r) all += taps.order.weight(r, lane) / largest;
+    for (int64_t r = 0; r < n; ++r) all += taps.order.entry_of_lane(0, 0, r, lane) / largest;
     const double inv_sum = all == 0 ? 0 : 1 / all;
-    const auto share = [&](int64_t r) { return T(taps.order.weight(r, lane) / largest * inv_sum); };
+    const auto share = [&](int64_t r) { return T(taps.order.entry_of_lane(0, 0, r, lane) / largest * inv_sum); };
     for (int64_t r = 0; r < n; ++r)
       if (share(r) != 0 || !infinite(ranked[r].x)) sum += double(share(r)) * ranked[r].x;
     const T y = T(sum), by_sum = T(inv_sum / largest);
@@ -198,16 +198,6 @@ struct Rank {
     }
   }
 #endif
-
-  // ---- both --------------------------------------------------------------------------------------------------------
-
-  template <class V>
-  static POOLNB_HD V value(const Window<V>& w) { return w.y; }
-
-  template <bool safe, class V>
-  static POOLNB_HD V tap_grad(const Window<V>& w, V, V, V share, int64_t, const Options&, Sum<V>*, V&) {
-    return safe ? select(w.y == w.y, share, w.y) : share;
-  }
 
   template <bool safe, class V>
   static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}

@@ -65,8 +65,8 @@ PER_CHANNEL_AND_WINDOW = Form(lambda s, _: _each((s.channels, *s.output)))
 LIKE_OUTPUT = Form(lambda s, _: [(n, 1) for n in (s.batch, s.channels, *s.output)])
 LIKE_INPUT = Form(lambda s, _: [(s.batch,), (s.channels, 1), *_each(s.size)], as_input=True)
 PER_TAP = Form(lambda s, _: _each((s.channels, s.taps)), per_tap=True)
-LEAVES = Form(lambda s, _: [(2, 4), (s.taps,)])
-GATES = Form(lambda s, params: [(params[-1].size(0) - 1,), (s.taps,)])
+LEAVES = Form(lambda s, _: [(2, 4), (s.taps,)], per_tap=True)
+GATES = Form(lambda s, params: [(params[-1].size(0) - 1,), (s.taps,)], per_tap=True)
 
 
 class Checks:

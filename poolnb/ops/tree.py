@@ -45,6 +45,15 @@ def _product(filters: Tensor, taps: Tensor) -> Tensor:
     return (filters.double() @ taps.double()).to(taps.dtype) if is_long(taps.size(0)) else filters @ taps
 
 
+def _sums(linear: Tensor, taps: Tensor) -> Tensor:
+    """The sum over all windows of linear (nodes, N, C, *output) times taps, (nodes, taps).
+
+    Image by image and channel by channel first: one product over all windows adds them in one row, and loses digits.
+    """
+    nodes, values = (t.flatten(1, 2).flatten(2).transpose(0, 1) for t in (linear, taps))
+    return (nodes @ values.transpose(1, 2)).sum(0)
+
+
 def _endless(filters: Tensor, taps: Tensor) -> Tensor:
     """What infinite taps add to linear filters: +-inf by the sign of the weight, nothing at a weight of 0."""
     infinite = taps.masked_fill(~taps.isinf(), 0).sign().flatten(1)
@@ -82,7 +91,7 @@ def _backward(
     grad_x = scatter(slopes, windows)
     if not param_grads:
         return grad_x, leaves, gates
-    weights = linear @ finite(taps, safe).flatten(1).t()
+    weights = _sums(linear.unflatten(1, taps.shape[1:]), finite(taps, safe))
     return grad_x, weights[inner:].clone(), weights[:inner].clone()
 
 

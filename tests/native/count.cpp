@@ -124,16 +124,24 @@ static void count(const char* name, float parameter, char** options, const char*
     q.parameter[i].data = d_params.data() + i;
     q.grad_parameter[i] = view(grad_own, out);
   }
-  // Weights of ranks: the same one for all, and the gradient of each in its place.
-  std::vector<float> grad_weights(PerRank<Op> ? q.windows.taps() * out * out : 0);
-  q.rank_weights.data = d_params.data();
-  q.grad_rank_weights.data = grad_weights.data();
-  q.grad_rank_weights.stride[3] = 1;
-  q.grad_rank_weights.stride[4] = out * out;
+  // Tables: the same number for all entries, of as many filters as an operator can have.
+  std::vector<float> grad_table(Tabled<Op> ? 2 * 4 * q.windows.taps() : 0);
+  for (Table& table : q.table) {
+    table.filters = 4;
+    table.width = q.windows.taps();
+    table.view.data = d_params.data();
+    table.grad.data = grad_table.data() + (&table - q.table) * table.numbers();
+    table.grad.stride[3] = table.width;
+    table.grad.stride[4] = 1;
+  }
   const int64_t n = window_count(q);
   const size_t left = sizeof(Left<Op, float>);
   for (int64_t i = 0; i < n; ++i) forward_body<Op, Stored, Counted>(q, false, i);
   print(name, windows, "forward", n, left);
+  if constexpr (Tabled<Op>) {
+    table_body<Op, Stored, Counted>(q, false, 1, 0);
+    print(name, windows, "table", n, left);
+  }
   if (q.windows.non_overlapping()) {
     for (int64_t i = 0; i < n; ++i) non_overlapping_body<Op, Stored, Counted>(q, false, i);
     return print(name, windows, "non_overlapping", n, left);

@@ -3,6 +3,7 @@
 // Reads cases from the file named first, writes results to the file named second; test_cuda_bodies.py makes and
 // compares them.
 #define POOLNB_SCALAR_ONLY 1
+#define POOLNB_TABLE_THREADS 10  // so that a thread has more than one window
 
 #include <bit>
 #include <cstdio>
@@ -115,6 +116,25 @@ void fill_zero(Held<S>& tensor) {
   tensor.each([](S& x) { put_number(&x, 0); });
 }
 
+template <class Op>
+constexpr int table_count() {
+  if constexpr (Tabled<Op>) return Op::tables;
+  else return 0;
+}
+
+// The gradient of a table, summed over its parts, and over channels where one row is left of them.
+template <class T>
+void write_sums(Held<T>& grad, int64_t channels) {
+  const int64_t entries = grad.size[3] * grad.size[4];
+  std::vector<double> sums(channels * entries);
+  int64_t number = 0;
+  grad.each([&](T x) {
+    const int64_t c = number / entries % grad.size[1];
+    sums[(channels > 1 ? c * entries : 0) + number++ % entries] += x;
+  });
+  fwrite(sums.data(), sizeof(double), sums.size(), out);
+}
+
 // S: as the inputs are stored; T: of sums; Second and Gradient: as the second input and its gradient are stored.
 template <class Op, class S, class T, class Second, class Gradient>
 void run(bool last) {
@@ -128,6 +148,11 @@ void run(bool last) {
   const bool masked = read_one<int64_t>();
   q.options.draws = read_one<int64_t>();
   q.options.seed = uint64_t(read_one<int64_t>());
+  constexpr int tables = table_count<Op>();
+  for (int t = 0; t < tables; ++t) {
+    q.table[t].filters = read_one<int64_t>();
+    q.table[t].width = read_one<int64_t>();
+  }
   set_options<Op>(q.options, [] { return read_one<double>(); });
   q.want_parameters = true;
   const int64_t n = q.batch, c = q.channels, *size = q.windows.size, *output = q.windows.output;
@@ -154,13 +179,19 @@ void run(bool last) {
     q.parameter[i] = parameter[i].view();
     q.grad_parameter[i] = grad_parameter[i].view();
   }
-  // Weights of ranks, and the gradient of each, window by window.
-  const int64_t ranks[3] = {1, 1, PerRank<Op> ? q.windows.taps() : 0}, flat[3] = {1, ranks[2], q.windows.count()};
-  Held<T> weights(PerRank<Op>, c, ranks, false, true), grad_weights(PerRank<Op> ? n : 0, c, flat, false, false);
-  q.rank_weights = weights.view();
-  q.grad_rank_weights = grad_weights.view();
-  q.grad_rank_weights.stride[3] = 1;
-  q.grad_rank_weights.stride[4] = q.windows.count();
+  // Tables, and their gradients part by part.
+  const int64_t parts = table_parts(q);
+  std::vector<Held<T>> table, grad_table;
+  for (int t = 0; t < tables; ++t) {
+    const int64_t entries[3] = {1, q.table[t].filters, q.table[t].width};
+    table.emplace_back(1, SharesTables<Op> ? 1 : c, entries, false, true);
+    grad_table.emplace_back(parts, c, entries, last, false);
+  }
+  for (int t = 0; t < tables; ++t) {
+    q.table[t].view = table[t].view();
+    if (SharesTables<Op>) q.table[t].view.stride[1] = 0;
+    q.table[t].grad = grad_table[t].view();
+  }
   Held<S> y(n, c, output, last, false), grad(n, c, output, last, true);
   q.input[0] = x.view();
   q.output = y.view();
@@ -176,11 +207,12 @@ void run(bool last) {
     grid(window_count(q), [&](int64_t i) { window_body<Op, S, T>(q, last, left.data(), i); });
     grid(position_count(q), [&](int64_t i) { gather_body<Op, S, T>(q, last, left.data(), i); });
   }
+  if constexpr (tables > 0) grid(parts * c, [&](int64_t i) { table_body<Op, S, T>(q, last, parts, i); });
   y.write();
   grad_x.write();
   for (auto& g : grad_second) g.write();
   for (auto& g : grad_parameter) g.write();
-  grad_weights.write();
+  for (auto& g : grad_table) write_sums(g, SharesTables<Op> ? 1 : c);
 }
 
 // Beside a half type the second input can be stored as sums are, and its gradient has to be where it will be summed.

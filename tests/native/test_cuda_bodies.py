@@ -23,6 +23,7 @@ from poolnb.ops.registration import OPS
 
 _HERE = Path(__file__).parent
 _CASES = 24  # per operator
+_OF_FILTERS = ("leaves", "gates")  # tables of one row per filter, which all channels share
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # as ext/geometry.h numbers them
 _CLOSE = dict(zip(_DTYPES, (2e-3, 1.6e-2, 2e-4, 1e-8), strict=True))
 
@@ -35,7 +36,7 @@ class Case:
     windows: Geometry
     x: Tensor
     mask: Tensor | None
-    params: list[Tensor]  # parameters in the output's shape, the second input in the input's
+    params: list[Tensor]  # parameters in the output's shape, the second input in the input's, or tables
     seed: int | None
     attributes: list[Any]
     last: bool
@@ -107,12 +108,15 @@ def _encoded(case: Case) -> bytes:
     axes += [_three(w.dilation, 1), _three(w.output, 1)]
     head = [OPERATORS.index(case.operator), _DTYPES.index(case.x.dtype), case.wide, case.last, *sum(axes, [])]
     head += [*case.x.shape[:2], case.mask is not None, case.seed is not None, case.seed or 0]
+    tabled = _has_tables(case.operator)
+    if tabled:
+        for name, p in zip(OPS[f"{case.operator}_pool"].tensors, case.params, strict=True):
+            head += [p.size(0) if name in _OF_FILTERS else 1, p.size(1) if p.dim() > 1 else 1]
     options = [float(a) for a in case.attributes]
     second = _has_second_input(case.operator)
     tensors = [case.x, *([case.params[0].expand_as(case.x)] if second else [])]
     tensors += [case.mask] if case.mask is not None else []
-    per_tap = _has_weights_of_ranks(case.operator)
-    tensors += [] if second else case.params if per_tap else [_full(p, case) for p in case.params]
+    tensors += [] if second else case.params if tabled else [_full(p, case) for p in case.params]
     parts = [np.array(head, dtype=np.int64), np.array(options)]
     parts += [t.double().contiguous().numpy() for t in (*tensors, case.grad)]
     return b"".join(part.tobytes() for part in parts)
@@ -122,7 +126,7 @@ def _has_second_input(operator: str) -> bool:
     return any(form.as_input for form in OPS[f"{operator}_pool"].tensors.values())
 
 
-def _has_weights_of_ranks(operator: str) -> bool:
+def _has_tables(operator: str) -> bool:
     return any(form.per_tap for form in OPS[f"{operator}_pool"].tensors.values())
 
 
@@ -158,12 +162,10 @@ def test_bodies_equal_the_pytorch_kernels(name: str, emulator: Path, tmp_path: P
         for what, expected in enumerate(_expected(case)):
             # Gradients of parameters come per window.
             shape = case.grad.shape if what > 1 and not second else case.x.shape if what else expected.shape
-            if what > 1 and _has_weights_of_ranks(name):  # and per rank
-                shape = torch.Size((*case.grad.shape[:2], case.windows.taps, math.prod(case.windows.output)))
+            if what > 1 and _has_tables(name):  # those of tables are summed
+                shape = expected.shape
             actual, results = results[: shape.numel()].view(shape), results[shape.numel() :]
-            if what > 1 and _has_weights_of_ranks(name):
-                actual = actual.sum((0, 3))
-            elif shape != expected.shape:
+            if shape != expected.shape:
                 actual = _summed(actual, expected)
             if case.mask is not None and what == 1:  # a window with a NaN passes nothing on to what is masked
                 actual, expected = actual.where(case.mask, 0), expected.where(case.mask, 0)

@@ -47,7 +47,8 @@ class Chip(NamedTuple):
 H100 = Chip(bandwidth=3.35e12, multiprocessors=132, special=16, clock=67e12 / (2 * 128 * 132))
 
 WINDOWS = {"k2s2": 2, "k3s2p1": 2, "k3s1p1": 1}  # and their stride
-KINDS = {"forward": ("forward",), "backward": ("non_overlapping", "window", "gather")}  # kernels of a direction
+# The kernels of a direction.
+KINDS = {"forward": ("forward",), "backward": ("non_overlapping", "window", "gather", "table")}
 SPECIAL = ("exp", "root", "division")  # one special-function instruction each; a logarithm has none
 # Divisions of indices in two dimensions, each with one such instruction; see ext/cuda/bodies.h. A thread's number is
 # cut into channel, row and column; a position finds its first and last window on each axis unless the stride is 1.
