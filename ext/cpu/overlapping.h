@@ -213,7 +213,9 @@ class Overlapping : Generic<Op, T> {
         store<V>(back_[k].data() + lead() + at, select(active, back[k], splat<V>(0)));
       if constexpr (learns) {
         V lost;
-        const V d = op.param_grad(sums, n, y, lost), gp = select(active, load<V>(g_counted + at), splat<V>(0));
+        const V d = select(active, op.param_grad(sums, n, y, lost), splat<V>(0));
+        const V gp = select(active, load<V>(g_counted + at), splat<V>(0));
+        lost = select(active, lost, splat<V>(0));
         learned = learned + gp * d;
         size = size + vabs(gp * d);
         rough = rough + vabs(gp) * lost;

@@ -23,7 +23,6 @@ class OverlappingRows {
   using Sums = typename Op::template Sums<V>;
   static constexpr int64_t lanes = Traits<V>::lanes;
   static constexpr int kFeatures = std::max(Sums::features, Sums::learned);
-
   static constexpr int64_t kTogether = 8;  // rows of windows
   static constexpr int64_t kSoon = 3072;   // numbers from what is looked at to what memory is asked for
 
@@ -58,7 +57,8 @@ class OverlappingRows {
   void backward(int64_t unit, T* partial) {
     constexpr bool can_learn = Op::parameters && Sums::learned;
     start(unit);
-    const bool done = can_learn && q_.want_parameters ? backward_rows<can_learn>(partial) : backward_rows<false>(nullptr);
+    const bool learns = can_learn && q_.want_parameters;
+    const bool done = learns ? backward_rows<can_learn>(partial) : backward_rows<false>(nullptr);
     if (!done) window_by_window().backward(unit, partial);
   }
 
@@ -137,7 +137,8 @@ class OverlappingRows {
   // call(n), as a constant where n is one of the `counts`; else 0.
   template <int... counts, class Call>
   static void fixed(size_t n, const Call& call) {
-    if (!((n == counts && (call(std::integral_constant<int, counts>{}), true)) || ...)) call(std::integral_constant<int, 0>{});
+    const bool found = ((n == counts && (call(std::integral_constant<int, counts>{}), true)) || ...);
+    if (!found) call(std::integral_constant<int, 0>{});
   }
 
   // ---- rows of taps -------------------------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ class OverlappingRows {
       }
   }
 
-  // ---- rows of windows ------------------------------------------------------------------------------------------------
+  // ---- rows of windows ----------------------------------------------------------------------------------------------
 
   // Where the sums of a row of windows lie, those of rows outside of the input in the row of zeros behind the others.
   int64_t find_rows(int64_t o) {
@@ -344,7 +345,8 @@ class OverlappingRows {
   }
   // Of rows of taps that no row of windows behind `last` holds.
   template <int K>
-  __attribute__((noinline)) void write_grads(const Sums op, int64_t begin, int64_t end, int64_t last, Reach<V>& all_seen) {
+  __attribute__((noinline)) void write_grads(const Sums op, int64_t begin, int64_t end, int64_t last,
+                                             Reach<V>& all_seen) {
     constexpr int second_input = Op::inputs - 1;
     Reach<V> seen = all_seen;
     const auto column = [pitch = pitch_](uint64_t at) POOLNB_INLINE { return at % phases * pitch + at / phases; };
@@ -391,9 +393,9 @@ class OverlappingRows {
   const Plan<T>& p_;
   const Problem& q_;
   const Windows& w_;
-  const int64_t width_, out_;              // columns of the input, of the output
-  const int64_t sharing_;                  // rows of windows that may hold a row of taps
-  const int64_t held_, spreads_;           // rows of taps that are kept, rows of windows: powers of 2
+  const int64_t width_, out_;     // columns of the input, of the output
+  const int64_t sharing_;         // rows of windows that may hold a row of taps
+  const int64_t held_, spreads_;  // rows of taps that are kept, rows of windows: powers of 2
   int64_t lead_, pitch_;          // zeros before a row; from row to row
   std::vector<int64_t> taps_, windows_[phases];  // of a window along its row; windows that hold columns of a remainder
   std::vector<int64_t> rows_;

@@ -217,6 +217,7 @@ struct Plan {
     const bool flat = w.size[0] == 1 && w.output[0] == 1 && w.kernel[0] == 1 && w.padding[0] == 0 && parts[2] == 1;
     if (!flat || channels || folded || images > 1 || q.mask.data || w.stride[2] > 2) return false;
     if (w.size[2] < w.stride[2] * lanes || w.output[2] < lanes) return false;
+    if (2 * (w.span(1) + 8 * w.stride[1]) * w.size[2] > kSummed) return false;  // rows that are kept
     const auto fits = [&](const View& v) { return !v.data || (v.stride[4] == 1 && v.dtype == q.input[0].dtype); };
     bool fit = fits(backward ? q.grad : q.output);
     for (int i = 0; i < op.inputs; ++i) fit = fit && fits(q.input[i]) && fits(q.grad_input[i]);
