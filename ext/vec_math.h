@@ -54,9 +54,11 @@ POOLNB_HD double quick_rsqrt(double x) { return 1 / sqrt(x); }
 // ---- vectors ------------------------------------------------------------------------------------------------------
 
 #if defined(POOLNB_VECTORS)
-// exp(x) = 2^n exp(r), |r| <= ln(2)/2: n by adding and taking off 1.5 * 2^23 (2^52), exp(r) = 1 + r + r^2 q(r) with q
-// the minimax polynomial, 2^n by adding n to the exponent's bits. `vexp_down` is for arguments of at most 0.
-POOLNB_HD VecF vexp_down(VecF x) {
+// x = n ln(2) + r, |r| <= ln(2)/2: n by adding and taking off 1.5 * 2^23 (2^52), whose last bits hold it then. `near` is
+// expm1(r) = r + r^2 q, with q the minimax polynomial.
+template <class V>
+struct ExpParts { V r, q, near, shifted; };
+POOLNB_HD ExpParts<VecF> exp_parts(VecF x) {
   const VecF magic = VecF{} + 12582912.0f;
   const VecF shifted = vfma(x, VecF{} + 1.44269504f, magic);
   const VecF n = shifted - magic;
@@ -66,11 +68,9 @@ POOLNB_HD VecF vexp_down(VecF x) {
   q = vfma(q, r, 0.0416683944f);
   q = vfma(q, r, 0.166665201f);
   q = vfma(q, r, 0.499999934f);
-  const VecF p = vfma(q, r * r, r) + 1.0f;
-  const BitsF bits = reinterpret_cast<BitsF>(p) + (reinterpret_cast<BitsF>(shifted) << 23);
-  return select(x < -87.33654f, VecF{}, reinterpret_cast<VecF>(bits));
+  return {r, q, vfma(q, r * r, r), shifted};
 }
-POOLNB_HD VecD vexp_down(VecD x) {
+POOLNB_HD ExpParts<VecD> exp_parts(VecD x) {
   const VecD magic = VecD{} + 6755399441055744.0;
   const VecD shifted = vfma(x, VecD{} + 1.4426950408889634, magic);
   const VecD n = shifted - magic;
@@ -85,10 +85,21 @@ POOLNB_HD VecD vexp_down(VecD x) {
   q = vfma(q, r, 0.041666666666529196284);
   q = vfma(q, r, 0.16666666666666410457);
   q = vfma(q, r, 0.50000000000000107203);
-  const VecD p = vfma(q, r * r, r) + 1.0;
-  const BitsD bits = reinterpret_cast<BitsD>(p) + (reinterpret_cast<BitsD>(shifted) << 52);
-  return select(x < -708.39641853226408, VecD{}, reinterpret_cast<VecD>(bits));
+  return {r, q, vfma(q, r * r, r), shifted};
 }
+// y 2^n, for a result that is a normal number: n is added to the exponent's bits.
+POOLNB_HD VecF scaled_by(VecF y, VecF shifted) {
+  return reinterpret_cast<VecF>(reinterpret_cast<BitsF>(y) + (reinterpret_cast<BitsF>(shifted) << 23));
+}
+POOLNB_HD VecD scaled_by(VecD y, VecD shifted) {
+  return reinterpret_cast<VecD>(reinterpret_cast<BitsD>(y) + (reinterpret_cast<BitsD>(shifted) << 52));
+}
+// exp(x) = 2^n exp(r), for results that are normal numbers.
+template <class V>
+POOLNB_HD V exp_of(const ExpParts<V>& parts) { return scaled_by(parts.near + splat<V>(1), parts.shifted); }
+// For arguments of at most 0.
+POOLNB_HD VecF vexp_down(VecF x) { return select(x < -87.33654f, VecF{}, exp_of(exp_parts(x))); }
+POOLNB_HD VecD vexp_down(VecD x) { return select(x < -708.39641853226408, VecD{}, exp_of(exp_parts(x))); }
 // For every argument; NaN stays NaN whatever its payload.
 POOLNB_HD VecF vexp(VecF x) {
   const VecF y = select(x > 88.7228394f, VecF{} + kInf<float>, vexp_down(x));
@@ -207,41 +218,13 @@ POOLNB_HD VecF quick_rsqrt(VecF x) {
 POOLNB_HD VecD quick_rsqrt(VecD x) { return 1.0 / vsqrt(x); }
 
 // expm1(x) = 2^n expm1(r) + (2^n - 1), for x from -87 (-708) to 88 (709); below, -1.
-POOLNB_HD VecF vexpm1(VecF x) {
-  x = select(x < -87.0f, VecF{} - 87.0f, x);
-  const VecF magic = VecF{} + 12582912.0f;
-  const VecF shifted = vfma(x, VecF{} + 1.44269504f, magic);
-  const VecF n = shifted - magic;
-  VecF r = vfma(n, VecF{} - 0.693145752f, x);
-  r = vfma(n, VecF{} - 1.42860677e-6f, r);
-  VecF q = vfma(r, 0.0013814456f, 0.00836878024f);
-  q = vfma(q, r, 0.0416683944f);
-  q = vfma(q, r, 0.166665201f);
-  q = vfma(q, r, 0.499999934f);
-  const BitsF scale = (reinterpret_cast<BitsF>(shifted) << 23) + 0x3f800000u;
-  const VecF s = reinterpret_cast<VecF>(scale);
-  return vfma(s, vfma(q, r * r, r), s - 1.0f);
+template <class V>
+POOLNB_HD V expm1_of(const ExpParts<V>& parts) {
+  const V s = scaled_by(splat<V>(1), parts.shifted);
+  return vfma(s, parts.near, s - splat<V>(1));
 }
-POOLNB_HD VecD vexpm1(VecD x) {
-  x = select(x < -708.0, VecD{} - 708.0, x);
-  const VecD magic = VecD{} + 6755399441055744.0;
-  const VecD shifted = vfma(x, VecD{} + 1.4426950408889634, magic);
-  const VecD n = shifted - magic;
-  VecD r = vfma(n, VecD{} - 0.69314718036912382, x);
-  r = vfma(n, VecD{} - 1.9082149292705877e-10, r);
-  VecD q = vfma(r, 2.500004362594217179e-8, 2.7630377480841329281e-7);
-  q = vfma(q, r, 2.7557587084982003667e-6);
-  q = vfma(q, r, 0.000024801492765728744958);
-  q = vfma(q, r, 0.00019841269505062708808);
-  q = vfma(q, r, 0.0013888888943920152364);
-  q = vfma(q, r, 0.0083333333334954834007);
-  q = vfma(q, r, 0.041666666666529196284);
-  q = vfma(q, r, 0.16666666666666410457);
-  q = vfma(q, r, 0.50000000000000107203);
-  const BitsD scale = (reinterpret_cast<BitsD>(shifted) << 52) + 0x3ff0000000000000ull;
-  const VecD s = reinterpret_cast<VecD>(scale);
-  return vfma(s, vfma(q, r * r, r), s - 1.0);
-}
+POOLNB_HD VecF vexpm1(VecF x) { return expm1_of(exp_parts(select(x < -87.0f, VecF{} - 87.0f, x))); }
+POOLNB_HD VecD vexpm1(VecD x) { return expm1_of(exp_parts(select(x < -708.0, VecD{} - 708.0, x))); }
 
 // log1p(x) for x > -1: the log of u = 1 + x as rounded, and what rounding took from it, to first order.
 POOLNB_HD VecF vlog1p(VecF x) {
@@ -276,13 +259,9 @@ POOLNB_HD VecF exp2_parts(VecF r, VecF shifted) {
   q = vfma(q, r, 0.05550357f);
   q = vfma(q, r, 0.2402265f);
   q = vfma(q, r, 0.6931472f);
-  const BitsF bits = reinterpret_cast<BitsF>(vfma(q, r, 1.0f)) + (reinterpret_cast<BitsF>(shifted) << 23);
-  return reinterpret_cast<VecF>(bits);
+  return scaled_by(vfma(q, r, 1.0f), shifted);
 }
-POOLNB_HD VecD exp2_parts(VecD r, VecD shifted) {
-  const VecD near = vexp_down(r * 0.69314718055994531);
-  return reinterpret_cast<VecD>(reinterpret_cast<BitsD>(near) + (reinterpret_cast<BitsD>(shifted) << 52));
-}
+POOLNB_HD VecD exp2_parts(VecD r, VecD shifted) { return scaled_by(vexp_down(r * 0.69314718055994531), shifted); }
 template <class V>
 constexpr typename Traits<V>::Number kShift = sizeof(V{}[0]) == 4 ? 12582912.0 : 6755399441055744.0;
 template <class V>

@@ -111,7 +111,7 @@ class Global {
     const Sums op(parameter(line), q_.options);
     V sums[Sums::features], n;
     if (!add<masked, Sums::features>(line, op, sums, n, Sums::reach, nullptr)) return false;
-    const V y = op.value(sums, n);
+    const V y = op.template value<Sums::features>(sums, n);
     if (any(infinite_or_nan(y))) return false;
     const View& v = q_.output;
     for (int64_t k = 0; k < (along_taps ? 1 : lanes); ++k)
@@ -126,7 +126,7 @@ class Global {
     T* kept = kept_.size() ? kept_.data() : nullptr;
     V sums[count], n, back[Sums::back];
     if (!add<masked, count>(line, op, sums, n, Sums::reach_back, kept)) return false;
-    const V y = op.value(sums, n), g = output_grad(line);
+    const V y = op.template value<count>(sums, n), g = output_grad(line);
     op.hand_back(sums, n, y, g, back);
     if (any(infinite_or_nan(y + g))) return false;
     if constexpr (learns) {

@@ -71,7 +71,7 @@ class Overlapping : Generic<Op, T> {
     Reach<V> seen;
     each_window([&](const Sums& op, int64_t at, auto active) {
       V sums[kFeatures];
-      const V y = op.value(read_sums(at, sums), number(at));
+      const V y = op.template value<Sums::features>(read_sums(at, sums), number(at));
       seen.result(select(active, y, splat<V>(0)));
       store<V>(y_block_.data() + at, y);
     });
@@ -206,14 +206,16 @@ class Overlapping : Generic<Op, T> {
     each_window([&](const Sums& op, int64_t at, auto active) POOLNB_INLINE {
       V sums[kFeatures], back[Sums::back];
       read_sums<count>(at, sums);
-      const V n = number(at), y = op.value(sums, n), gy = load<V>(g + at);
+      const V n = number(at), y = op.template value<count>(sums, n), gy = load<V>(g + at);
       op.hand_back(sums, n, y, gy, back);
       seen.result(select(active, y, splat<V>(0)));
       for (int k = 0; k < Sums::back; ++k)
         store<V>(back_[k].data() + lead() + at, select(active, back[k], splat<V>(0)));
       if constexpr (learns) {
         V lost;
-        const V d = op.param_grad(sums, n, y, lost), gp = select(active, load<V>(g_counted + at), splat<V>(0));
+        const V d = select(active, op.param_grad(sums, n, y, lost), splat<V>(0));
+        const V gp = select(active, load<V>(g_counted + at), splat<V>(0));
+        lost = select(active, lost, splat<V>(0));
         learned = learned + gp * d;
         size = size + vabs(gp * d);
         rough = rough + vabs(gp) * lost;

@@ -55,6 +55,7 @@ struct Plan {
   bool short_rows;             // those, of rows that are shorter than a vector and follow each other without a gap
   bool halves;                 // tensors hold a half type
   bool overlapping;            // windows that share taps, by their sums: see overlapping.h
+  bool by_rows;                // those, row by row: see overlapping_rows.h
   bool direct_in, direct_out, direct_sum;  // tensors are used where they lie, not as blocks
   Layout read, write, sum;                 // input, output (or its gradient), input's gradient, as they are used
 
@@ -86,6 +87,7 @@ struct Plan {
     shares = backward && shared > kTerms;
     halves = q.input[0].dtype != dtype_of<T>;
     choose_pairs();
+    by_rows = overlapping && can_go_by_rows();
     across = fixed && w.taps() == 4 && use_directly([&](const View& v) { return v.dtype == q.input[0].dtype; });
     if (!across) use_directly([](const View& v) { return v.dtype == dtype_of<T>; });
     read = direct_in ? Layout::of(q.input[0]) : in;
@@ -207,6 +209,19 @@ struct Plan {
       direct_sum = v.data ? direct(v) && same_steps(v, q.grad_input[0]) : direct_in && direct_out;
     }
     return direct_in && direct_out && (!backward || direct_sum);
+  }
+
+  // One plane of whole rows, each at least as long as a vector, apart by 1 or 2 columns; by 2, forward gains nothing.
+  bool can_go_by_rows() const {
+    if (!backward && w.stride[2] == 2) return false;
+    const bool flat = w.size[0] == 1 && w.output[0] == 1 && w.kernel[0] == 1 && w.padding[0] == 0 && parts[2] == 1;
+    if (!flat || channels || folded || images > 1 || q.mask.data || w.stride[2] > 2) return false;
+    if (w.size[2] < w.stride[2] * lanes || w.output[2] < lanes) return false;
+    if (2 * (w.span(1) + 8 * w.stride[1]) * w.size[2] > kSummed) return false;  // rows that are kept
+    const auto fits = [&](const View& v) { return !v.data || (v.stride[4] == 1 && v.dtype == q.input[0].dtype); };
+    bool fit = fits(backward ? q.grad : q.output);
+    for (int i = 0; i < op.inputs; ++i) fit = fit && fits(q.input[i]) && fits(q.grad_input[i]);
+    return fit;
   }
 
   void choose_pairs() {

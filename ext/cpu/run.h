@@ -5,6 +5,7 @@
 #include "global.h"
 #include "operators.h"
 #include "overlapping.h"
+#include "overlapping_rows.h"
 #include "rows2x2.h"
 #include "windows.h"
 
@@ -26,6 +27,11 @@ void each_unit(const Plan<T>& plan, const Parallel& parallel, const Each& each) 
       if (plan.across || plan.pairs)
         return plan.halves ? in_registers(std::true_type()) : in_registers(std::false_type());
     if constexpr (Summed<Op> && Plan<T>::fixed) {
+      const auto rows = [&](auto halves) {
+        if (plan.w.stride[2] == 1) work(OverlappingRows<Op, T, halves.value, 1>(plan));
+        else work(OverlappingRows<Op, T, halves.value, 2>(plan));
+      };
+      if (plan.by_rows) return plan.halves ? rows(std::true_type()) : rows(std::false_type());
       if (plan.overlapping) return work(Overlapping<Op, T>(plan));
       const auto whole = [&](auto halves) {
         if (plan.along_taps()) work(Global<Op, T, halves.value, true>(plan));

@@ -6,8 +6,8 @@
 //     from                        taps per position from which on that pays along channels, where a tap costs less
 //     reach, reach_back           how far `exponent` may lie from 0, forward and backward
 //     exponent(x, second)         what keeps the features in range; NaN for a tap that needs the window by window path
-//     tap(x, second, f)           the features of a tap; f[0] alone is kept for `tap_grad`
-//     value(sums, n)              the output of a window with n valid taps; 0 of none, as every operator has it
+//     tap<count>(x, second, f)    the features of a tap, so many; f[0] alone is kept for `tap_grad`
+//     value<count>(sums, n)       the output of a window with n valid taps; 0 of none, as every operator has it
 //     hand_back(sums, n, y, g, b) from the output's gradient g
 //     tap_grad(x, second, f0, s, d_second)   dx, of the sums of what its windows hand back; sets the second input's
 //     param_grad(sums, n, y, rough)          dy/dparameter; `rough`: the size of what was subtracted to get it

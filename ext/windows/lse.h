@@ -167,10 +167,13 @@ struct Lse {
   template <bool safe, class V>
   static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
 
-  // As sums over taps (../cpu/sums.h): of exp(r x), and of expm1(r x), which keeps the digits of small r x.
+  // As sums over taps (../cpu/sums.h), with v = r x: of exp(v), and of expm1(v), which keeps the digits of small v. For
+  // r, with L = r y = ln mean exp(v) and bend(v) = v exp(v) - expm1(v), about v^2 / 2 near 0,
+  //   r^2 dy/dr = mean(v exp(v)) / mean(exp(v)) - L = (mean(bend(v)) - bend(L)) / mean(exp(v)):
+  // the difference that loses less. The sum of expm1(v) is one of these then.
   template <class V>
   struct Sums {
-    static constexpr int features = 2, learned = 0, back = 1, from = 4;
+    static constexpr int features = 2, learned = 3, back = 1, from = 4;
     static constexpr float reach = 32, reach_back = 32;
     V r, inv_r;
 
@@ -179,22 +182,44 @@ struct Lse {
     POOLNB_HD V exponent(V x, V) const {
       return select(vabs(r) < splat<V>(1e-3f), splat<V>(std::numeric_limits<float>::infinity()), r * x);
     }
-    template <int>
+    template <int count>
     POOLNB_HD void tap(V x, V, V* f) const {
-      f[1] = vexpm1(r * x);
-      f[0] = vexp_down(r * x);
+      const V v = r * x;
+      const auto parts = exp_parts(v);
+      f[0] = exp_of(parts);
+      f[1] = expm1_of(parts);
+      if constexpr (count > 2) {
+        f[2] = bend(v, parts, f[0], f[1]);
+        f[1] = v * f[0];
+      }
     }
+    // Where v is the remainder of exp's argument, of its polynomial.
+    template <class Parts>
+    static POOLNB_HD V bend(V v, const Parts& parts, V e, V e_minus_1) {
+      const V near = parts.r * parts.r * vfma(parts.q, parts.r - splat<V>(1), splat<V>(1));
+      return select(parts.r == v, near, vfma(v, e, -e_minus_1));
+    }
+    template <int count>
     POOLNB_HD V value(const V* sums, V n) const {
       const V inv_n = splat<V>(1) / vmax(n, splat<V>(1)), mean = sums[0] * inv_n;
       const V far = vlog(vmax(mean, splat<V>(std::numeric_limits<float>::min())));
-      const V log_mean = select(mean < splat<V>(0.5f), far, vlog1p(sums[1] * inv_n));
+      const V minus_1 = count > 2 ? sums[1] - sums[2] : sums[1];
+      const V log_mean = select(mean < splat<V>(0.5f), far, vlog1p(minus_1 * inv_n));
       return select(n == splat<V>(0), splat<V>(0), log_mean * inv_r);
     }
     POOLNB_HD void hand_back(const V* sums, V, V, V g, V* b) const {
       b[0] = select(sums[0] == splat<V>(0), splat<V>(0), g * quick_reciprocal(sums[0]));
     }
     POOLNB_HD V tap_grad(V, V, V e, const V* s, V&) const { return e * s[0]; }
-    POOLNB_HD V param_grad(const V*, V, V, V&) const { return splat<V>(0); }
+    POOLNB_HD V param_grad(const V* sums, V n, V y, V& rough) const {
+      const auto none = sums[0] == splat<V>(0);
+      const V inv = quick_reciprocal(select(none, splat<V>(1), sums[0])), inv_n = splat<V>(1) / vmax(n, splat<V>(1));
+      const V l = r * y, bent = bend(l, exp_parts(l), sums[0] * inv_n, (sums[1] - sums[2]) * inv_n) * n * inv;
+      const V bends = sums[2] * inv;
+      const auto by_bends = bends < vabs(l);
+      rough = vmin(bends, vabs(l)) * inv_r * inv_r;
+      return select(by_bends, bends - bent, sums[1] * inv - l) * inv_r * inv_r;
+    }
   };
 };
 

@@ -252,6 +252,7 @@ struct PowerMean {
       if constexpr (count > 1) f[1] = gem ? e * l : select(a == splat<V>(0), splat<V>(0), e * l);
     }
     static POOLNB_HD V mean(V sum, V n) { return gem ? sum / vmax(n, splat<V>(1)) : sum; }
+    template <int>
     POOLNB_HD V value(const V* sums, V n) const {
       const V total = mean(sums[0], n), root = squares ? vsqrt(total) : vexp2(log2_of(total) * inv_p);
       return select(total == splat<V>(0), splat<V>(0), root);

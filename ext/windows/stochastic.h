@@ -166,6 +166,7 @@ struct Stochastic {
       f[2] = x;
     }
     static POOLNB_HD V inverse(V total) { return select(total == splat<V>(0), splat<V>(0), splat<V>(1) / total); }
+    template <int>
     POOLNB_HD V value(const V* sums, V n) const {
       return select(sums[0] == splat<V>(0), sums[2] * inverse(n), sums[1] * inverse(sums[0]));
     }

@@ -116,6 +116,7 @@ struct Weighted {
       f[1] = f[0] * x;
     }
     static POOLNB_HD V inverse(V total) { return select(total == splat<V>(0), splat<V>(0), splat<V>(1) / total); }
+    template <int>
     POOLNB_HD V value(const V* sums, V) const { return sums[1] * inverse(sums[0]); }
     POOLNB_HD void hand_back(const V* sums, V, V y, V g, V* b) const {
       b[0] = g * inverse(sums[0]);

@@ -80,6 +80,8 @@ def _windows(rng: random.Random) -> Geometry:
     largest = {1: 40, 2: 14, 3: 7}[dims]
     while True:
         size = [rng.randint(1, largest) for _ in range(dims)]
+        if rng.random() < 0.2:
+            size[-1] += 30  # rows longer than a vector
         kernel = [rng.choice([1, 2, 2, 3, 4]) for _ in range(dims)]
         stride = [rng.choice([1, 2, 2, 3, 5, 100]) for _ in range(dims)]
         dilation = [rng.choice([1, 1, 1, 2, 5]) for _ in range(dims)]

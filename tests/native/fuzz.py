@@ -1,7 +1,7 @@
 """Raw calls of every compiled operator, one after the other, right and wrong ones; a program of its own.
 
 ``test_sanitized.py`` runs it with a library that is built with sanitizers: the first fault ends it. Memory that was
-allocated and not yet written is full of bytes 0xa5 there (``ASAN_OPTIONS=malloc_fill_byte=165``), which no result has.
+allocated and not yet written is full of bytes 0xa5 there (``ASAN_OPTIONS=malloc_fill_byte=165``), as hardly any result.
 
     python fuzz.py LIBRARY FIRST COUNT    # the cases FIRST .. FIRST + COUNT - 1
 """
@@ -36,10 +36,18 @@ def run(number: int, names: list[str]) -> str:
         argument, what, wrong = rng.choice(list(faults(name, arguments)))
         _expect_refusal(name, argument, what, wrong)
         return "refused"
-    result = call(name, arguments)
-    for tensor in result if isinstance(result, tuple) else (result,):
-        _expect_written(tensor)
+    for i, tensor in enumerate(_results(name, arguments)):
+        never = _as_not_written(tensor)
+        if never.any():  # a half type has this number now and then: the PyTorch kernels tell
+            with native.disabled():
+                expected = _results(name, arguments)[i]
+            torch.testing.assert_close(tensor[never], expected[never], rtol=2e-2, atol=0)
     return "right"
+
+
+def _results(name: str, arguments: Arguments) -> tuple[Tensor, ...]:
+    result = call(name, arguments)
+    return result if isinstance(result, tuple) else (result,)
 
 
 def _expect_refusal(name: str, argument: str, what: str, wrong: Arguments) -> None:
@@ -50,10 +58,9 @@ def _expect_refusal(name: str, argument: str, what: str, wrong: Arguments) -> No
     raise AssertionError(f"{name} accepts {argument}: {what}")
 
 
-def _expect_written(tensor: Tensor) -> None:
+def _as_not_written(tensor: Tensor) -> Tensor:
     number = tensor.contiguous().view(_INTEGERS[tensor.itemsize])
-    never = number == int.from_bytes(b"\xa5" * tensor.itemsize, sys.byteorder, signed=True)
-    assert not never.any(), f"{int(never.sum())} of {tensor.numel()} numbers were not written"
+    return number == int.from_bytes(b"\xa5" * tensor.itemsize, sys.byteorder, signed=True)
 
 
 def main(library: str, first: str, count: str) -> None:

@@ -387,6 +387,7 @@ _SHARED = [
     ((3, 5, 17, 33), (3, 2, 1)),
     ((2, 33, 9, 11), (3, 1, 1)),
     ((2, 20, 16, 18), (7, 1, 3)),
+    ((1, 3, 40, 37), ((5, 3), 1, (2, 1))),
     ((2, 3, 30, 40), ((3, 5), (1, 2), (1, 2), (2, 1))),
     ((1, 20, 6, 7, 9), (3, 1, 1)),
     ((2, 3, 400), (9, 2, 4)),
@@ -486,3 +487,22 @@ def test_a_block_beside_one_that_goes_window_by_window_is_as_alone(name: str) ->
         for a, b in zip(clean, beside, strict=True):
             assert torch.equal(a[0], b[0])
         assert beside[0][1].isnan().all()
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("name", ["soft", "lse", "gem", "lp"])
+def test_a_channel_beside_one_that_goes_window_by_window_learns_as_alone(name: str) -> None:
+    for shape in ((1, 3, 20, 12), (1, 3, 20, 24)):  # by blocks, by rows
+        x = _random(*shape)
+        params = _summed(name, x, (3, 1, 1))
+        spoilt = x.clone()
+        spoilt[:, 0] = torch.nan
+        clean, beside = (_results(name, each, torch.ones_like, params, 3, 1, 1)[2] for each in (x, spoilt))
+        assert torch.equal(clean[1:], beside[1:]) and beside[0].isnan()
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("p", [0.67, 1.96])
+def test_what_is_no_window_adds_nothing_to_the_gradient_of_a_parameter(p: float) -> None:
+    """Between the rows of a block lie sums that no window has; for these exponents some were NaN."""
+    _compare_with_float64("gem", _random(1, 3, 12, 9), (2, 1, 1), {"p": torch.full((3,), p)})
