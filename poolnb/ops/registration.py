@@ -397,7 +397,7 @@ def _functionalized() -> bool:
 
 
 def _any_requires_grad(args: Sequence[Any]) -> bool:
-    for argument in args:  # not any(...): a call of a few numbers takes a tenth longer with it
+    for argument in args:  # a loop: a generator would cost more than the question
         if isinstance(argument, Tensor) and argument.requires_grad:
             return True
     return False

@@ -7,8 +7,6 @@ poolnb's are, through the operator registry.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 
 import poolnb
 from poolnb import native
-from poolnb.lab.measurements.training_cost import POOLERS
+from poolnb.lab.measurements.training_cost import POOLERS, medians
 
 CALLS, TORCH, ITS_OP = 100, "torch max", "torch max, its op"
 PLAN = [{"shape": [1, 2, 4, 4], "turns": 25, "threads": 1, "seed": seed} for seed in range(3)]
@@ -28,14 +26,18 @@ def measure(parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]
     the gradient. `compiled` names the operators whose compiled kernels were in use."""
     torch.manual_seed(parameters["seed"])
     x = torch.rand(parameters["shape"])
-    before = torch.get_num_threads()
-    torch.set_num_threads(parameters["threads"])
     pools = _pools(x)
-    found = {"forward": {n: _forward(pool, x) for n, pool in pools.items()}}
-    found["both"] = {n: _both(pool, x.clone().requires_grad_()) for n, pool in pools.items() if n != ITS_OP}
-    microseconds = {way: _medians(calls, parameters["turns"]) for way, calls in found.items()}
-    torch.set_num_threads(before)
-    return microseconds | {"compiled": sorted(native.operators())}, {}
+    ways = {
+        "forward": {n: _forward(pool, x) for n, pool in pools.items()},
+        "both": {n: _both(pool, x.clone().requires_grad_()) for n, pool in pools.items() if n != ITS_OP},
+    }
+    found = {}
+    for way, calls in ways.items():
+        milliseconds = medians(
+            {n: _many(call) for n, call in calls.items()}, parameters["turns"], parameters["threads"]
+        )
+        found[way] = {n: 1000 * taken / CALLS for n, taken in milliseconds.items()}
+    return found | {"compiled": sorted(native.operators())}, {}
 
 
 def _pools(x: Tensor) -> dict[str, Callable[[Tensor], Any]]:
@@ -58,14 +60,9 @@ def _both(pool: Callable[[Tensor], Any], x: Tensor) -> Callable[[], Any]:
     return both
 
 
-def _medians(calls: dict[str, Callable[[], Any]], turns: int) -> dict[str, float]:
-    """Microseconds of one call of each; the first two turns warm up."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(turns + 2):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            for _ in range(CALLS):
-                call()
-            if turn >= 2:
-                times[name].append(1e6 * (time.perf_counter() - start) / CALLS)
-    return {name: statistics.median(own) for name, own in times.items()}
+def _many(call: Callable[[], Any]) -> Callable[[], None]:
+    def many() -> None:
+        for _ in range(CALLS):
+            call()
+
+    return many
