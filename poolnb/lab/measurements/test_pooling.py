@@ -18,7 +18,7 @@ _DIGITS = {"dataset": "digits", "limit": 1280, "epochs": 20}
 _CIFAR10 = {"dataset": "cifar10", "limit": 20_000, "epochs": 10}
 PLAN = [
     {**shared, "pooler": pooler, "seed": seed}
-    for shared, seeds in ((_DIGITS, 5), (_CIFAR10, 3))
+    for shared, seeds in ((_DIGITS, 5), (_CIFAR10, 8))
     for seed in range(seeds)
     for pooler in TRAINED
 ]
