@@ -124,6 +124,8 @@ concept Ordered = requires { Op::ordered; };
 template <class Op>
 concept PerRank = requires { Op::per_rank; };
 template <class Op>
+concept SavesTwo = PerRank<Op> || requires { requires Op::saves_two; };  // numbers per tap, the second by put_more
+template <class Op>
 concept Tabled = requires { Op::tables; };
 template <class Op>
 concept SharesTables = requires { Op::shared; };

@@ -127,9 +127,14 @@ inline void move_block(const Layout& l, const Box& box, const View& v, int64_t n
     low[a] = std::max<int64_t>(0, -box.first[a]);
     high[a] = std::min(box.extent[a], box.size[a] - box.first[a]);
   }
-  const int64_t width = high[2] - low[2];
-  if (width <= 0) return;
+  int64_t width = high[2] - low[2];
+  if (width <= 0 || high[1] <= low[1]) return;
   const int64_t column = v.stride[4], channel = v.stride[1], s = l.stride[2];
+  const bool across = l.channels && column == 1 && channel != 1;  // lines of positions there, of channels here
+  if (across && v.stride[3] == width && l.step[1] == width * l.step[2]) {  // rows follow each other: they are one
+    width *= high[1] - low[1];
+    high[1] = low[1] + 1;
+  }
   for (int64_t d = low[0]; d < high[0]; ++d) {
     const int64_t slice = l.at(d, 0, 0);
     for (int64_t h = low[1]; h < high[1]; ++h) {
@@ -137,10 +142,9 @@ inline void move_block(const Layout& l, const Box& box, const View& v, int64_t n
       const int64_t here = slice + l.row(h);
       if (l.channels) {
         const int64_t at = here + low[2] * l.step[2];
-        if (channel == 1 || column != 1)
-          for (int64_t w = 0; w < width; ++w) move.line(at + w * l.step[2], 1, there + w * column, channel, count);
+        if (across) move.across(at, l.step[2], there, channel, count, width);
         else
-          for (int64_t k = 0; k < count; ++k) move.line(at + k, l.step[2], there + k * channel, column, width);
+          for (int64_t w = 0; w < width; ++w) move.line(at + w * l.step[2], 1, there + w * column, channel, count);
       } else if (s == 1) {
         move.line(here + low[2], 1, there, column, width);
       } else if (s == 2 && column == 1) {
@@ -167,6 +171,14 @@ struct Reader {
   void pairs(int64_t first, int64_t second, int64_t there, int64_t n) {
     read_pairs(block + first, block + second, tensor + there, n);
   }
+  void across(int64_t at, int64_t step, int64_t there, int64_t tensor_step, int64_t lines, int64_t n) {
+    int64_t k = 0;
+    if constexpr (by_tiles<T, S>)
+      k = each_tile<T>(lines, n, [&](int64_t k, int64_t i) {
+        read_tile(block + at + i * step + k, step, tensor + there + k * tensor_step + i, tensor_step);
+      });
+    for (; k < lines; ++k) line(at + k, step, there + k * tensor_step, 1, n);
+  }
 };
 
 template <class T, class S>
@@ -178,6 +190,14 @@ struct Writer {
   }
   void pairs(int64_t first, int64_t second, int64_t there, int64_t n) {
     write_pairs(tensor + there, block + first, block + second, n);
+  }
+  void across(int64_t at, int64_t step, int64_t there, int64_t tensor_step, int64_t lines, int64_t n) {
+    int64_t k = 0;
+    if constexpr (by_tiles<T, S>)
+      k = each_tile<T>(lines, n, [&](int64_t k, int64_t i) {
+        write_tile(tensor + there + k * tensor_step + i, tensor_step, block + at + i * step + k, step);
+      });
+    for (; k < lines; ++k) line(at + k, step, there + k * tensor_step, 1, n);
   }
 };
 

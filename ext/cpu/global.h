@@ -1,7 +1,7 @@
 // One window over all of the input, of an operator that goes by sums (sums.h): a line of numbers per channel, used where
-// it lies. `along_taps`: a vector holds taps that follow each other, and its lanes are summed at the end; else, where
-// channels lie together, it holds channels. Nothing is copied, and a mask is read as it is. A unit with values out of
-// reach goes window by window.
+// it lies. `along_taps`: a vector holds taps that follow each other, and short lines are summed side by side, so that
+// what follows is done for a vector of channels; else, where channels lie together, it holds channels. Nothing is
+// copied, and a mask is read as it is. A unit with values out of reach goes window by window.
 #pragma once
 
 #include <optional>
@@ -11,7 +11,9 @@
 
 namespace poolnb {
 
-template <class Op, class T, bool halves, bool along_taps>
+constexpr int64_t kShortLine = 32;  // vectors of taps of a line that is summed side by side with others
+
+template <class Op, class T, bool halves, bool along_taps, int together>
 class Global {
   using V = Vec<T>;
   using M = typename Traits<V>::Mask;
@@ -23,7 +25,7 @@ class Global {
  public:
   explicit Global(const Plan<T>& plan)
       : p_(plan), q_(plan.q), taps_(plan.w.taps()), steps_(along_taps ? (taps_ + lanes - 1) / lanes : taps_),
-        kept_(plan.backward && steps_ <= kKept ? steps_ * lanes : 0) {
+        kept_(plan.backward && steps_ <= kKept ? together * steps_ * lanes : 0) {
     for (int i = 0; i < Op::inputs; ++i) step_[i] = Plan<T>::one_step(q_.input[i], plan.w);
     for (int i = 0; i < Op::inputs; ++i) grad_step_[i] = Plan<T>::one_step(q_.grad_input[i], plan.w);
     mask_step_ = Plan<T>::one_step(q_.mask, plan.w);
@@ -33,8 +35,8 @@ class Global {
   }
 
   void forward(int64_t unit) {
-    const bool done = each_line(unit, [&](const Line& line) {
-      return q_.mask.data ? forward_line<true>(line) : forward_line<false>(line);
+    const bool done = each_vector(unit, [&](const Lines& lines) {
+      return q_.mask.data ? forward_lines<true>(lines) : forward_lines<false>(lines);
     });
     if (!done) window_by_window().forward(unit);
   }
@@ -43,32 +45,38 @@ class Global {
   void backward(int64_t unit, T* partial) {
     constexpr bool can_learn = Op::parameters && Sums::learned;
     const bool learns = can_learn && q_.want_parameters;
-    const bool done = each_line(unit, [&](const Line& line) {
+    const bool done = each_vector(unit, [&](const Lines& lines) {
       if (learns)
-        return q_.mask.data ? backward_line<true, can_learn>(line, partial)
-                            : backward_line<false, can_learn>(line, partial);
-      return q_.mask.data ? backward_line<true, false>(line, partial) : backward_line<false, false>(line, partial);
+        return q_.mask.data ? backward_lines<true, can_learn>(lines, partial)
+                            : backward_lines<false, can_learn>(lines, partial);
+      return q_.mask.data ? backward_lines<true, false>(lines, partial) : backward_lines<false, false>(lines, partial);
     });
     if (!done) window_by_window().backward(unit, partial);
   }
 
  private:
-  // The window of channel c, or of a vector of channels; `fresh`: channels that the vector before did not hold.
-  struct Line {
-    int64_t n, c;
+  // The windows of so many channels from c on, or of a vector of channels; `fresh`: channels that the vector before did
+  // not hold.
+  struct Lines {
+    int64_t n, c, count;
     M fresh;
   };
 
-  // False, as soon as call(line) is.
+  // False, as soon as call(lines) is.
   template <class Call>
-  bool each_line(int64_t unit, const Call& call) const {
+  bool each_vector(int64_t unit, const Call& call) const {
     const int64_t n = unit / p_.chunks, begin = unit % p_.chunks * p_.chunk;
     const int64_t end = std::min(begin + p_.chunk, q_.channels);
     const M all = splat<V>(0) == splat<V>(0);
-    if (!along_taps && end - begin < lanes) return false;
-    for (int64_t c = begin; c < end; c += along_taps ? 1 : lanes) {
-      const int64_t at = along_taps ? c : std::min(c, end - lanes);  // the last vector overlaps its neighbour
-      if (!call(Line{n, at, at == c ? all : number_ >= splat<V>(T(c - at))})) return false;
+    if constexpr (along_taps) {
+      for (int64_t c = begin; c < end; c += together)
+        if (!call(Lines{n, c, std::min<int64_t>(together, end - c), all})) return false;
+      return true;
+    }
+    if (end - begin < lanes) return false;
+    for (int64_t c = begin; c < end; c += lanes) {
+      const int64_t at = std::min(c, end - lanes);  // the last vector overlaps its neighbour
+      if (!call(Lines{n, at, 1, at == c ? all : number_ >= splat<V>(T(c - at))})) return false;
     }
     return true;
   }
@@ -78,11 +86,28 @@ class Global {
     return *generic_;
   }
 
-  // ---- a line -----------------------------------------------------------------------------------------------------
+  // ---- lines ------------------------------------------------------------------------------------------------------
+
+  // Their sums, one lane per channel; lanes without a channel repeat the last one.
+  template <bool masked, int count>
+  POOLNB_HD bool add(const Lines& lines, V parameter, V* totals, V& n, float reach, T* kept) const {
+    Reach<V> seen;
+    V sums[count + 1][together];
+    for (int64_t k = 0; k < (together > 1 ? lines.count : 1); ++k) {
+      const Sums op(parameter_of(parameter, k), q_.options);
+      V line[count + 1];
+      add_line<masked, count>(line_of(lines, k), op, line, seen, kept ? kept + k * steps_ * lanes : nullptr);
+      for (int f = 0; f <= count; ++f) sums[f][k] = line[f];
+    }
+    for (int64_t k = lines.count; k < together; ++k)
+      for (int f = 0; f <= count; ++f) sums[f][k] = sums[f][k - 1];
+    for (int f = 0; f < count; ++f) totals[f] = total(sums[f]);
+    n = masked ? total(sums[count]) : splat<V>(T(taps_));
+    return seen.within(reach);
+  }
 
   template <bool masked, int count>
-  POOLNB_HD bool add(const Line& line, const Sums& op, V* totals, V& n, float reach, T* kept) const {
-    Reach<V> seen;
+  POOLNB_HD void add_line(const Lines& line, const Sums& op, V* totals, Reach<V>& seen, T* kept) const {
     Sum<V> sums[count], number;
     each_tap<masked>(line, [&](int64_t i, int64_t at, auto valid, auto fresh) POOLNB_INLINE {
       const V x = input<true>(line, 0, at, valid);
@@ -97,36 +122,51 @@ class Global {
       for (auto& sum : sums) sum.carry();
       number.carry();
     });
-    for (int k = 0; k < count; ++k) totals[k] = total(sums[k].value());
-    n = masked ? total(number.value()) : splat<V>(T(taps_));
-    return seen.within(reach);
+    for (int k = 0; k < count; ++k) totals[k] = sums[k].value();
+    totals[count] = number.value();
   }
-  static POOLNB_HD V total(V sum) {
-    if constexpr (along_taps) return sum_of_lanes(sum);
-    return sum;
+
+  POOLNB_HD V total(const V* sums) const {
+    if constexpr (!along_taps) return sums[0];
+    else return together > 1 ? sums_of_lanes<together>(sums) : sum_of_lanes(sums[0]);
+  }
+  static POOLNB_HD Lines line_of(const Lines& lines, int64_t k) {
+    return along_taps ? Lines{lines.n, lines.c + k, 1, lines.fresh} : lines;
+  }
+  // Of the channel of a line, or of all channels of the vector.
+  static POOLNB_HD V parameter_of(V parameter, int64_t k) {
+    if constexpr (along_taps) return splat<V>(parameter[k]);
+    return parameter;
+  }
+  // put(k, channel) for the lanes that hold a channel.
+  template <class Put>
+  POOLNB_HD void each_channel(const Lines& lines, const Put& put) const {
+    for (int64_t k = 0; k < (along_taps ? lines.count : lanes); ++k) put(k, lines.c + k);
   }
 
   template <bool masked>
-  __attribute__((noinline)) bool forward_line(const Line& line) const {
-    const Sums op(parameter(line), q_.options);
+  __attribute__((noinline)) bool forward_lines(const Lines& lines) const {
+    const V parameter = parameters(lines);
     V sums[Sums::features], n;
-    if (!add<masked, Sums::features>(line, op, sums, n, Sums::reach, nullptr)) return false;
-    const V y = op.template value<Sums::features>(sums, n);
+    if (!add<masked, Sums::features>(lines, parameter, sums, n, Sums::reach, nullptr)) return false;
+    const V y = Sums(parameter, q_.options).template value<Sums::features>(sums, n);
     if (any(infinite_or_nan(y))) return false;
     const View& v = q_.output;
-    for (int64_t k = 0; k < (along_taps ? 1 : lanes); ++k)
-      with_float_type<halves>(v.dtype, v.data, [&](auto* to) { put(to + v.offset(line.n, line.c + k, 0, 0, 0), y[k]); });
+    with_float_type<halves>(v.dtype, v.data, [&](auto* to) {
+      each_channel(lines, [&](int64_t k, int64_t c) { put(to + v.offset(lines.n, c, 0, 0, 0), y[k]); });
+    });
     return true;
   }
 
   template <bool masked, bool learns>
-  __attribute__((noinline)) bool backward_line(const Line& line, T* partial) {
+  __attribute__((noinline)) bool backward_lines(const Lines& lines, T* partial) {
     constexpr int count = learns ? Sums::learned : Sums::features;
-    const Sums op(parameter(line), q_.options);
+    const V parameter = parameters(lines);
+    const Sums op(parameter, q_.options);
     T* kept = kept_.size() ? kept_.data() : nullptr;
     V sums[count], n, back[Sums::back];
-    if (!add<masked, count>(line, op, sums, n, Sums::reach_back, kept)) return false;
-    const V y = op.template value<count>(sums, n), g = output_grad(line);
+    if (!add<masked, count>(lines, parameter, sums, n, Sums::reach_back, kept)) return false;
+    const V y = op.template value<count>(sums, n), g = gathered(q_.grad, lines);
     op.hand_back(sums, n, y, g, back);
     if (any(infinite_or_nan(y + g))) return false;
     if constexpr (learns) {
@@ -134,13 +174,19 @@ class Global {
       const V d = op.param_grad(sums, n, y, rough);
       if (any(rough > splat<V>(kRough) * vabs(d))) return false;
       const V part = g * d;
-      for (int64_t k = 0; k < (along_taps ? 1 : lanes); ++k) partial[line.n * q_.channels + line.c + k] = part[k];
+      each_channel(lines, [&](int64_t k, int64_t c) { partial[lines.n * q_.channels + c] = part[k]; });
     }
-    return write_grads<masked>(line, op, back, kept);
+    for (int64_t k = 0; k < lines.count; ++k) {
+      V handed[Sums::back];
+      for (int b = 0; b < Sums::back; ++b) handed[b] = parameter_of(back[b], k);
+      const Sums own(parameter_of(parameter, k), q_.options);
+      if (!write_grads<masked>(line_of(lines, k), own, handed, kept ? kept + k * steps_ * lanes : nullptr)) return false;
+    }
+    return true;
   }
 
   template <bool masked>
-  POOLNB_HD bool write_grads(const Line& line, const Sums& op, const V* back, const T* kept) const {
+  POOLNB_HD bool write_grads(const Lines& line, const Sums& op, const V* back, const T* kept) const {
     Reach<V> seen;
     each_tap<masked>(line, [&](int64_t i, int64_t at, auto valid, auto) POOLNB_INLINE {
       const V x = input(line, 0, at, valid), second = Op::inputs > 1 ? input(line, Op::inputs - 1, at, valid) : x;
@@ -162,7 +208,7 @@ class Global {
   // each(step, tap, valid, fresh), and pause() between blocks of steps. Along taps, the last vector overlaps its
   // neighbour: `fresh` are its lanes that were not there.
   template <bool masked, class Each, class Pause>
-  POOLNB_HD void each_tap(const Line& line, const Each& each, const Pause& pause) const {
+  POOLNB_HD void each_tap(const Lines& line, const Each& each, const Pause& pause) const {
     const int64_t whole = along_taps ? taps_ / lanes : taps_;
     for (int64_t begin = 0; begin < whole; begin += kTerms) {
       const int64_t end = std::min(begin + kTerms, whole);
@@ -178,7 +224,7 @@ class Global {
   }
 
   template <bool masked>
-  POOLNB_HD auto valid(const Line& line, int64_t tap) const {
+  POOLNB_HD auto valid(const Lines& line, int64_t tap) const {
     if constexpr (!masked) return Always{};
     else {
       const auto* from = static_cast<const uint8_t*>(q_.mask.data) + q_.mask.offset(line.n, line.c, 0, 0, 0);
@@ -193,7 +239,7 @@ class Global {
 
   // `first`: of the first look, which asks the memory for what comes soon.
   template <bool first = false, class Valid>
-  POOLNB_HD V input(const Line& line, int i, int64_t tap, Valid valid) const {
+  POOLNB_HD V input(const Lines& line, int i, int64_t tap, Valid valid) const {
     const View& v = q_.input[i];
     V x;
     with_float_type<halves>(v.dtype, v.data, [&](auto* from) POOLNB_INLINE {
@@ -203,7 +249,7 @@ class Global {
     });
     return select(valid, x, splat<V>(0));
   }
-  POOLNB_HD void write(const Line& line, int i, int64_t tap, V d) const {
+  POOLNB_HD void write(const Lines& line, int i, int64_t tap, V d) const {
     const View& v = q_.grad_input[i];
     if (i > 0 && !v.data) return;
     with_float_type<halves>(v.dtype, v.data, [&](auto* to) POOLNB_INLINE {
@@ -213,17 +259,18 @@ class Global {
 
   // ---- what a window has ------------------------------------------------------------------------------------------
 
-  V gathered(const View& v, const Line& line) const {
+  // One lane per channel; those without one repeat the last.
+  V gathered(const View& v, const Lines& lines) const {
     V x = splat<V>(0);
     with_type(v.dtype, v.data, [&](auto* from) {
-      if constexpr (along_taps) x = splat<V>(T(number(from[v.offset(line.n, line.c, 0, 0, 0)])));
-      else
-        for (int64_t k = 0; k < lanes; ++k) x[k] = T(number(from[v.offset(line.n, line.c + k, 0, 0, 0)]));
+      for (int64_t k = 0; k < lanes; ++k) {
+        const int64_t channel = along_taps ? std::min(k, lines.count - 1) : k;
+        x[k] = T(number(from[v.offset(lines.n, lines.c + channel, 0, 0, 0)]));
+      }
     });
     return x;
   }
-  V parameter(const Line& line) const { return Op::parameters ? gathered(q_.parameter[0], line) : splat<V>(0); }
-  V output_grad(const Line& line) const { return gathered(q_.grad, line); }
+  V parameters(const Lines& lines) const { return Op::parameters ? gathered(q_.parameter[0], lines) : splat<V>(0); }
 
   const Plan<T>& p_;
   const Problem& q_;

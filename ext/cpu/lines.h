@@ -118,6 +118,64 @@ inline void write_pairs(S* to, const T* even, const T* odd, int64_t n) {
   }
 }
 
+// ---- tiles: as many lines as a vector has lanes, from lines to columns and back --------------------------------------
+
+template <int half, class V, size_t... i>
+POOLNB_HD void exchange(V& a, V& b, std::index_sequence<i...>) {
+  constexpr int n = sizeof...(i);
+  const V first = __builtin_shufflevector(a, b, (int(i) & half ? n + int(i) - half : int(i))...);
+  b = __builtin_shufflevector(a, b, (int(i) & half ? n + int(i) : int(i) + half)...);
+  a = first;
+}
+template <int half, class V>
+POOLNB_HD void transpose(V* lines) {
+  constexpr int lanes = Traits<V>::lanes;
+  if constexpr (half > 0) {
+    POOLNB_UNROLL for (int k = 0; k < lanes; ++k)
+      if (!(k & half)) exchange<half>(lines[k], lines[k + half], std::make_index_sequence<lanes>());
+    transpose<half / 2>(lines);
+  }
+}
+
+template <class T, class S>
+constexpr bool by_tiles = std::is_same_v<T, S> || by_vectors<T, S>;
+
+// `to` and `from`: `lanes` lines each, so many numbers apart.
+template <class T, class S>
+inline void read_tile(T* to, int64_t to_step, const S* from, int64_t step) {
+  using V = Vec<T>;
+  constexpr int lanes = Traits<V>::lanes;
+  V lines[lanes];
+  POOLNB_UNROLL for (int k = 0; k < lanes; ++k) lines[k] = load_as<V>(from + k * step);
+  transpose<lanes / 2>(lines);
+  POOLNB_UNROLL for (int k = 0; k < lanes; ++k) store<V>(to + k * to_step, lines[k]);
+}
+template <class T, class S>
+inline void write_tile(S* to, int64_t to_step, const T* from, int64_t step) {
+  using V = Vec<T>;
+  constexpr int lanes = Traits<V>::lanes;
+  V lines[lanes];
+  POOLNB_UNROLL for (int k = 0; k < lanes; ++k) lines[k] = load<V>(from + k * step);
+  transpose<lanes / 2>(lines);
+  POOLNB_UNROLL for (int k = 0; k < lanes; ++k) {
+    if constexpr (std::is_same_v<T, S>) store<V>(to + k * to_step, lines[k]);
+    else store_as(to + k * to_step, lines[k]);
+  }
+}
+
+// tile(line, position) for all tiles of `lines` times `n` numbers, the last along a line overlapping its neighbour. How
+// many lines were in one.
+template <class T, class Tile>
+inline int64_t each_tile(int64_t lines, int64_t n, const Tile& tile) {
+  constexpr int64_t lanes = Traits<Vec<T>>::lanes;
+  int64_t k = 0;
+  for (; k + lanes <= lines && n >= lanes; k += lanes)
+    for (int64_t i = 0; i < n; i += lanes) tile(k, std::min(i, n - lanes));
+  return k;
+}
+
+// ---- buffers --------------------------------------------------------------------------------------------------------
+
 // A buffer on a boundary of 64 bytes, all 0.
 template <class T>
 class Buffer {

@@ -34,8 +34,10 @@ void each_unit(const Plan<T>& plan, const Parallel& parallel, const Each& each) 
       if (plan.by_rows) return plan.halves ? rows(std::true_type()) : rows(std::false_type());
       if (plan.overlapping) return work(Overlapping<Op, T>(plan));
       const auto whole = [&](auto halves) {
-        if (plan.along_taps()) work(Global<Op, T, halves.value, true>(plan));
-        else work(Global<Op, T, halves.value, false>(plan));
+        constexpr int lanes = Plan<T>::lanes;
+        if (!plan.along_taps()) work(Global<Op, T, halves.value, false, 1>(plan));
+        else if (plan.w.taps() > kShortLine * lanes) work(Global<Op, T, halves.value, true, 1>(plan));
+        else work(Global<Op, T, halves.value, true, lanes>(plan));
       };
       if (plan.whole_lines) return plan.halves ? whole(std::true_type()) : whole(std::false_type());
     }

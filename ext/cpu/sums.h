@@ -75,6 +75,20 @@ POOLNB_HD V sum_of_lanes(V x) {
   return fold_lanes<lanes / 2>(x, std::make_index_sequence<lanes>());
 }
 
+// Lane k: the sum of the numbers of vector k, in one order for all.
+template <class V, size_t... i>
+POOLNB_HD V add_pairs(V a, V b, std::index_sequence<i...> all) {
+  V even, odd;
+  deinterleave(a, b, even, odd, all);
+  return even + odd;
+}
+template <int64_t n, class V>
+POOLNB_HD V sums_of_lanes(const V* x) {
+  if constexpr (n == 1) return x[0];
+  else return add_pairs(sums_of_lanes<n / 2>(x), sums_of_lanes<n / 2>(x + n / 2),
+                        std::make_index_sequence<Traits<V>::lanes>());
+}
+
 // The gradient of a parameter is a difference, too: whether few digits are lost in it.
 constexpr float kRough = 16;
 

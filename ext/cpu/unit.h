@@ -36,7 +36,7 @@ class Unit {
       parameter_sum_[i] = Buffer<T>(!p_.backward ? 0 : by_window(i) ? p_.out.size : round_up(p_.chunk, lanes));
     }
     counted_ = Buffer<T>(p_.has_halo() && q_.want_parameters ? p_.out.size : 0);
-    saved_ = Buffer<T>(p_.backward && !p_.forgets ? (PerRank<Op> ? 2 : 1) * taps * lanes : 0);
+    saved_ = Buffer<T>(p_.backward && !p_.forgets ? (SavesTwo<Op> ? 2 : 1) * taps * lanes : 0);
     if constexpr (Ordered<Op>) {
       scratch_ = Buffer<T>(p_.forgets ? 0 : 2 * taps * lanes);
       long_rows_.resize(2 * lanes);
@@ -389,7 +389,7 @@ class Unit {
   POOLNB_HD void add_to_ranks(const Saved& saved, int64_t n, int64_t out, int64_t lane, auto counted, V g) {
     T* sum = table_sums_.data() + table_place(out, lane);
     POOLNB_UNROLL for (int64_t r = 0; r < n; ++r, sum += table_step_)
-      store<V>(sum, load<V>(sum) + select(counted, g * saved.by_rank[r], splat<V>(0)));
+      store<V>(sum, load<V>(sum) + select(counted, g * saved.more[r], splat<V>(0)));
   }
 
   // ---- what goes back ---------------------------------------------------------------------------------------------

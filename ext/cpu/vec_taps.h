@@ -104,18 +104,20 @@ struct HeldTaps {
 template <class V, int K>
 struct Saved {
   static constexpr bool keeps = true, backward = true;
-  V kept[K], by_rank[K];  // by_rank: the derivatives by the weights of ranks
+  V kept[K], more[K];  // more: of an operator that saves two numbers per tap
   POOLNB_HD void put(int64_t i, V v) { kept[i] = v; }
-  POOLNB_HD void put_by_rank(int64_t r, V v) { by_rank[r] = v; }
+  POOLNB_HD void put_more(int64_t i, V v) { more[i] = v; }
   POOLNB_HD V get(int64_t i) const { return kept[i]; }
+  POOLNB_HD V get_more(int64_t i) const { return more[i]; }
 };
 template <class V>
 struct Saved<V, 0> {
   static constexpr bool keeps = true, backward = true;
-  V *kept, *by_rank;
+  V *kept, *more;
   POOLNB_HD void put(int64_t i, V v) { kept[i] = v; }
-  POOLNB_HD void put_by_rank(int64_t r, V v) { by_rank[r] = v; }
+  POOLNB_HD void put_more(int64_t i, V v) { more[i] = v; }
   POOLNB_HD V get(int64_t i) const { return kept[i]; }
+  POOLNB_HD V get_more(int64_t i) const { return more[i]; }
 };
 
 }  // namespace poolnb

@@ -12,6 +12,7 @@ namespace poolnb {
 template <bool mixes>
 struct Adaptive {
   static constexpr int inputs = 1, parameters = mixes ? 1 : 0, noise = 0;
+  static constexpr bool saves_two = mixes;
 
   template <class V>
   struct Window {
@@ -165,6 +166,7 @@ struct Adaptive {
         all_high += h;
         sum_high += h * x;
         if constexpr (safe || !Taps::fixed) saved.put(i, h);
+        if constexpr (Saved::keeps && !safe && !Taps::fixed) saved.put_more(i, e);
         if constexpr (Taps::fixed) parts[i].high = h;
       }
     }, all_near, sum_near, all_high, sum_high, moved, moved_near);
@@ -189,9 +191,9 @@ struct Adaptive {
         const V x = taps.x(i);
         if constexpr (Taps::fixed) {
           saved.put(i, slope(w, x, parts[i], options));
-        } else {  // what costs more to find again has been saved
-          const Likeness<V> l = likeness<false>(w, x);
-          const Parts<V> p{mixes ? near<false>(w, x, l, taps.valid(i)) : saved.get(i), l.by_tap, saved.get(i)};
+        } else {  // exponentials have been saved
+          const V first = saved.get(i), by_tap = likeness<false>(w, x).by_tap;
+          const Parts<V> p{mixes ? saved.get_more(i) : first, by_tap, first};
           saved.put(i, slope(w, x, p, options));
         }
       });

@@ -133,7 +133,7 @@ struct Rank : InOrder {
         }
       }
       POOLNB_UNROLL for (int64_t r = 0; r < n; ++r)
-        saved.put_by_rank(r, select(present<Taps>(r, number), (x[r] - w.y) * inv_sum, splat<V>(0)));
+        saved.put_more(r, select(present<Taps>(r, number), (x[r] - w.y) * inv_sum, splat<V>(0)));
     }
   }
   template <class Taps, class V>
@@ -157,7 +157,7 @@ struct Rank : InOrder {
   static void lane_by_lane(Window<V>& w, const Taps& taps, Saved& saved) {
     w.y = splat<V>(0);
     if constexpr (Saved::keeps)
-      for (int64_t i = 0; i < taps.count(); ++i) saved.put(i, splat<V>(0)), saved.put_by_rank(i, splat<V>(0));
+      for (int64_t i = 0; i < taps.count(); ++i) saved.put(i, splat<V>(0)), saved.put_more(i, splat<V>(0));
     each_lane<V>(taps, [&](int64_t lane) {
       if (taps.count() >> 31) sort_lane<int64_t>(w, taps, saved, lane);
       else sort_lane<int32_t>(w, taps, saved, lane);
@@ -190,7 +190,7 @@ struct Rank : InOrder {
       const T slope = y == y ? share(r) : y, by_weight = weight_grad(ranked[r].x, y, by_sum);
       if constexpr (Saved::keeps) {
         saved.kept[ranked[r].tap][lane] = slope;
-        saved.by_rank[r][lane] = by_weight;
+        saved.more[r][lane] = by_weight;
       } else {
         taps.order.long_rows[2 * lane][ranked[r].tap] = slope;
         taps.order.long_rows[2 * lane + 1][r] = by_weight;
