@@ -231,7 +231,10 @@ def check_range(
     """Check the entries of a tensor that can be looked at: one on a CPU, outside traces and torch.func transforms."""
     if value.numel() == 0 or type(value) not in (Tensor, torch.nn.Parameter) or not visible(value):
         return
-    least, most = (float(v) for v in torch.aminmax(value.detach()))
+    if value.numel() == 1:
+        least = most = value.item()
+    else:
+        least, most = (bound.item() for bound in torch.aminmax(value.detach()))
     finite = -math.inf < least and (most < math.inf or allow_inf)  # false for a NaN
     if not (finite and low <= least and most <= high) or (strict and least == low):
         got = f"{least:g}" if value.numel() == 1 else f"entries from {least:g} to {most:g}"

@@ -93,13 +93,21 @@ class Pool(torch.nn.Module):
         """Whether the parameters suit the input, in the words of this module's arguments."""
         if not (self._parameters or self._modules) or isinstance(input, Proxy):
             return
-        parameters = list(self.named_parameters())
+        # A module that holds others may have parameters that are computed: they are asked for, which takes longer.
+        parameters = self.named_parameters() if self._modules else self._parameters.items()
+        own = [(name, parameter) for name, parameter in parameters if parameter is not None]
+        if not isinstance(input, Tensor) or any(p.dtype != input.dtype or p.device != input.device for _, p in own):
+            check_input(self.dims, input)
+            for name, parameter in own:
+                check_parameter_tensor(f"parameter {name}", parameter, input)
+        if self.made_for:
+            self._check_made_for(input)
+
+    def _check_made_for(self, input: Tensor) -> None:
         check_input(self.dims, input)
-        for name, parameter in parameters:
-            check_parameter_tensor(f"parameter {name}", parameter, input)
         shape = tuple(input.shape)
-        channels, *output_size = self.made_for or (None,)
-        if channels not in (None, shape[-self.dims - 1]):
+        channels, *output_size = self.made_for
+        if channels != shape[-self.dims - 1]:
             raise ValueError(
                 f"input must have {channels} channels, as {channels=} says, got shape {tuple(input.shape)}"
             )
