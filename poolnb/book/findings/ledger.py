@@ -229,13 +229,29 @@ def _learns(pooler: str) -> bool:
     return any(True for _ in create_pool(pooler, 2, 2, channels=1, output_size=(1, 1)).parameters())
 
 
+# The studies of all poolers with tuned rates, and what tables call them.
+TUNED = {"cifar10": ("comparison-tuned", "CIFAR-10, tuned"), "mnist": ("mnist1000", "1000 of MNIST, tuned")}
+
+
 def tuned(dataset: str) -> tuple[Any, tuple[int, ...]]:
     """The runs of all poolers at an equal budget with tuned rates, one row each, and the looks that are planned.
 
     Before there are any, those of eight epochs at one rate, which are looked at once.
     """
-    runs = study({"cifar10": "comparison-tuned", "mnist": "mnist1000"}[dataset])
+    runs = study(TUNED[dataset][0])
     return (comparison(dataset), ()) if runs.empty else (runs, LOOKS)
+
+
+def tuned_against_max(*poolers: str) -> dict[str, Difference | None]:
+    """Test accuracy with tuned rates, of these poolers minus max pooling, by title; None where there are no runs yet.
+
+    All poolers of a study are in the model, and the intervals are true together for all.
+    """
+    found = {}
+    for name, title in TUNED.values():
+        all_poolers = compared(study(name), looks=LOOKS)
+        found |= {f"{pooler} - max, {title}": interval(all_poolers, pooler) for pooler in poolers}
+    return found
 
 
 @dataclass(frozen=True)
@@ -320,7 +336,7 @@ def max_against_average() -> dict[str, Difference | None]:
         f"CIFAR-10, SGD, {length('learning-rates')} epochs": at_best_rates(learning_rates()),
         "clips, 12 epochs": study("clips"),
     }
-    tuned_runs = {"CIFAR-10, tuned": study("comparison-tuned"), "1000 of MNIST, tuned": study("mnist1000")}
+    tuned_runs = {title: study(name) for name, title in TUNED.values()}
     cases |= {title: runs for title, runs in tuned_runs.items() if len(runs)}
     looks = {title: LOOKS for title in tuned_runs}
     return {title: difference(runs, "last", "max", "avg", looks=looks.get(title, ())) for title, runs in cases.items()}
