@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import made_up
 import nbformat
+import pandas
 import pytest
 
 from poolnb.book import notebooks
@@ -86,6 +87,24 @@ def test_the_winner_is_chosen_seed_by_seed_and_needs_enough_of_them(tmp_path, mo
     assert (found.name, found.count, found.verdict) == ("lse", 2, "above")
     assert found.difference.n == 4 and found.difference.mean == pytest.approx(2)
     assert ledger.winner("cifar10") is None
+
+
+def test_a_chapter_quotes_the_comparison_with_tuned_rates(monkeypatch):
+    """12 seeds of max and of one pooler that is 2 points better; of the other study nothing is there."""
+    assert set(ledger.tuned_against_max("ada")) == {"ada - max, CIFAR-10, tuned", "ada - max, 1000 of MNIST, tuned"}
+    rows = [
+        {"pooler": pooler, "seed": seed, "last": 70 + gap + 0.1 * (seed * place % 5)}
+        for place, (pooler, gap) in enumerate({"max": 0, "ada": 2, "std": -3}.items())
+        for seed in range(12)
+    ]
+    monkeypatch.setattr(ledger, "study", lambda name: pandas.DataFrame(rows if name == "comparison-tuned" else []))
+    found = ledger.tuned_against_max("ada", "blur")
+    assert [title for title, one in found.items() if one is not None] == ["ada - max, CIFAR-10, tuned"]
+    one = found["ada - max, CIFAR-10, tuned"]
+    assert one.n == 12 and one.together == 2 and one.verdict == "above" and one.mean == pytest.approx(2, abs=0.5)
+    shown = repr(pages.differences_if_any(found))
+    assert shown.count("no runs yet") == 3 and "+2." in shown
+    assert repr(pages.differences_if_any(ledger.tuned_against_max())) == "Planned, no runs yet."
 
 
 @pytest.mark.parametrize(("left_out", "verdict"), [((), "answered"), (("lip",), OPEN)])
