@@ -247,7 +247,7 @@ def tuned_against_max(*poolers: str) -> dict[str, Difference | None]:
 
     All poolers of a study are in the model, and the intervals are true together for all.
     """
-    found = {}
+    found: dict[str, Difference | None] = {}
     for name, title in TUNED.values():
         all_poolers = compared(study(name), looks=LOOKS)
         found |= {f"{pooler} - max, {title}": interval(all_poolers, pooler) for pooler in poolers}
