@@ -50,6 +50,7 @@ class ChannelsLast4 : public Register4<Op, T, ChannelsLast4<Op, T, halves>> {
 
   POOLNB_HD void read_taps(const At& at, int i, V* taps) const {
     with_float_type<halves>(dtype_, x_[i], [&](auto* x) POOLNB_INLINE {
+      for (int k = 0; k < 4; ++k) __builtin_prefetch(x + at.x + tap_[k] + kSoon, 0, 3);
       for (int k = 0; k < 4; ++k) taps[k] = load_as<V>(x + at.x + tap_[k]);
     });
   }
@@ -69,6 +70,9 @@ class ChannelsLast4 : public Register4<Op, T, ChannelsLast4<Op, T, halves>> {
   int64_t out(const At& at) const { return at.out; }
   int64_t lane(const At& at) const { return at.lane; }
   Always fresh(const At&) const { return {}; }
+
+  // Runs of channels in two rows, taken by turns: the memory does not see what comes next, and is asked so far ahead.
+  static constexpr int64_t kSoon = 512;
 
   const Dtype dtype_;
   void *x_[kMaxInputs], *dx_[kMaxInputs], *y_;
