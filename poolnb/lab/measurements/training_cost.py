@@ -21,7 +21,7 @@ from poolnb.bench import LAYOUTS
 from poolnb.lab.config import RunConfig
 from poolnb.lab.training import Job, _optimizer, prepared
 
-TURNS = 15
+TURNS = 45
 POOLERS = [name for name in poolnb.list_pools() if name != "swap"]  # swap is soft under another name
 THREADS = (1, 2)
 PLAN = [
