@@ -7,12 +7,14 @@ import made_up
 import nbformat
 import pandas
 import pytest
+from statsmodels.stats.power import TTestPower
 
 from poolnb.book import notebooks
 from poolnb.book.findings import facts as ledger_facts
-from poolnb.book.findings import ledger, pages
-from poolnb.book.findings.evidence import FAILS, HOLDS, OPEN, PARTLY, UNTESTED
-from poolnb.book.findings.progress import state_of_studies
+from poolnb.book.findings import ledger, pages, studies
+from poolnb.book.findings.evidence import FAILS, HOLDS, OPEN, PARTLY, UNTESTED, Finding
+from poolnb.book.findings.progress import state_of_studies, still_open
+from poolnb.lab.analysis import Difference
 from poolnb.lab.config import RunConfig
 from poolnb.lab.provenance import BOOK, RESULTS
 
@@ -61,7 +63,7 @@ def test_the_page_says_what_the_records_say(rows):
         for output in cell.get("outputs", ())
         if "text/html" in output.get("data", {})
     ]
-    tables = pages.ledger_table(rows), state_of_studies()
+    tables = pages.ledger_table(rows), still_open(rows), state_of_studies()
     assert [data["text/html"] for data in outputs] == [table._repr_html_() for table in tables]
     shown = html.unescape(outputs[0]["text/html"])
     for row in rows:
@@ -87,6 +89,25 @@ def test_the_winner_is_chosen_seed_by_seed_and_needs_enough_of_them(tmp_path, mo
     assert (found.name, found.count, found.verdict) == ("lse", 2, "above")
     assert found.difference.n == 4 and found.difference.mean == pytest.approx(2)
     assert ledger.winner("cifar10") is None
+
+
+def test_what_is_undecided_stands_with_the_seeds_that_would_decide_it(rows):
+    undecided = [row for row in rows if row.verdict.startswith(OPEN)]
+    shown = still_open(rows).rows
+    assert {line[0].partition(":")[0] for line in shown} == {row.claim.id for row in undecided}
+    for row in undecided:
+        assert not row.claim.study or row.claim.study in studies.ORDER
+    wide = Difference(10.8, 7.8, 13.8, 8, "above", 0, sd=2.5, df=7, margin=0.5)
+    part = Finding("error", wide, "points", OPEN, bound=10)
+    claim = next(one for one in ledger.claims() if not one.study)
+    ((what, found, seeds, runs),) = still_open([ledger.Row(claim, (part,), OPEN)]).rows
+    assert (what, found) == (f"{claim.id}: error", part.value) and runs == "all that are planned"
+    # A paired t test of a difference of 0.8 with sqrt(2) * 2.5 as the standard deviation.
+    power = TTestPower().solve_power(0.8 / (2.5 * 2**0.5), power=0.8, alpha=0.05)
+    assert int(seeds) == pytest.approx(power, rel=0.03)
+    unknown = Finding("error", None, "points", UNTESTED)
+    assert still_open([ledger.Row(claim, (unknown,), OPEN)]).rows[0][2] == "not known"
+    assert not still_open([ledger.Row(claim, (part,), HOLDS)]).rows
 
 
 def test_a_chapter_quotes_the_comparison_with_tuned_rates(monkeypatch):

@@ -61,6 +61,7 @@ class Claim:
     page: str
     records: list[str]
     find: Callable[[], list[Finding]]
+    study: str = ""
 
 
 @dataclass(frozen=True)

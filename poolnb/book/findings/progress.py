@@ -6,15 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from poolnb.book.findings import studies, tuning
-from poolnb.book.findings.evidence import SWEEPS, planned, records_in
-from poolnb.book.findings.ledger import EPOCHS, comparison
+from poolnb.book.findings.evidence import OPEN, SWEEPS, UNTESTED, Finding, planned, records_in
+from poolnb.book.findings.ledger import EPOCHS, Row, comparison
 from poolnb.book.findings.pages import Table, where
 from poolnb.book.findings.tdgs import RECIPE, TITLES, recipe_name
+from poolnb.lab.analysis import MOST, Difference, seeds_needed
 from poolnb.lab.config import RunConfig
 from poolnb.lab.data import DATASETS
 from poolnb.lab.records import Record
 
-__all__ = ["Progress", "comparison_runs", "planned", "progress", "state_of_studies"]
+__all__ = ["Progress", "comparison_runs", "planned", "progress", "state_of_studies", "still_open"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,46 @@ def comparison_runs() -> str:
     return (
         f"{count} runs: {own.count} of the sweep comparison.toml, and the first {EPOCHS} epochs of {rest} longer ones"
     )
+
+
+def still_open(rows: Iterable[Row]) -> Table:
+    """One row per undecided part of an undecided claim: how many seeds would decide it, and what of its runs is done.
+
+    The number of seeds is for an 80 % chance of a verdict, if the difference and the scatter are as they were seen.
+    """
+    lines = []
+    for row in rows:
+        if not row.verdict.startswith(OPEN):
+            continue
+        for one in row.findings:
+            if not one.aside and one.verdict.startswith((OPEN, UNTESTED)):
+                lines.append(
+                    [f"{row.claim.id}: {one.what}", one.value, _seeds_that_decide(one), _runs(row.claim.study)]
+                )
+    return Table(("undecided", "found", "seeds that would decide it", "runs done"), lines, unfolded=True)
+
+
+def _seeds_that_decide(finding: Finding) -> str:
+    one = finding.interval
+    if not isinstance(one, Difference):
+        return "not known"
+    needed = one.seeds_needed
+    if finding.bound:
+        needed = seeds_needed(one.mean - finding.bound, one.sd, one.together + 1, margin=0)
+    if needed != needed or not needed:
+        return "not known"
+    return f"more than {MOST}" if needed > MOST else f"{needed:.0f}"
+
+
+def _runs(study: str) -> str:
+    """What of the study that is to decide a claim is done."""
+    if not study:
+        return "all that are planned"
+    if not (SWEEPS / f"{study}.toml").is_file():
+        return f"none of {study}, which waits for tuning"
+    plan = planned(study)
+    done = len(progress(plan, studies.study(study).folder, *RECIPE).done)
+    return f"{done} of {len(plan)} of {study}"
 
 
 def state_of_studies(names: Sequence[str] = ()) -> Table:
