@@ -55,7 +55,7 @@ def alter(path):
         ("C3", "gradients", "*-digits-soft-*"),
         ("C5", "comparison", "cifar10-lip-*"),
         ("C6", "recipe", "cifar10-tdgs-*"),
-        ("C7", "initial-temperature", "*"),
+        ("C7", "initial-temperature-linear", "*"),
         ("C10", "test-pooling", "*-digits-stochastic-*"),
         ("C12", "alternatives", "*"),
         ("C13", "softmax-gradient", "*"),
