@@ -101,7 +101,10 @@ def test_what_is_undecided_stands_with_the_seeds_that_would_decide_it(rows):
     part = Finding("error", wide, "points", OPEN, bound=10)
     claim = next(one for one in ledger.claims() if not one.study)
     ((what, found, seeds, runs),) = still_open([ledger.Row(claim, (part,), OPEN)]).rows
-    assert (what, found) == (f"{claim.id}: error", part.value) and runs == "all that are planned"
+    assert (what, found) == (
+        f"{claim.id}: error",
+        f"{part.value}, against 10 points",
+    ) and runs == "all that are planned"
     # A paired t test of a difference of 0.8 with sqrt(2) * 2.5 as the standard deviation.
     power = TTestPower().solve_power(0.8 / (2.5 * 2**0.5), power=0.8, alpha=0.05)
     assert int(seeds) == pytest.approx(power, rel=0.03)

@@ -76,9 +76,9 @@ def still_open(rows: Iterable[Row]) -> Table:
             continue
         for one in row.findings:
             if not one.aside and one.verdict.startswith((OPEN, UNTESTED)):
-                lines.append(
-                    [f"{row.claim.id}: {one.what}", one.value, _seeds_that_decide(one), _runs(row.claim.study)]
-                )
+                against = f", against {one.bound:g} {one.unit}".rstrip() if one.bound else ""
+                what, found = f"{row.claim.id}: {one.what}", one.value + against
+                lines.append([what, found, _seeds_that_decide(one), _runs(row.claim.study)])
     return Table(("undecided", "found", "seeds that would decide it", "runs done"), lines, unfolded=True)
 
 
