@@ -265,7 +265,8 @@ def compile_here(device: str, level: str, work: Path) -> None:
     options["extra_include_paths"] = [str(native.sources_folder())]
     if device == "cuda":
         options["extra_cuda_cflags"] = [*native.CUDA_FLAGS, "-Xptxas=-v"]
-        cpp_extension.load(Path(library).stem, units, extra_cflags=["-O1", "-fvisibility=hidden"], **options)
+        binding = [native.STANDARD, "-O1", "-fvisibility=hidden"]
+        cpp_extension.load(Path(library).stem, units, extra_cflags=binding, **options)
     else:
         known = [] if platform.machine() in ("ppc64le", "riscv64") else [f"-march={level}"]
         known += [f"-mtune={_TUNE[level]}"] if level in _TUNE else []

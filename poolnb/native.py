@@ -34,8 +34,10 @@ RECORD = "build.json"  # beside a library: how it was built, its digest, and wha
 _MODES = ("0", "1", "require")
 KINDS = {"cpu": "compiled kernels", "cuda": "compiled CUDA kernels"}
 _MEND = {"cpu": "builds a new one", "cuda": "builds a new one (with --cuda)"}
+STANDARD = "-std=c++20"  # said: torch 2.11 takes C++17 of itself
 FLAGS = [
     "-O3",
+    STANDARD,
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-trapping-math",
@@ -43,7 +45,7 @@ FLAGS = [
     "-Wno-psabi",
     "-Wno-maybe-uninitialized",
 ]
-CUDA_FLAGS = ["-O3", "-fmad=false", "--expt-relaxed-constexpr", "-Xcompiler", "-fvisibility=hidden"]
+CUDA_FLAGS = ["-O3", STANDARD, "-fmad=false", "--expt-relaxed-constexpr", "-Xcompiler", "-fvisibility=hidden"]
 
 _handles: dict[str, ctypes.CDLL] = {}
 _loaded: dict[str, Path] = {}

@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[2]
 _CASES = 2000
 _SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-sanitize=vptr"]
 _SMALL = "-DPOOLNB_BLOCK=16"  # so that small shapes are cut into pieces along every axis, as only long ones are else
-_FLAGS = ["-std=c++20", _SMALL, "-O0", "-g1", "-fPIC", "-march=native", "-w", *native.FLAGS[1:], *_SANITIZE]
+_FLAGS = [_SMALL, "-O0", "-g1", "-fPIC", "-march=native", "-w", *native.FLAGS[1:], *_SANITIZE]
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or shutil.which("c++") is None, reason="no C++ compiler with sanitizers"
