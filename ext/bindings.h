@@ -596,8 +596,7 @@ void backward_kernel(StableIValue* stack, uint64_t, uint64_t) {
   q.grad = view(grad);
   const int32_t device = call.input.get_device_index();
   const Tensor grad_input = empty<Backend>("gradient", sizes(call.input), call.last, call.input.scalar_type(), device);
-  // What no window writes.
-  const bool gaps = !Backend::reduces && q.windows.non_overlapping() && !q.windows.tile_input();
+  const bool gaps = Backend::leaves_gaps(q);
   if (gaps) torch::stable::fill_(grad_input, 0);
   q.grad_input[0] = view(grad_input);
   std::vector<TableGradient<Backend>> tables;

@@ -68,6 +68,23 @@ class Sum {
   bool long_ = false;
 };
 
+// A gradient takes differences of taps, and squares of them: a sum that is NaN where those could overflow, else 0. The
+// fast path of `backward` adds it to the result, so that such windows take the safe one.
+template <class V, bool backward>
+class Overflow {
+ public:
+  POOLNB_HD void operator+=(V x) {
+    if constexpr (backward) squares_ = vfma(x, x, squares_);
+  }
+  POOLNB_HD V added_to(V y) const {
+    if constexpr (backward) return vfma(squares_, splat<V>(0), y);
+    else return y;
+  }
+
+ private:
+  V squares_ = splat<V>(0);
+};
+
 // each(i) for every tap, in order. It adds to `sums`, which are carried between blocks.
 template <class Taps, class Each, class... Sums>
 POOLNB_HD void each_tap(const Taps& taps, const Each& each, Sums&... sums) {

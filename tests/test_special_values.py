@@ -19,6 +19,8 @@ from torch import Tensor
 import poolnb
 from poolnb import functional as F
 from poolnb import reference
+from poolnb.ops.examples import example_params
+from poolnb.ops.registration import OPS
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -301,6 +303,7 @@ def test_mixed_with_the_whole_share_is_max_even_where_the_mean_is_undefined() ->
     assert math.isnan(poolnb.functional.mixed_pool1d(x, 3, alpha=0.5).item())
 
 
+@pytest.mark.cpu  # to look at a number on a GPU is to wait for it
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
 def test_parameters_that_are_not_finite_are_refused_as_tensors_too(value: float) -> None:
     x = torch.rand(1, 2, 4)
@@ -437,6 +440,40 @@ def test_a_product_that_overflows_before_an_exponential(name: str, dtype: torch.
                 min(weights) in (0, Fraction(1, 2)) or pair[0] == pair[1]
             ):  # elsewhere slopes are huge
                 assert slopes == pytest.approx([float(w) for w in weights], abs=1e-5), (params, pair)
+
+
+# Maxblur's windows overlap and S3 draws over the map; gates are sums of products of taps, which cancel.
+_OF_ITS_TAPS = [n for n in poolnb.list_pools() if f"{n}_pool" in OPS and n not in ("maxblur", "s3", "gated", "tree")]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", _OF_ITS_TAPS)
+def test_a_window_is_the_same_beside_any_other(name: str, dtype: torch.dtype) -> None:
+    """Kernels look at several windows at once, and look again where one of them needs it: not for its sake alone."""
+    largest = torch.finfo(dtype).max
+    windows = torch.tensor([*itertools.product(_EDGE, repeat=2)], dtype=torch.float64) * largest
+    x = windows.to(dtype).view(1, 1, -1)
+    params = example_params(name, x, taps=2)
+    if "training" in params:
+        params = {**params, "training": False}
+    together = _result_and_slopes(name, x, params)
+    for number, window in enumerate(x.split(2, -1)):
+        place = slice(2 * number, 2 * number + 2)
+        own = {k: v[..., place] if k == "logits" else v for k, v in params.items()}
+        y, *slopes = _result_and_slopes(name, window, own)
+        torch.testing.assert_close(y, together[0][..., number : number + 1], rtol=1e-5, atol=1e-6 * largest)
+        for alone, beside in zip(slopes, together[1:], strict=True):
+            torch.testing.assert_close(
+                alone, beside[..., place], rtol=1e-5, atol=1e-6, msg=lambda m, w=window: f"{w.tolist()}: {m}"
+            )
+
+
+def _result_and_slopes(name: str, x: Tensor, params: dict[str, Any]) -> list[Tensor]:
+    """The result, and the gradients of the input and of logits."""
+    leaves = {"input": x, **{k: v for k, v in params.items() if k == "logits"}}
+    leaves = {k: v.detach().clone().requires_grad_() for k, v in leaves.items()}
+    y = getattr(F, f"{name}_pool1d")(leaves["input"], 2, **params | {k: v for k, v in leaves.items() if k != "input"})
+    return [y.detach(), *torch.autograd.grad(y, [*leaves.values()], torch.ones_like(y))]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)

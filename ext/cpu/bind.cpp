@@ -13,6 +13,7 @@ struct Cpu {
   static constexpr const char* key = "CPU";
   static constexpr bool reduces = true;
   static int64_t parts(const Problem&) { return 1; }
+  static bool leaves_gaps(const Problem&) { return false; }
   static int32_t device_type() { return aoti_torch_device_type_cpu(); }
   template <class Op>
   static void forward(const Problem& q, const Call&) { poolnb::forward<Op>(q, parallel); }

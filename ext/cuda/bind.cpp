@@ -12,6 +12,7 @@ struct Cuda {
   static constexpr const char* key = "CUDA";
   static constexpr bool reduces = false;
   static int64_t parts(const Problem& q) { return table_parts(q); }
+  static bool leaves_gaps(const Problem& q) { return poolnb::leaves_gaps(q); }
   static int32_t device_type() { return aoti_torch_device_type_cuda(); }
 
   static void* stream(int32_t device) {

@@ -27,8 +27,14 @@ inline int64_t table_parts(const Problem& q) {
   return parts < 1 || most < 1 ? 1 : parts < most ? parts : most;
 }
 
+// Whether backward leaves numbers of the inputs' gradients as they are, which must be 0 before: where windows do not
+// overlap each writes its own valid taps.
+inline bool leaves_gaps(const Problem& q) {
+  return q.windows.non_overlapping() && (q.mask.data || !q.windows.tile_input());
+}
+
 // `last`: the tensors' memory runs along channels first. Gradients of parameters are written in full, one per window.
-// Where windows are non_overlapping, the gradients of inputs must be 0 before. Returned is what went wrong, or null.
+// Returned is what went wrong, or null.
 template <class Op>
 const char* forward_cuda(const Problem& q, bool last, void* stream);
 template <class Op>

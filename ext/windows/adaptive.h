@@ -148,6 +148,7 @@ struct Adaptive {
       w.inv_mean = select(usual, quick_reciprocal(size), unusual);
     }
     Sum<V> all_near, sum_near, all_high, sum_high, moved, moved_near;
+    Overflow<V, Saved::backward && mixes && !safe> overflow;
     Parts<V> parts[Taps::fixed ? kFixed : 1];
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i);
@@ -156,6 +157,7 @@ struct Adaptive {
       if constexpr (Taps::fixed) parts[i].near = e, parts[i].by_tap = l.by_tap;
       all_near += e;
       sum_near += e * x;
+      overflow += x;
       if constexpr (Saved::backward && !safe) {  // the sum of u (x - e) dd/dm in two parts, since e is not known yet
         moved += e * l.by_mean;
         moved_near += e * l.by_mean * x;
@@ -178,7 +180,7 @@ struct Adaptive {
       if constexpr (mixes) {
         w.inv_high = quick_reciprocal(all_high.value());
         w.s = sum_high.value() * w.inv_high;
-        w.y = w.parameter[0] * w.e + (splat<V>(1) - w.parameter[0]) * w.s;
+        w.y = overflow.added_to(w.parameter[0] * w.e + (splat<V>(1) - w.parameter[0]) * w.s);
       }
     }
     if constexpr (Saved::backward && safe) look_through_mean(w, taps, options);

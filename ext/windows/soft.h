@@ -62,6 +62,7 @@ struct Soft {
     }
     w.peak = peak;
     Sum<V> all, sum;
+    Overflow<V, Saved::backward && !safe> overflow;
     auto any_neg_inf = splat<V>(0) != splat<V>(0);
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i), e = w.template weight<safe>(x, taps.valid(i));
@@ -69,6 +70,7 @@ struct Soft {
       saved.put(i, e);
       all += e;
       sum += e * x;
+      overflow += x;
     }, all, sum);
     const V total = all.value();
     if constexpr (safe) {
@@ -77,7 +79,7 @@ struct Soft {
       w.y = select((total == splat<V>(0)) & any_neg_inf, splat<V>(-kInf<T>), w.y);
     } else {
       w.inv_sum = quick_reciprocal(total);
-      w.y = sum.value() * w.inv_sum;
+      w.y = overflow.added_to(sum.value() * w.inv_sum);
     }
   }
 

@@ -38,6 +38,13 @@ struct Tdgs {
       if constexpr (safe) return select(infinite(x), splat<V>(0), x) * inv_size * inv_norm;
       else return x * inv_norm;
     }
+    // z less its mean; where it has no weight the difference may overflow.
+    template <bool safe>
+    POOLNB_HD V centred(V x, V weight) const {
+      const V difference = z<safe>(x) - mean;
+      if constexpr (safe) return select(weight == splat<V>(0), splat<V>(0), difference);
+      return difference;
+    }
     // Base 2, on the fast path; with noise only if it has to be tempered.
     POOLNB_HD V score(V x, V factor, const Options& options) const {
       using T = typename Traits<V>::Number;
@@ -102,8 +109,8 @@ struct Tdgs {
       size = size + vabs(x);
       squares += x * x;
     }, squares);
-    // What is not finite has to show, and what a square lost.
-    V show = (size + t) * splat<V>(0);
+    // What is not finite has to show, what overflows in a square or a difference, and what a square lost.
+    V show = (size + t + squares.value()) * splat<V>(0);
     w.inv_norm = w.norm = splat<V>(1);
     if (options.tdgs.normalize) {
       constexpr T step = std::numeric_limits<T>::epsilon(), small = std::numeric_limits<T>::min() / (step * step);
@@ -228,10 +235,10 @@ struct Tdgs {
   static POOLNB_HD void find_spread(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     Sum<V> spread;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V centred = w.template z<safe>(taps.x(i)) - w.mean;
       V e;
       if constexpr (Saved::keeps) e = saved.get(i);
       else e = recompute<safe>(w, taps, i, options);
+      const V centred = w.template centred<safe>(taps.x(i), e);
       spread += e * centred * centred;
     }, spread);
     w.spread = spread.value() * w.inv_sum;
@@ -253,7 +260,7 @@ struct Tdgs {
     using T = typename Traits<V>::Number;
     const V q = e * w.inv_sum, z = w.template z<safe>(x);
     const V inv_width = w.inv_t * splat<V>(inv_tau<T>(options));
-    V turned = q * (z - w.mean);
+    V turned = q * w.template centred<safe>(x, e);
     if (options.tdgs.normalize) turned = turned - z * w.spread;
     const V direct = is_hard(options) ? one_where<V>(w.number == splat<V>(T(i))) : q;
     if (i == 0) {

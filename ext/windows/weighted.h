@@ -62,16 +62,18 @@ struct Weighted {
     if constexpr (safe) peak = select(peak == neg_inf, splat<V>(0), peak);
     w.peak = peak;
     Sum<V> all, sum;
+    Overflow<V, Saved::backward && !safe> overflow;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V e = recompute<safe>(w, taps, i, options);
+      const V x = taps.x(i), e = recompute<safe>(w, taps, i, options);
       saved.put(i, e);
       all += e;
-      sum += e * taps.x(i);
+      sum += e * x;
+      overflow += x;
     }, all, sum);
     const V total = all.value();
     const auto nothing = total == splat<V>(0);
     w.inv_sum = splat<V>(1) / (safe ? select(nothing, splat<V>(1), total) : total);
-    w.y = safe ? weighted_safe(w, taps, options) : sum.value() * w.inv_sum;
+    w.y = safe ? weighted_safe(w, taps, options) : overflow.added_to(sum.value() * w.inv_sum);
     if constexpr (safe) w.y = select(nothing & any_neg_inf & (w.y == w.y), neg_inf, w.y);
   }
 

@@ -121,6 +121,8 @@ def avg_pool(x: Tensor, mask: Tensor | None, windows: Geometry) -> Tensor:
         return _like(x, _ADAPTIVE_AVG[w.dims](wide, w.output))
     if mask is None and w.source is None and _fixed(w) and _torch_averages(w) and _repeatable(x, w):
         options = {"ceil_mode": w.rounded_up, "count_include_pad": False}
+        if x.device.type == "cuda" and any(w.padding):  # with channels last torch's gradient is wrong: its issue 188344
+            wide = wide.contiguous()
         y = _AVG[w.dims](wide, w.kernel, w.stride, w.padding, **options)
         return y if wide is x and w.dims < 3 else _like(x, y)
     x, mask, w = side_by_side(x, mask, w)

@@ -69,10 +69,11 @@ def ready(pooler: str, graph: bool, device: torch.device, shown: data.Samples) -
         for group in optimizer.param_groups:
             group["capturable"] = True
         aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):  # as torch asks for, before a capture
             for _ in range(3):
                 step()
-        torch.cuda.synchronize()
+        torch.cuda.current_stream().wait_stream(aside)
         captured = torch.cuda.CUDAGraph()
         with torch.cuda.graph(captured):
             step()

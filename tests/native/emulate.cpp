@@ -199,9 +199,11 @@ void run(bool last) {
   q.grad_input[0] = grad_x.view();
   std::vector<Left<Op, T>> left(window_count(q));
   grid(window_count(q), [&](int64_t i) { forward_body<Op, S, T>(q, last, i); });
-  if (q.windows.non_overlapping()) {
+  if (leaves_gaps(q)) {
     fill_zero(grad_x);
     for (auto& g : grad_second) fill_zero(g);
+  }
+  if (q.windows.non_overlapping()) {
     grid(window_count(q), [&](int64_t i) { non_overlapping_body<Op, S, T>(q, last, i); });
   } else {
     grid(window_count(q), [&](int64_t i) { window_body<Op, S, T>(q, last, left.data(), i); });
