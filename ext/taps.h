@@ -153,6 +153,16 @@ struct NothingSaved {
   template <class V>
   POOLNB_HD void put(int64_t, V) {}
 };
+// Of K taps, in registers.
+template <class V, int K>
+struct Saved {
+  static constexpr bool keeps = true, backward = true;
+  V kept[K], more[K];  // more: of an operator that saves two numbers per tap
+  POOLNB_HD void put(int64_t i, V v) { kept[i] = v; }
+  POOLNB_HD void put_more(int64_t i, V v) { more[i] = v; }
+  POOLNB_HD V get(int64_t i) const { return kept[i]; }
+  POOLNB_HD V get_more(int64_t i) const { return more[i]; }
+};
 // Backward without saved numbers: `recompute` gives them.
 struct Recompute : NothingSaved {
   static constexpr bool backward = true;

@@ -35,7 +35,15 @@ POOLNB_HD Log2<T> scalar_log2(T x) {
 POOLNB_HD Log2<float> vlog2(float x) { return scalar_log2(x); }
 POOLNB_HD Log2<double> vlog2(double x) { return scalar_log2(x); }
 // 2^x for x that does not overflow; results below the normal numbers are rough, and 0 well below.
+#if defined(__CUDA_ARCH__)
+// Within 2 units in the last place, in one instruction; the rounding of exp2f takes three more.
+POOLNB_HD float vexp2(float x) {
+  asm("ex2.approx.ftz.f32 %0, %0;" : "+f"(x));
+  return x;
+}
+#else
 POOLNB_HD float vexp2(float x) { return exp2f(x); }
+#endif
 POOLNB_HD double vexp2(double x) { return exp2(x); }
 // 2^(x + y) that rounds no large sum; for results that are normal numbers.
 template <class T>
@@ -46,9 +54,20 @@ POOLNB_HD T scalar_exp2(T x, T y) {
 POOLNB_HD float vexp2(float x, float y) { return scalar_exp2(x, y); }
 POOLNB_HD double vexp2(double x, double y) { return scalar_exp2(x, y); }
 // 1 / x and 1 / sqrt(x), the last place left to chance. Where a result is no normal number it may be NaN.
+#if defined(__CUDA_ARCH__)
+POOLNB_HD float quick_reciprocal(float x) {
+  asm("rcp.approx.ftz.f32 %0, %0;" : "+f"(x));
+  return x;
+}
+POOLNB_HD float quick_rsqrt(float x) {
+  asm("rsqrt.approx.ftz.f32 %0, %0;" : "+f"(x));
+  return x;
+}
+#else
 POOLNB_HD float quick_reciprocal(float x) { return 1 / x; }
-POOLNB_HD double quick_reciprocal(double x) { return 1 / x; }
 POOLNB_HD float quick_rsqrt(float x) { return 1 / sqrtf(x); }
+#endif
+POOLNB_HD double quick_reciprocal(double x) { return 1 / x; }
 POOLNB_HD double quick_rsqrt(double x) { return 1 / sqrt(x); }
 
 // ---- vectors ------------------------------------------------------------------------------------------------------

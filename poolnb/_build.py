@@ -346,8 +346,9 @@ def kernel_report(text: str) -> list[dict[str, Any]]:
 
 
 def _kernel_name(symbol: str) -> str:
-    """Operator, kernel and stored type from the compiler's name for it."""
+    """Operator, kernel and stored type from the compiler's name for it, and the windows that it is for."""
     kind = next(k for k in ("forward", "non_overlapping", "window", "gather", "table") if f"{k}_kernel" in symbol)
     operator = next(name for name, type_ in native.operator_types().items() if f"{len(type_)}{type_}" in symbol)
     stored = next((t for t in ("HalfBits", "BFloatBits") if t in symbol), "double" if "dd" in symbol else "float")
-    return f"{operator} {kind} {stored}"
+    shape = re.search(r"Li([1-9])ELi([1-9])E", symbol)
+    return f"{operator} {kind} {stored}" + (" {}x{}".format(*shape.groups()) if shape else "")

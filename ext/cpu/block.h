@@ -118,6 +118,18 @@ struct Box {
   int64_t first[3], extent[3], size[3];
 };
 
+// `lines` lines of n numbers in a tensor, which are columns of a block.
+template <class Move>
+inline void move_across(Move& move, int64_t at, int64_t step, int64_t there, int64_t tensor_step, int64_t lines,
+                        int64_t n) {
+  int64_t k = 0;
+  if constexpr (by_tiles<typename Move::InBlock, typename Move::InTensor>)
+    k = each_tile<typename Move::InBlock>(lines, n, [&](int64_t k, int64_t i) {
+      move.tile(at + i * step + k, step, there + k * tensor_step + i, tensor_step);
+    });
+  for (; k < lines; ++k) move.line(at + k, step, there + k * tensor_step, 1, n);
+}
+
 // Between a block and a tensor, row by row. `Move` moves lines: see Reader and Writer.
 template <class Move>
 inline void move_block(const Layout& l, const Box& box, const View& v, int64_t n, int64_t c, int64_t count,
@@ -142,7 +154,7 @@ inline void move_block(const Layout& l, const Box& box, const View& v, int64_t n
       const int64_t here = slice + l.row(h);
       if (l.channels) {
         const int64_t at = here + low[2] * l.step[2];
-        if (across) move.across(at, l.step[2], there, channel, count, width);
+        if (across) move_across(move, at, l.step[2], there, channel, count, width);
         else
           for (int64_t w = 0; w < width; ++w) move.line(at + w * l.step[2], 1, there + w * column, channel, count);
       } else if (s == 1) {
@@ -163,6 +175,8 @@ inline void move_block(const Layout& l, const Box& box, const View& v, int64_t n
 
 template <class T, class S>
 struct Reader {
+  using InBlock = T;
+  using InTensor = S;
   T* block;
   const S* tensor;
   void line(int64_t at, int64_t step, int64_t there, int64_t tensor_step, int64_t n) {
@@ -171,18 +185,15 @@ struct Reader {
   void pairs(int64_t first, int64_t second, int64_t there, int64_t n) {
     read_pairs(block + first, block + second, tensor + there, n);
   }
-  void across(int64_t at, int64_t step, int64_t there, int64_t tensor_step, int64_t lines, int64_t n) {
-    int64_t k = 0;
-    if constexpr (by_tiles<T, S>)
-      k = each_tile<T>(lines, n, [&](int64_t k, int64_t i) {
-        read_tile(block + at + i * step + k, step, tensor + there + k * tensor_step + i, tensor_step);
-      });
-    for (; k < lines; ++k) line(at + k, step, there + k * tensor_step, 1, n);
+  void tile(int64_t at, int64_t step, int64_t there, int64_t tensor_step) {
+    turn_tile<T>(block + at, step, tensor + there, tensor_step);
   }
 };
 
 template <class T, class S>
 struct Writer {
+  using InBlock = T;
+  using InTensor = S;
   const T* block;
   S* tensor;
   void line(int64_t at, int64_t step, int64_t there, int64_t tensor_step, int64_t n) {
@@ -191,13 +202,8 @@ struct Writer {
   void pairs(int64_t first, int64_t second, int64_t there, int64_t n) {
     write_pairs(tensor + there, block + first, block + second, n);
   }
-  void across(int64_t at, int64_t step, int64_t there, int64_t tensor_step, int64_t lines, int64_t n) {
-    int64_t k = 0;
-    if constexpr (by_tiles<T, S>)
-      k = each_tile<T>(lines, n, [&](int64_t k, int64_t i) {
-        write_tile(tensor + there + k * tensor_step + i, tensor_step, block + at + i * step + k, step);
-      });
-    for (; k < lines; ++k) line(at + k, step, there + k * tensor_step, 1, n);
+  void tile(int64_t at, int64_t step, int64_t there, int64_t tensor_step) {
+    turn_tile<T>(tensor + there, tensor_step, block + at, step);
   }
 };
 

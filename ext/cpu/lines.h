@@ -140,25 +140,16 @@ POOLNB_HD void transpose(V* lines) {
 template <class T, class S>
 constexpr bool by_tiles = std::is_same_v<T, S> || by_vectors<T, S>;
 
-// `to` and `from`: `lanes` lines each, so many numbers apart.
-template <class T, class S>
-inline void read_tile(T* to, int64_t to_step, const S* from, int64_t step) {
+// `to` and `from`: `lanes` lines each, so many numbers apart; one of them holds T.
+template <class T, class From, class To>
+inline void turn_tile(To* to, int64_t to_step, const From* from, int64_t step) {
   using V = Vec<T>;
   constexpr int lanes = Traits<V>::lanes;
   V lines[lanes];
   POOLNB_UNROLL for (int k = 0; k < lanes; ++k) lines[k] = load_as<V>(from + k * step);
   transpose<lanes / 2>(lines);
-  POOLNB_UNROLL for (int k = 0; k < lanes; ++k) store<V>(to + k * to_step, lines[k]);
-}
-template <class T, class S>
-inline void write_tile(S* to, int64_t to_step, const T* from, int64_t step) {
-  using V = Vec<T>;
-  constexpr int lanes = Traits<V>::lanes;
-  V lines[lanes];
-  POOLNB_UNROLL for (int k = 0; k < lanes; ++k) lines[k] = load<V>(from + k * step);
-  transpose<lanes / 2>(lines);
   POOLNB_UNROLL for (int k = 0; k < lanes; ++k) {
-    if constexpr (std::is_same_v<T, S>) store<V>(to + k * to_step, lines[k]);
+    if constexpr (std::is_same_v<T, To>) store<V>(to + k * to_step, lines[k]);
     else store_as(to + k * to_step, lines[k]);
   }
 }

@@ -101,15 +101,7 @@ struct HeldTaps {
   POOLNB_HD V weight_whole(int64_t i) const { return splat<V>(weights[8 + i]); }
 };
 
-template <class V, int K>
-struct Saved {
-  static constexpr bool keeps = true, backward = true;
-  V kept[K], more[K];  // more: of an operator that saves two numbers per tap
-  POOLNB_HD void put(int64_t i, V v) { kept[i] = v; }
-  POOLNB_HD void put_more(int64_t i, V v) { more[i] = v; }
-  POOLNB_HD V get(int64_t i) const { return kept[i]; }
-  POOLNB_HD V get_more(int64_t i) const { return more[i]; }
-};
+// Of any number of taps, in memory.
 template <class V>
 struct Saved<V, 0> {
   static constexpr bool keeps = true, backward = true;

@@ -1,172 +1,27 @@
-// The CUDA kernels' bodies: what one thread does. They are plain functions of (problem, thread number), so that a loop
-// on the CPU can run them too, under sanitizers, and compare the results with PyTorch's.
+// The CUDA kernels' bodies: what one thread does. They are plain functions of (problem, grid, thread number), so that a
+// loop on the CPU can run them too, under sanitizers, and compare the results with PyTorch's.
 //
 // Forward: one thread per window. Backward: where windows do not overlap, one thread per window again. Where they do,
 // it leaves what its taps need to know of it, and one thread per input position gathers from the windows that hold it.
 // No atomics: every number is written by one thread, and sums run in a fixed order.
+//
+// Windows of H x W taps are held in registers and take the fast path; one whose result is not finite, as it is with an
+// infinity, a NaN, an overflow or without a tap, is done again by the body for windows of any size (H = 0), out of line.
 #pragma once
 
-#include "../binomial.h"
-#include "../taps.h"
-#include "../philox.h"
+#include "taps.h"
+
+#if defined(__CUDACC__)
+#define POOLNB_RARE __device__ __noinline__
+#else
+#define POOLNB_RARE inline __attribute__((noinline))
+#endif
 
 namespace poolnb {
 
-// ---- numbers in memory ---------------------------------------------------------------------------------------------
-
-struct HalfBits { uint16_t bits; };
-struct BFloatBits { uint16_t bits; };
-
-#if defined(__CUDACC__)
-__device__ __forceinline__ float number_of(HalfBits x) { return __half2float(__ushort_as_half(x.bits)); }
-__device__ __forceinline__ float number_of(BFloatBits x) { return __uint_as_float(uint32_t(x.bits) << 16); }
-__device__ __forceinline__ void put_number(HalfBits* p, float x) { p->bits = __half_as_ushort(__float2half_rn(x)); }
-__device__ __forceinline__ void put_number(BFloatBits* p, float x) {
-  p->bits = __bfloat16_as_ushort(__float2bfloat16_rn(x));
-}
-#define POOLNB_BODY __device__ __forceinline__
-#else
-#define POOLNB_BODY inline
-#endif
-POOLNB_BODY float number_of(float x) { return x; }
-POOLNB_BODY double number_of(double x) { return x; }
-POOLNB_BODY void put_number(float* p, float x) { *p = x; }
-POOLNB_BODY void put_number(double* p, double x) { *p = x; }
-
-// The second input is stored as the first one is or, beside a half type, as sums are; so is its gradient, each by itself.
-template <class S, class T>
-POOLNB_BODY T read_second(const View& v, int64_t at) {
-  if (sizeof(S) < sizeof(T) && v.dtype == Dtype::float32) return static_cast<const T*>(v.data)[at];
-  return T(number_of(static_cast<const S*>(v.data)[at]));
-}
-template <class S, class T>
-POOLNB_BODY void put_gradient(int input, const View& v, int64_t at, T x) {
-  if (input > 0 && sizeof(S) < sizeof(T) && v.dtype == Dtype::float32) static_cast<T*>(v.data)[at] = x;
-  else put_number(static_cast<S*>(v.data) + at, x);
-}
-
-// Numbers that are stored as sums are.
-template <class T>
-POOLNB_BODY T read_number(const View& v, int64_t at) {
-  if (v.dtype == Dtype::float64) return T(static_cast<const double*>(v.data)[at]);
-  return T(static_cast<const float*>(v.data)[at]);
-}
-template <class T>
-POOLNB_BODY void put_sum(const View& v, int64_t at, T x) {
-  if (v.dtype == Dtype::float64) static_cast<double*>(v.data)[at] = double(x);
-  else static_cast<float*>(v.data)[at] = float(x);
-}
-
-// ---- taps ----------------------------------------------------------------------------------------------------------
-
-struct Site {
-  int64_t n, c, o[3];
-};
-
-// A division takes a GPU as long as an exponential, and more instructions; axes of size 1 and steps of 1 need none.
-POOLNB_BODY int64_t quotient(int64_t x, int64_t by) { return by == 1 ? x : x / by; }
-// The place on an axis of n places, of a number that counts it first; what is left counts the other axes.
-POOLNB_BODY int64_t take(int64_t& number, int64_t n) {
-  if (n == 1) return 0;
-  const int64_t all = number;
-  number = all / n;
-  return all - number * n;
-}
-
-// Read as they are needed. S is the stored type, T the type of sums.
-template <class Op, class S, class T>
-struct GlobalTaps {
-  static constexpr bool fixed = false;
-  const Problem& q;
-  Site at;
-  uint64_t position;
-  mutable int64_t number = 0, k[3] = {0, 0, 0};  // the tap that was asked for last, and its place in the window
-
-  POOLNB_BODY int64_t count() const { return q.windows.taps(); }
-
-  // Every loop asks for the taps in their order: from one to the next no division is needed.
-  POOLNB_BODY void go_to(int64_t i) const {
-    const int64_t* kernel = q.windows.kernel;
-    if (i < number) number = k[0] = k[1] = k[2] = 0;
-    for (; number < i; ++number) {
-      if (++k[2] < kernel[2]) continue;
-      k[2] = 0;
-      if (++k[1] < kernel[1]) continue;
-      k[1] = 0;
-      ++k[0];
-    }
-  }
-
-  // Where tap i lies; false in the padding and where the mask says so.
-  POOLNB_BODY bool where(int64_t i, int64_t in[3]) const {
-    const Windows& w = q.windows;
-    go_to(i);
-    for (int a = 0; a < 3; ++a) {
-      in[a] = w.first(a, at.o[a]) + k[a] * w.dilation[a];
-      if (in[a] < 0 || in[a] >= w.size[a]) return false;
-    }
-    if (!q.mask.data) return true;
-    return static_cast<const bool*>(q.mask.data)[q.mask.offset(at.n, at.c, in[0], in[1], in[2])];
-  }
-  POOLNB_BODY bool valid(int64_t i) const {
-    int64_t in[3];
-    return where(i, in);
-  }
-  POOLNB_BODY T x(int64_t i) const {
-    int64_t in[3];
-    if (!where(i, in)) return T(0);
-    return T(number_of(static_cast<const S*>(q.input[0].data)[q.input[0].offset(at.n, at.c, in[0], in[1], in[2])]));
-  }
-  POOLNB_BODY T second(int64_t i) const {
-    int64_t in[3];
-    if (!where(i, in)) return T(0);
-    return read_second<S, T>(q.input[1], q.input[1].offset(at.n, at.c, in[0], in[1], in[2]));
-  }
-  POOLNB_BODY uint64_t seed() const { return q.options.seed_at ? uint64_t(*q.options.seed_at) : q.options.seed; }
-  POOLNB_BODY T noise(int64_t i) const {
-    if constexpr (Op::noise == 1) return window_uniform<T>(seed(), position, Op::stream);
-    else if constexpr (Op::noise == 2) return gumbel_factor(tap_uniform<T>(seed(), position, i, Op::stream));
-    else return T(0);
-  }
-  POOLNB_BODY int64_t filters(int t) const { return q.table[t].filters; }
-  POOLNB_BODY T entry(int t, int64_t f, int64_t i) const {
-    const View& v = q.table[t].view;
-    return read_number<T>(v, v.offset(0, at.c, 0, f, i));
-  }
-  POOLNB_BODY Scaled scaled_weight(int64_t i) const {
-    go_to(i);
-    Scaled b;
-    for (int a = 0; a < 3; ++a) b = b * binomial(q.windows.kernel[a] - 1, k[a]);
-    return b;
-  }
-  POOLNB_BODY T weight(int64_t i) const { return T(scaled_weight(i).value()); }
-  POOLNB_BODY T weight_part(int64_t i) const { return T(scaled_weight(i).part); }
-  POOLNB_BODY T weight_whole(int64_t i) const { return T(scaled_weight(i).whole); }
-};
-
-template <class Op, class S, class T>
-POOLNB_BODY GlobalTaps<Op, S, T> taps_of(const Problem& q, const Site& s) {
-  const Windows& w = q.windows;
-  const int64_t place = (s.o[0] * w.output[1] + s.o[1]) * w.output[2] + s.o[2];
-  const int64_t plane = w.output[0] * w.output[1] * w.output[2];
-  return {q, s, uint64_t((s.n * q.channels + s.c) * plane + place)};
-}
-
-template <class Op, class T, class Window>
-POOLNB_BODY void read_parameters(const Problem& q, const Site& s, Window& w) {
-  for (int i = 0; i < Op::parameters; ++i)
-    w.parameter[i] = read_number<T>(q.parameter[i], q.parameter[i].offset(s.n, s.c, s.o[0], s.o[1], s.o[2]));
-}
-
-// Windows in the order of the output's memory: threads of a warp read and write neighbours. `last`: channels run first.
-POOLNB_BODY Site window_site(const Problem& q, bool last, int64_t thread) {
-  const int64_t* o = q.windows.output;
-  Site s;
-  if (last) s.c = take(thread, q.channels);
-  for (int a = 2; a >= 0; --a) s.o[a] = take(thread, o[a]);
-  if (!last) s.c = take(thread, q.channels);
-  s.n = thread;
-  return s;
+template <class Op, class T, class Window, class Number>
+POOLNB_BODY void read_parameters(const Problem& q, const BasicSite<Number>& s, Window& w) {
+  for (int i = 0; i < Op::parameters; ++i) w.parameter[i] = read_number<T>(q.parameter[i], offset(q.parameter[i], s));
 }
 
 // A GPU takes every window on the safe path where the fast one does not give a finite number, as a CPU does.
@@ -180,26 +35,34 @@ POOLNB_BODY bool forward_fast_or_safe(Window& w, const Taps& taps, const Options
 
 // ---- forward -------------------------------------------------------------------------------------------------------
 
+template <class Op, class S, class T, class Number>
+POOLNB_BODY void put_output(const Problem& q, const BasicSite<Number>& s, const typename Op::template Window<T>& w) {
+  put_number(static_cast<S*>(q.output.data) + offset(q.output, s), Op::value(w));
+}
+
 template <class Op, class S, class T>
-POOLNB_BODY void forward_body(const Problem& q, bool last, int64_t thread) {
-  const Site s = window_site(q, last, thread);
+POOLNB_RARE void forward_any(const Problem& q, const Grid& grid, int64_t thread) {
+  const Site s = grid.window<int64_t>(thread);
   typename Op::template Window<T> w;
   NothingSaved none;
   read_parameters<Op, T>(q, s, w);
-  forward_fast_or_safe<Op>(w, taps_of<Op, S, T>(q, s), q.options, none);
-  put_number(static_cast<S*>(q.output.data) + q.output.offset(s.n, s.c, s.o[0], s.o[1], s.o[2]), Op::value(w));
+  forward_fast_or_safe<Op>(w, GlobalTaps<Op, S, T>(q, s), q.options, none);
+  put_output<Op, S, T>(q, s, w);
 }
 
-template <class Op, class Left, class Taps, class T>
-POOLNB_BODY T one_tap_grad(const Left& l, const Taps& taps, int64_t i, const Options& options, Sum<T>* d_params,
-                           T& second) {
-  const T x = taps.x(i), other = Op::inputs > 1 ? taps.second(i) : T(0);
-  if (l.safe) {
-    const T kept = Op::template recompute<true>(l.window, taps, i, options);
-    return Op::template tap_grad<true>(l.window, x, other, kept, i, options, d_params, second);
+template <class Op, class S, class T, int H, int W>
+POOLNB_BODY void forward_body(const Problem& q, const Grid& grid, int64_t thread) {
+  if constexpr (H == 0) {
+    forward_any<Op, S, T>(q, grid, thread);
+  } else {
+    const ShortSite s = grid.window<int32_t>(int32_t(thread));
+    typename Op::template Window<T> w;
+    NothingSaved none;
+    read_parameters<Op, T>(q, s, w);
+    Op::template forward<false>(w, HeldTaps<Op, S, T, H, W>(q, s), q.options, none);
+    if (infinite_or_nan(Op::value(w))) return forward_any<Op, S, T>(q, grid, thread);
+    put_output<Op, S, T>(q, s, w);
   }
-  const T kept = Op::template recompute<false>(l.window, taps, i, options);
-  return Op::template tap_grad<false>(l.window, x, other, kept, i, options, d_params, second);
 }
 
 // ---- backward ------------------------------------------------------------------------------------------------------
@@ -211,21 +74,51 @@ struct Left {
   bool safe;
 };
 
-template <class S, class T>
-POOLNB_BODY T gradient_of(const Problem& q, const Site& s) {
-  return T(number_of(static_cast<const S*>(q.grad.data)[q.grad.offset(s.n, s.c, s.o[0], s.o[1], s.o[2])]));
+template <class S, class T, class Number>
+POOLNB_BODY T gradient_of(const Problem& q, const BasicSite<Number>& s) {
+  return T(number_of(static_cast<const S*>(q.grad.data)[offset(q.grad, s)]));
 }
 
-template <class Op, class T>
-POOLNB_BODY void write_parameters(const Problem& q, const Site& s, const Left<Op, T>& l, T g, const Sum<T>* sums) {
+template <bool safe, class Op, class T, class Number>
+POOLNB_BODY void write_parameters(const Problem& q, const BasicSite<Number>& s, const typename Op::template Window<T>& w, T g,
+                                  const Sum<T>* sums) {
   T d_params[Op::parameters + 1];
   for (int i = 0; i < Op::parameters; ++i) d_params[i] = sums[i].value();
-  if (l.safe) Op::template finalize_param_grad<true>(l.window, d_params);
-  else Op::template finalize_param_grad<false>(l.window, d_params);
+  Op::template finalize_param_grad<safe>(w, d_params);
   for (int i = 0; i < Op::parameters; ++i) {
     const View& v = q.grad_parameter[i];
-    put_sum(v, v.offset(s.n, s.c, s.o[0], s.o[1], s.o[2]), g * d_params[i]);
+    put_sum(v, offset(v, s), g * d_params[i]);
   }
+}
+
+// The derivatives by tap i and by its second input, added to those by the parameters.
+template <bool safe, class Op, class T, class Taps, class Saved>
+POOLNB_BODY T tap_grad(const typename Op::template Window<T>& w, const Taps& taps, const Saved& saved, int64_t i,
+                       const Options& options, Sum<T>* d_params, T& second) {
+  T kept;
+  if constexpr (Saved::keeps) kept = saved.get(i);
+  else kept = Op::template recompute<safe>(w, taps, i, options);
+  const T other = Op::inputs > 1 ? taps.second(i) : T(0);
+  return Op::template tap_grad<safe>(w, taps.x(i), other, kept, i, options, d_params, second);
+}
+
+// The gradients of a window's taps, where no other window has a part in them.
+template <bool safe, class Op, class S, class T, class Number, class Taps, class Saved>
+POOLNB_BODY void write_taps(const Problem& q, const BasicSite<Number>& s, const typename Op::template Window<T>& w, const Taps& taps,
+                            const Saved& saved) {
+  Sum<T> d_params[Op::parameters + 1];
+  const T g = gradient_of<S, T>(q, s);
+  each_tap(taps, [&](int64_t i) POOLNB_INLINE {
+    T part[2] = {};
+    part[0] = tap_grad<safe, Op, T>(w, taps, saved, i, q.options, d_params, part[1]);
+    taps.each_input(i, [&](const auto& place) {
+      for (int k = 0; k < Op::inputs; ++k) {
+        const View& v = q.grad_input[k];
+        if (v.data) put_gradient<S, T>(k, v, place(v), g * part[k]);
+      }
+    });
+  }, d_params[0]);
+  if (q.want_parameters) write_parameters<safe, Op, T>(q, s, w, g, d_params);
 }
 
 template <class Op, class S, class T>
@@ -237,57 +130,90 @@ POOLNB_BODY Left<Op, T> forward_again(const Problem& q, const Site& s, const Glo
   return l;
 }
 
-// Where no two windows overlap, a window's thread writes the gradients of its taps; the rest has been filled with 0.
 template <class Op, class S, class T>
-POOLNB_BODY void non_overlapping_body(const Problem& q, bool last, int64_t thread) {
-  const Site s = window_site(q, last, thread);
-  const auto taps = taps_of<Op, S, T>(q, s);
+POOLNB_RARE void write_any(const Problem& q, const Grid& grid, int64_t thread) {
+  const Site s = grid.window<int64_t>(thread);
+  const GlobalTaps<Op, S, T> taps(q, s);
   const auto l = forward_again<Op, S, T>(q, s, taps);
-  Sum<T> d_params[Op::parameters + 1];
-  const T g = gradient_of<S, T>(q, s);
-  each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-    int64_t in[3];
-    T part[2] = {};
-    part[0] = one_tap_grad<Op>(l, taps, i, q.options, d_params, part[1]);
-    if (!taps.where(i, in)) return;
-    for (int k = 0; k < Op::inputs; ++k) {
-      const View& v = q.grad_input[k];
-      if (v.data) put_gradient<S, T>(k, v, v.offset(s.n, s.c, in[0], in[1], in[2]), g * part[k]);
-    }
-  }, d_params[0]);
-  if (!q.want_parameters) return;
-  write_parameters<Op, T>(q, s, l, g, d_params);
+  if (l.safe) write_taps<true, Op, S, T>(q, s, l.window, taps, Recompute());
+  else write_taps<false, Op, S, T>(q, s, l.window, taps, Recompute());
 }
 
-// Where windows overlap: first what every window leaves, and its part of the parameters' gradients.
-template <class Op, class S, class T>
-POOLNB_BODY void window_body(const Problem& q, bool last, Left<Op, T>* left, int64_t thread) {
-  const Site s = window_site(q, last, thread);
-  const auto taps = taps_of<Op, S, T>(q, s);
-  const auto l = forward_again<Op, S, T>(q, s, taps);
-  left[thread] = l;
+// What the taps in order save is of vectors.
+template <class Op, class T, int K>
+using Keeps = std::conditional_t<Ordered<Op>, Recompute, Saved<T, K>>;
+
+// Where no two windows overlap, a window's thread writes the gradients of its taps; the rest has been filled with 0.
+template <class Op, class S, class T, int H, int W>
+POOLNB_BODY void non_overlapping_body(const Problem& q, const Grid& grid, int64_t thread) {
+  if constexpr (H == 0) {
+    write_any<Op, S, T>(q, grid, thread);
+  } else {
+    const ShortSite s = grid.window<int32_t>(int32_t(thread));
+    const HeldTaps<Op, S, T, H, W> taps(q, s);
+    typename Op::template Window<T> w;
+    Keeps<Op, T, H * W> saved;
+    read_parameters<Op, T>(q, s, w);
+    Op::template forward<false>(w, taps, q.options, saved);
+    if (infinite_or_nan(Op::value(w))) return write_any<Op, S, T>(q, grid, thread);
+    write_taps<false, Op, S, T>(q, s, w, taps, saved);
+  }
+}
+
+// The gradients of a window's parameters alone.
+template <bool safe, class Op, class S, class T, class Number, class Taps, class Saved>
+POOLNB_BODY void give_parameters(const Problem& q, const BasicSite<Number>& s, const typename Op::template Window<T>& w,
+                                 const Taps& taps, const Saved& saved) {
   if (!q.want_parameters || Op::parameters == 0) return;
   Sum<T> d_params[Op::parameters + 1];
   T unused = 0;
   each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-    one_tap_grad<Op>(l, taps, i, q.options, d_params, unused);
+    tap_grad<safe, Op, T>(w, taps, saved, i, q.options, d_params, unused);
   }, d_params[0]);
-  write_parameters<Op, T>(q, s, l, gradient_of<S, T>(q, s), d_params);
+  write_parameters<safe, Op, T>(q, s, w, gradient_of<S, T>(q, s), d_params);
+}
+
+template <class Op, class S, class T>
+POOLNB_RARE void leave_any(const Problem& q, const Grid& grid, Left<Op, T>* left, int64_t thread) {
+  const Site s = grid.window<int64_t>(thread);
+  const GlobalTaps<Op, S, T> taps(q, s);
+  const auto l = left[thread] = forward_again<Op, S, T>(q, s, taps);
+  if (l.safe) give_parameters<true, Op, S, T>(q, s, l.window, taps, Recompute());
+  else give_parameters<false, Op, S, T>(q, s, l.window, taps, Recompute());
+}
+
+// Where windows overlap: first what every window leaves, and its part of the parameters' gradients.
+template <class Op, class S, class T, int H, int W>
+POOLNB_BODY void window_body(const Problem& q, const Grid& grid, Left<Op, T>* left, int64_t thread) {
+  if constexpr (H == 0) {
+    leave_any<Op, S, T>(q, grid, left, thread);
+  } else {
+    const ShortSite s = grid.window<int32_t>(int32_t(thread));
+    const HeldTaps<Op, S, T, H, W> taps(q, s);
+    Left<Op, T> l;
+    Keeps<Op, T, H * W> saved;
+    l.safe = false;
+    read_parameters<Op, T>(q, s, l.window);
+    Op::template forward<false>(l.window, taps, q.options, saved);
+    if (infinite_or_nan(Op::value(l.window))) return leave_any<Op, S, T>(q, grid, left, thread);
+    left[thread] = l;
+    give_parameters<false, Op, S, T>(q, s, l.window, taps, saved);
+  }
 }
 
 // The gradients of tables: a thread adds up what every so many-th window of a channel gives, in their order. Threads of a
 // warp read neighbours, and write neighbours.
 template <class Op, class S, class T>
-POOLNB_BODY void table_body(const Problem& q, bool last, int64_t parts, int64_t thread) {
-  const int64_t *o = q.windows.output, windows = q.batch * q.windows.count();
-  const int64_t part = last ? thread / q.channels : thread % parts;
+POOLNB_BODY void table_body(const Problem& q, const Grid& grid, int64_t parts, int64_t thread) {
+  const int64_t windows = q.batch * q.windows.count();
+  const int64_t part = grid.last ? thread / q.channels : thread % parts;
   Site s;
-  s.c = last ? thread % q.channels : thread / parts;
+  s.c = grid.last ? thread % q.channels : thread / parts;
   const auto at = [&](int t, int64_t f, int64_t i) { return q.table[t].grad.offset(part, s.c, 0, f, i); };
   for (int64_t window = part; window < windows; window += parts) {
     s.n = window;
-    for (int a = 2; a >= 0; --a) s.o[a] = take(s.n, o[a]);
-    const auto taps = taps_of<Op, S, T>(q, s);
+    for (int a = 2; a >= 0; --a) s.o[a] = grid.output[a].take(s.n);
+    const GlobalTaps<Op, S, T> taps(q, s);
     const auto l = forward_again<Op, S, T>(q, s, taps);
     const T g = gradient_of<S, T>(q, s);
     Op::each_table_grad(l.window, taps, g, true, [&](int t, int64_t f, int64_t i, T a, T b) {
@@ -298,60 +224,85 @@ POOLNB_BODY void table_body(const Problem& q, bool last, int64_t parts, int64_t 
   }
 }
 
-// What the window gives to its tap at input position `at`: nothing where the dilation passes it by.
-template <class Op, class S, class T>
-POOLNB_BODY void add_window(const Problem& q, bool last, const Left<Op, T>* left, const Site& s, const int64_t at[3],
-                            Sum<T>* sum) {
-  const Windows& w = q.windows;
-  const auto taps = taps_of<Op, S, T>(q, s);
-  for (int a = 0; a < 3; ++a) {
-    const int64_t steps = at[a] - w.first(a, s.o[a]);
-    taps.k[a] = quotient(steps, w.dilation[a]);
-    if (taps.k[a] * w.dilation[a] != steps) return;
-    taps.number = taps.number * w.kernel[a] + taps.k[a];
-  }
-  const int64_t tap = taps.number;
-  if (!taps.valid(tap)) return;
-  const int64_t plane = w.output[0] * w.output[1] * w.output[2];
-  const int64_t place = (s.o[0] * w.output[1] + s.o[1]) * w.output[2] + s.o[2];
-  const int64_t number = last ? (s.n * plane + place) * q.channels + s.c : (s.n * q.channels + s.c) * plane + place;
-  const T g = gradient_of<S, T>(q, s);
+// What a window gives to its tap. A tap's place in the order of all takes all of them.
+template <class Op, class S, class T, class Number>
+POOLNB_BODY void add_window(const Problem& q, const Left<Op, T>& l, const OneTap<Op, T, Number>& tap, Sum<T>* sum) {
+  const int64_t number = tap.number();
+  const T g = gradient_of<S, T>(q, tap.at);
   Sum<T> d_params[Op::parameters + 1];
   T second = 0;
-  sum[0] += g * one_tap_grad<Op>(left[number], taps, tap, q.options, d_params, second);
+  const auto part = [&](const auto& taps) {
+    if (l.safe) return tap_grad<true, Op, T>(l.window, taps, Recompute(), number, q.options, d_params, second);
+    return tap_grad<false, Op, T>(l.window, taps, Recompute(), number, q.options, d_params, second);
+  };
+  if constexpr (PerRank<Op>) {
+    const auto& at = tap.at;
+    sum[0] += g * part(GlobalTaps<Op, S, T>(q, Site{at.n, at.c, {at.o[0], at.o[1], at.o[2]}}));
+  } else {
+    sum[0] += g * part(tap);
+  }
   if constexpr (Op::inputs > 1) sum[1] += g * second;
 }
 
-// Then one thread per input position, in the order of the input's memory, gathers.
-template <class Op, class S, class T>
-POOLNB_BODY void gather_body(const Problem& q, bool last, const Left<Op, T>* left, int64_t thread) {
-  const Windows& w = q.windows;
-  int64_t n, c = 0, at[3], rest = thread;
-  if (last) c = take(rest, q.channels);
-  for (int a = 2; a >= 0; --a) at[a] = take(rest, w.size[a]);
-  if (!last) c = take(rest, q.channels);
-  n = rest;
-  int64_t begin[3], end[3];  // windows that may hold the position
-  for (int a = 0; a < 3; ++a) {
-    const int64_t padded = at[a] + w.padding[a], first = padded - w.span(a) + 1;
-    const int64_t after = quotient(padded, w.stride[a]) + 1;
-    begin[a] = first > 0 ? quotient(first + w.stride[a] - 1, w.stride[a]) : 0;
-    end[a] = after < w.output[a] ? after : w.output[a];
+// The windows of an axis that may hold a position, and at which tap.
+template <class Number>
+struct AxisOfPosition {
+  Number begin, end, padded, stride, dilation;
+
+  POOLNB_BODY AxisOfPosition(const Windows& w, const Divider& by_stride, int a, Number at)
+      : padded(at + Number(w.padding[a])), stride(Number(w.stride[a])), dilation(Number(w.dilation[a])) {
+    const Number first = padded - Number(w.span(a)) + 1, after = by_stride.quotient(padded) + 1;
+    begin = first > 0 ? by_stride.quotient(first + stride - 1) : 0;
+    end = after < Number(w.output[a]) ? after : Number(w.output[a]);
   }
+  // False where the dilation passes it by.
+  POOLNB_BODY bool holds(Number window, Number& tap) const {
+    const Number steps = padded - window * stride;
+    tap = dilation == 1 ? steps : steps / dilation;
+    return tap * dilation == steps;
+  }
+};
+
+// Then one thread per input position, in the order of the input's memory, gathers.
+template <class Op, class S, class T, class Number>
+POOLNB_BODY void gather_from(const Problem& q, const Grid& grid, const Left<Op, T>* left, Number thread) {
+  const BasicSite<Number> p = grid.position<Number>(thread);
   Sum<T> sum[Op::inputs];
-  int64_t added = 0;
-  Site s{n, c, {0, 0, 0}};
-  for (s.o[0] = begin[0]; s.o[0] < end[0]; ++s.o[0])
-    for (s.o[1] = begin[1]; s.o[1] < end[1]; ++s.o[1])
-      for (s.o[2] = begin[2]; s.o[2] < end[2]; ++s.o[2]) {
-        add_window<Op, S, T>(q, last, left, s, at, sum);
-        if (++added % kTerms == 0)
-          for (auto& each : sum) each.carry();
+  if (!q.mask.data || static_cast<const bool*>(q.mask.data)[offset(q.mask, p)]) {
+    OneTap<Op, T, Number> tap{{q, {p.n, p.c, {0, 0, 0}}}, {0, 0, 0}, T(0), T(0)};
+    tap.value = T(number_of(static_cast<const S*>(q.input[0].data)[offset(q.input[0], p)]));
+    if constexpr (Op::inputs > 1) tap.value_second = read_second<S, T>(q.input[1], offset(q.input[1], p));
+    const auto axis = [&](int a) { return AxisOfPosition<Number>(q.windows, grid.stride[a], a, p.o[a]); };
+    const AxisOfPosition<Number> depth = axis(0), height = axis(1), width = axis(2);
+    int64_t added = 0;
+    Number* const o = tap.at.o;
+    for (o[0] = depth.begin; o[0] < depth.end; ++o[0]) {
+      if (!depth.holds(o[0], tap.k[0])) continue;
+      for (o[1] = height.begin; o[1] < height.end; ++o[1]) {
+        if (!height.holds(o[1], tap.k[1])) continue;
+        for (o[2] = width.begin; o[2] < width.end; ++o[2]) {
+          if (!width.holds(o[2], tap.k[2])) continue;
+          add_window<Op, S, T>(q, left[grid.number(q, tap.at)], tap, sum);
+          if (++added % kTerms == 0)
+            for (auto& each : sum) each.carry();
+        }
       }
+    }
+  }
   for (int i = 0; i < Op::inputs; ++i) {
     const View& v = q.grad_input[i];
-    if (v.data) put_gradient<S, T>(i, v, v.offset(n, c, at[0], at[1], at[2]), sum[i].value());
+    if (v.data) put_gradient<S, T>(i, v, offset(v, p), sum[i].value());
   }
+}
+
+template <class Op, class S, class T>
+POOLNB_RARE void gather_any(const Problem& q, const Grid& grid, const Left<Op, T>* left, int64_t thread) {
+  gather_from<Op, S, T>(q, grid, left, thread);
+}
+template <class Op, class S, class T>
+POOLNB_BODY void gather_body(const Problem& q, const Grid& grid, const Left<Op, T>* left, int64_t thread) {
+  if (grid.is_short) gather_from<Op, S, T>(q, grid, left, int32_t(thread));
+  else gather_any<Op, S, T>(q, grid, left, thread);
 }
 
 }  // namespace poolnb

@@ -10,39 +10,45 @@
 namespace poolnb {
 
 constexpr int kThreads = 256;
+// Blocks at once on a multiprocessor, that enough numbers are on their way from memory: those that hold their taps get by
+// with the registers that this leaves them, where all else is out of line.
+constexpr int blocks_at_once(int held) { return held == 0 ? 1 : held == 2 ? 5 : 4; }
 
-template <class Op, class S, class T>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant__ Problem q, bool last, int64_t n) {
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kThreads)
-    forward_body<Op, S, T>(q, last, i);
+// `body(thread)` for every one of n threads, below 2^31 if `held`.
+template <int held, class Body>
+__device__ __forceinline__ void each_thread(int64_t n, const Body& body) {
+  using Number = std::conditional_t<held == 0, int64_t, uint32_t>;
+  for (Number i = Number(blockIdx.x) * kThreads + threadIdx.x; i < Number(n); i += Number(gridDim.x) * kThreads) body(i);
+}
+
+template <class Op, class S, class T, int H, int W>
+__global__ void __launch_bounds__(kThreads, blocks_at_once(H))
+forward_kernel(const __grid_constant__ Problem q, const __grid_constant__ Grid grid, int64_t n) {
+  each_thread<H>(n, [&](int64_t i) { forward_body<Op, S, T, H, W>(q, grid, i); });
+}
+
+template <class Op, class S, class T, int H, int W>
+__global__ void __launch_bounds__(kThreads, blocks_at_once(H))
+non_overlapping_kernel(const __grid_constant__ Problem q, const __grid_constant__ Grid grid, int64_t n) {
+  each_thread<H>(n, [&](int64_t i) { non_overlapping_body<Op, S, T, H, W>(q, grid, i); });
+}
+
+template <class Op, class S, class T, int H, int W>
+__global__ void __launch_bounds__(kThreads, blocks_at_once(H))
+window_kernel(const __grid_constant__ Problem q, const __grid_constant__ Grid grid, Left<Op, T>* left, int64_t n) {
+  each_thread<H>(n, [&](int64_t i) { window_body<Op, S, T, H, W>(q, grid, left, i); });
 }
 
 template <class Op, class S, class T>
 __global__ void __launch_bounds__(kThreads)
-non_overlapping_kernel(const __grid_constant__ Problem q, bool last, int64_t n) {
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kThreads)
-    non_overlapping_body<Op, S, T>(q, last, i);
+gather_kernel(const __grid_constant__ Problem q, const __grid_constant__ Grid grid, const Left<Op, T>* left, int64_t n) {
+  each_thread<0>(n, [&](int64_t i) { gather_body<Op, S, T>(q, grid, left, i); });
 }
 
 template <class Op, class S, class T>
 __global__ void __launch_bounds__(kThreads)
-    window_kernel(const __grid_constant__ Problem q, bool last, Left<Op, T>* left, int64_t n) {
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kThreads)
-    window_body<Op, S, T>(q, last, left, i);
-}
-
-template <class Op, class S, class T>
-__global__ void __launch_bounds__(kThreads)
-    gather_kernel(const __grid_constant__ Problem q, bool last, const Left<Op, T>* left, int64_t n) {
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kThreads)
-    gather_body<Op, S, T>(q, last, left, i);
-}
-
-template <class Op, class S, class T>
-__global__ void __launch_bounds__(kThreads)
-table_kernel(const __grid_constant__ Problem q, bool last, int64_t parts, int64_t n) {
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kThreads)
-    table_body<Op, S, T>(q, last, parts, i);
+table_kernel(const __grid_constant__ Problem q, const __grid_constant__ Grid grid, int64_t parts, int64_t n) {
+  each_thread<0>(n, [&](int64_t i) { table_body<Op, S, T>(q, grid, parts, i); });
 }
 
 inline unsigned blocks(int64_t n) {
@@ -51,25 +57,31 @@ inline unsigned blocks(int64_t n) {
 }
 
 template <class Op, class S, class T>
-void launch_forward(const Problem& q, bool last, cudaStream_t stream) {
+void launch_forward(const Problem& q, const Grid& grid, cudaStream_t stream) {
   const int64_t n = window_count(q);
-  forward_kernel<Op, S, T><<<blocks(n), kThreads, 0, stream>>>(q, last, n);
+  with_shape<T, 2, 3>(q, grid, [&]<int H, int W>() {
+    forward_kernel<Op, S, T, H, W><<<blocks(n), kThreads, 0, stream>>>(q, grid, n);
+  });
 }
 
 template <class Op, class S, class T>
-void launch_backward(const Problem& q, bool last, void* scratch, cudaStream_t stream) {
+void launch_backward(const Problem& q, const Grid& grid, void* scratch, cudaStream_t stream) {
   const int64_t windows = window_count(q), positions = position_count(q);
   if constexpr (Tabled<Op>) {
     const int64_t parts = table_parts(q), threads = parts * q.channels;
-    if (q.want_parameters) table_kernel<Op, S, T><<<blocks(threads), kThreads, 0, stream>>>(q, last, parts, threads);
+    if (q.want_parameters) table_kernel<Op, S, T><<<blocks(threads), kThreads, 0, stream>>>(q, grid, parts, threads);
   }
   if (q.windows.non_overlapping()) {
-    non_overlapping_kernel<Op, S, T><<<blocks(windows), kThreads, 0, stream>>>(q, last, windows);
+    with_shape<T, 2>(q, grid, [&]<int H, int W>() {
+      non_overlapping_kernel<Op, S, T, H, W><<<blocks(windows), kThreads, 0, stream>>>(q, grid, windows);
+    });
     return;
   }
   auto* left = static_cast<Left<Op, T>*>(scratch);
-  window_kernel<Op, S, T><<<blocks(windows), kThreads, 0, stream>>>(q, last, left, windows);
-  gather_kernel<Op, S, T><<<blocks(positions), kThreads, 0, stream>>>(q, last, left, positions);
+  with_shape<T, 3>(q, grid, [&]<int H, int W>() {
+    window_kernel<Op, S, T, H, W><<<blocks(windows), kThreads, 0, stream>>>(q, grid, left, windows);
+  });
+  gather_kernel<Op, S, T><<<blocks(positions), kThreads, 0, stream>>>(q, grid, left, positions);
 }
 
 // `call.operator()<stored type, type of sums>()`.
@@ -99,7 +111,7 @@ int64_t scratch_bytes(const Problem& q) {
 template <class Op>
 const char* forward_cuda(const Problem& q, bool last, void* stream) {
   with_types(q.input[0].dtype, [&]<class S, class T>() {
-    launch_forward<Op, S, T>(q, last, static_cast<cudaStream_t>(stream));
+    launch_forward<Op, S, T>(q, Grid(q, last), static_cast<cudaStream_t>(stream));
   });
   return launch_error();
 }
@@ -107,7 +119,7 @@ const char* forward_cuda(const Problem& q, bool last, void* stream) {
 template <class Op>
 const char* backward_cuda(const Problem& q, bool last, void* scratch, void* stream) {
   with_types(q.input[0].dtype, [&]<class S, class T>() {
-    launch_backward<Op, S, T>(q, last, scratch, static_cast<cudaStream_t>(stream));
+    launch_backward<Op, S, T>(q, Grid(q, last), scratch, static_cast<cudaStream_t>(stream));
   });
   return launch_error();
 }

@@ -56,14 +56,14 @@ main() {
     TORCH_CUDA_ARCH_LIST=$("$PYTHON" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())') &&
       export TORCH_CUDA_ARCH_LIST
     step build 60 "$PYTHON" $here/build.py cuda
-    pytest 150 --device cuda -n "${WORKERS:-12}"
+    pytest 170 --device cuda -n "${WORKERS:-15}"
     step sanitizer 60 "$PYTHON" $here/sanitize.py "$OUT/sanitizer.jsonl" --device cuda
-    step bench 50 "$PYTHON" -m poolnb bench --device cuda --results "$OUT" --seconds 0.5 --kernels compiled \
+    step bench 60 "$PYTHON" -m poolnb bench --device cuda --results "$OUT" --seconds 0.5 --kernels compiled \
       --windows k2s2 k3s2p1 k3s1p1 --dtypes float32 float16 bfloat16 --layouts channels_last nchw
     step rivals 60 "$PYTHON" -m poolnb bench --device cuda --results "$OUT" --seconds 0.3 --layouts nchw channels_last \
       --operators soft lse --kernels compiled plain stable published --windows k2s2 k3s2p1
-    step training 70 "$PYTHON" $here/training.py "$OUT/training.jsonl" --device cuda --at-once 1 4 8 16 --steps 200
-    study 50 book/experiments/sweeps/comparison.toml --workers 8
+    step training 60 "$PYTHON" $here/training.py "$OUT/training.jsonl" --device cuda --at-once 1 8 16 --steps 100
+    study 40 book/experiments/sweeps/comparison.toml --workers 8
   fi
   step record 30 "$PYTHON" $here/record.py "$OUT"
 }

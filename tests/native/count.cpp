@@ -136,20 +136,27 @@ static void count(const char* name, float parameter, char** options, const char*
   }
   const int64_t n = window_count(q);
   const size_t left = sizeof(Left<Op, float>);
-  for (int64_t i = 0; i < n; ++i) forward_body<Op, Stored, Counted>(q, false, i);
+  const Grid grid(q, false);
+  with_shape<Counted, 2, 3>(q, grid, [&]<int H, int W>() {
+    for (int64_t i = 0; i < n; ++i) forward_body<Op, Stored, Counted, H, W>(q, grid, i);
+  });
   print(name, windows, "forward", n, left);
   if constexpr (Tabled<Op>) {
-    table_body<Op, Stored, Counted>(q, false, 1, 0);
+    table_body<Op, Stored, Counted>(q, grid, 1, 0);
     print(name, windows, "table", n, left);
   }
   if (q.windows.non_overlapping()) {
-    for (int64_t i = 0; i < n; ++i) non_overlapping_body<Op, Stored, Counted>(q, false, i);
+    with_shape<Counted, 2>(q, grid, [&]<int H, int W>() {
+      for (int64_t i = 0; i < n; ++i) non_overlapping_body<Op, Stored, Counted, H, W>(q, grid, i);
+    });
     return print(name, windows, "non_overlapping", n, left);
   }
   std::vector<Left<Op, Counted>> kept(n);
-  for (int64_t i = 0; i < n; ++i) window_body<Op, Stored, Counted>(q, false, kept.data(), i);
+  with_shape<Counted, 3>(q, grid, [&]<int H, int W>() {
+    for (int64_t i = 0; i < n; ++i) window_body<Op, Stored, Counted, H, W>(q, grid, kept.data(), i);
+  });
   print(name, windows, "window", n, left);
-  for (int64_t i = 0; i < position_count(q); ++i) gather_body<Op, Stored, Counted>(q, false, kept.data(), i);
+  for (int64_t i = 0; i < position_count(q); ++i) gather_body<Op, Stored, Counted>(q, grid, kept.data(), i);
   print(name, windows, "gather", n, left);
 }
 

@@ -102,13 +102,13 @@ struct Held {
   }
 };
 
-// The grid that the GPU would run: whole blocks, the last of them partly idle.
+// The threads that the GPU would run: whole blocks, the last of them partly idle.
 template <class Body>
-void grid(int64_t n, const Body& body) {
-  constexpr int64_t threads = 256;
-  for (int64_t block = 0; block < (n + threads - 1) / threads; ++block)
-    for (int64_t thread = 0; thread < threads; ++thread)
-      if (block * threads + thread < n) body(block * threads + thread);
+void threads(int64_t n, const Body& body) {
+  constexpr int64_t each = 256;
+  for (int64_t block = 0; block < (n + each - 1) / each; ++block)
+    for (int64_t thread = 0; thread < each; ++thread)
+      if (block * each + thread < n) body(block * each + thread);
 }
 
 template <class S>
@@ -198,18 +198,25 @@ void run(bool last) {
   q.grad = grad.view();
   q.grad_input[0] = grad_x.view();
   std::vector<Left<Op, T>> left(window_count(q));
-  grid(window_count(q), [&](int64_t i) { forward_body<Op, S, T>(q, last, i); });
+  const Grid grid(q, last);
+  with_shape<T, 2, 3>(q, grid, [&]<int H, int W>() {
+    threads(window_count(q), [&](int64_t i) { forward_body<Op, S, T, H, W>(q, grid, i); });
+  });
   if (leaves_gaps(q)) {
     fill_zero(grad_x);
     for (auto& g : grad_second) fill_zero(g);
   }
   if (q.windows.non_overlapping()) {
-    grid(window_count(q), [&](int64_t i) { non_overlapping_body<Op, S, T>(q, last, i); });
+    with_shape<T, 2>(q, grid, [&]<int H, int W>() {
+      threads(window_count(q), [&](int64_t i) { non_overlapping_body<Op, S, T, H, W>(q, grid, i); });
+    });
   } else {
-    grid(window_count(q), [&](int64_t i) { window_body<Op, S, T>(q, last, left.data(), i); });
-    grid(position_count(q), [&](int64_t i) { gather_body<Op, S, T>(q, last, left.data(), i); });
+    with_shape<T, 3>(q, grid, [&]<int H, int W>() {
+      threads(window_count(q), [&](int64_t i) { window_body<Op, S, T, H, W>(q, grid, left.data(), i); });
+    });
+    threads(position_count(q), [&](int64_t i) { gather_body<Op, S, T>(q, grid, left.data(), i); });
   }
-  if constexpr (tables > 0) grid(parts * c, [&](int64_t i) { table_body<Op, S, T>(q, last, parts, i); });
+  if constexpr (tables > 0) threads(parts * c, [&](int64_t i) { table_body<Op, S, T>(q, grid, parts, i); });
   y.write();
   grad_x.write();
   for (auto& g : grad_second) g.write();

@@ -6,6 +6,7 @@ import pytest
 
 from poolnb import native
 from poolnb.book.sphinxext import gpu
+from poolnb.lab.provenance import source_hash
 
 COUNTS = {"exp": 4.0, "log": 9.0, "root": 0.0, "division": 1.0, "reads": 8.0, "noise": 0.0, "left": 28}
 
@@ -18,6 +19,7 @@ def row(kernel: str, **measured: object) -> dict:
 def record() -> dict:
     return {
         "date": "2026-11-27",
+        "sources": source_hash(),
         "machine": {"device": "NVIDIA | H100", "torch": "2.11.0"},
         "steps": [{"step": n, "status": s, "seconds": 9, "cap": 60} for n, s in (("build", 0), ("tests", 124))],
         "tests": {"outcomes": {"passed": 7, "failed": 1}, "failures": []},
@@ -45,6 +47,12 @@ def test_a_record_is_read_with_its_failures() -> None:
     assert "| max | 4 | yes | 90 | 160 |" in text and "in the time left: 1." in text
 
 
+def test_a_record_of_other_sources_says_so() -> None:
+    said = "sources have changed since"
+    assert said in "\n".join(gpu.record_lines(record() | {"sources": "others"}))
+    assert said not in "\n".join(gpu.record_lines(record()))
+
+
 def test_a_measurement_stands_beside_its_prediction() -> None:
     lines = [line for line in gpu.prediction_lines(record()) if line.startswith("| soft | k2s2 | forward |")]
     assert len(lines) == 1 and lines[0].endswith("| 0.80 – | – – |")
@@ -53,9 +61,8 @@ def test_a_measurement_stands_beside_its_prediction() -> None:
 def test_a_prediction_is_the_slower_of_memory_and_special_functions() -> None:
     chip = gpu.Chip(bandwidth=100.0, multiprocessors=1, special=1, clock=10.0)
     found = gpu.expected([COUNTS | {"operator": "soft", "kernel": "forward"}], "k2s2", "forward", 4, chip)
-    indices = 3
-    assert (found.bytes, found.special, found.indices) == (4 * (4 + 1), 5 + indices, indices)
-    assert found.share == pytest.approx((20 / 100) / (8 / 10))
+    assert (found.bytes, found.special) == (4 * (4 + 1), 5)
+    assert found.share == pytest.approx((20 / 100) / (5 / 10))
     fast = chip._replace(clock=1e9)
     assert gpu.expected([COUNTS | {"operator": "soft", "kernel": "forward"}], "k2s2", "forward", 4, fast).share == 1
     weighted = [COUNTS | {"operator": "weighted", "kernel": "non_overlapping"}]

@@ -13,6 +13,8 @@ from poolnb.book.findings.tdgs import RECIPE, TITLES, recipe_name
 from poolnb.lab.analysis import MOST, Difference, seeds_needed
 from poolnb.lab.config import RunConfig
 from poolnb.lab.data import DATASETS
+from poolnb.lab.measurements.records import KINDS, done_of_plan
+from poolnb.lab.provenance import RESULTS
 from poolnb.lab.records import Record
 
 __all__ = ["Progress", "comparison_runs", "planned", "progress", "state_of_studies", "still_open"]
@@ -95,9 +97,12 @@ def _seeds_that_decide(finding: Finding) -> str:
 
 
 def _runs(study: str) -> str:
-    """What of the study that is to decide a claim is done."""
+    """What of the study that is to decide a claim, runs or measurements, is done."""
     if not study:
-        return "all that are planned"
+        return "none is planned"
+    if study in KINDS:
+        done, total = done_of_plan(study, RESULTS / study)
+        return f"{done} of {total} of {study}"
     if not (SWEEPS / f"{study}.toml").is_file():
         return f"none of {study}, which waits for tuning"
     plan = planned(study)

@@ -19,7 +19,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from poolnb.lab.provenance import RESULTS
+from poolnb.lab.provenance import RESULTS, source_hash
 
 RUNS, NATIVE = RESULTS / "gpu", RESULTS / "native"
 NOT_RUN = (
@@ -50,9 +50,6 @@ WINDOWS = {"k2s2": 2, "k3s2p1": 2, "k3s1p1": 1}  # and their stride
 # The kernels of a direction.
 KINDS = {"forward": ("forward",), "backward": ("non_overlapping", "window", "gather", "table")}
 SPECIAL = ("exp", "root", "division")  # one special-function instruction each; a logarithm has none
-# Divisions of indices in two dimensions, each with one such instruction; see ext/cuda/bodies.h. A thread's number is
-# cut into channel, row and column; a position finds its first and last window on each axis unless the stride is 1.
-PER_THREAD, PER_POSITION = 3, 4
 TARGETS = {
     ("k2s2", "forward", "channels_last"): 0.85,
     ("k2s2", "backward", "channels_last"): 0.85,
@@ -70,7 +67,6 @@ class Expected(NamedTuple):
 
     bytes: float
     special: float
-    indices: float  # of these, divisions of indices
     share: float
 
 
@@ -84,16 +80,9 @@ def expected(rows: list[Row], windows: str, direction: str, size: int, chip: Chi
     positions = stride * stride  # of the input, per window
     tensors = inputs * positions if direction == "forward" else 2 * inputs * positions
     least = size * (tensors + 1)
-    indices = sum(_indices(row, stride) for row in rows)
-    special = indices + sum(row[name] for row in rows for name in SPECIAL)
+    special = sum(row[name] for row in rows for name in SPECIAL)
     by_bytes, by_special = least / chip.bandwidth, special / chip.special_rate
-    return Expected(least, special, indices, by_bytes / max(by_bytes, by_special))
-
-
-def _indices(row: Row, stride: int) -> int:
-    if row["kernel"] != "gather":  # one thread per window
-        return PER_THREAD
-    return stride * stride * (PER_THREAD + (PER_POSITION if stride > 1 else 0))
+    return Expected(least, special, by_bytes / max(by_bytes, by_special))
 
 
 def predictions() -> Iterator[tuple[tuple[str, str, str], Expected, Expected, list[Row]]]:
@@ -121,7 +110,6 @@ def prediction_lines(record: Row | None) -> list[str]:
         "Direction",
         "Bytes",
         "Special",
-        "Indices",
         "Share, float32",
         "Share, half",
         "Registers",
@@ -130,13 +118,19 @@ def prediction_lines(record: Row | None) -> list[str]:
         head += ["Measured, float32", "Measured, float16"]
     lines = [_cells(head), "|---|---|---|" + "--:|" * (len(head) - 3)]
     for (operator, windows, direction), wide, half, rows in predictions():
-        used = ", ".join(str(registers[f"{operator} {row['kernel']} float"]) for row in rows)
-        cells = [operator, windows, direction, f"{wide.bytes:.0f}", f"{wide.special:.0f}", f"{wide.indices:.0f}"]
+        used = ", ".join(str(registers[_compiled_name(operator, row["kernel"], windows)]) for row in rows)
+        cells = [operator, windows, direction, f"{wide.bytes:.0f}", f"{wide.special:.0f}"]
         cells += [f"{wide.share:.2f}", f"{half.share:.2f}", used]
         if record is not None:
             cells += [measured(record, operator, windows, direction, dtype) for dtype in ("float32", "float16")]
         lines.append(_cells(cells))
     return lines
+
+
+def _compiled_name(operator: str, kernel: str, windows: str) -> str:
+    """The kernel in the compiler's report: those that run over windows hold their taps, and are made for each size."""
+    size = windows[1]
+    return f"{operator} {kernel} float" + ("" if kernel in ("gather", "table") else f" {size}x{size}")
 
 
 def measured(record: Row, operator: str, windows: str, direction: str, dtype: str) -> str:
@@ -161,6 +155,8 @@ def record_lines(record: Row | None) -> list[str]:
         return [NOT_RUN]
     machine = record["machine"]
     lines = [f"Run on {_text(record['date'])} on one {_text(machine['device'])}, torch {_text(machine['torch'])}.", ""]
+    if record["sources"] != source_hash():
+        lines += ["The sources have changed since: all that follows is of those of that day.", ""]
     lines += ["| Step | Outcome | Seconds | At most |", "|---|---|--:|--:|"]
     for step in record["steps"]:
         outcome = {0: "passed", 124: "stopped", 137: "stopped"}.get(step["status"], "failed")

@@ -92,6 +92,13 @@ def load_measurements(folder: str | os.PathLike[str]) -> list[Measurement]:
     return found
 
 
+def done_of_plan(kind: str, folder: str | os.PathLike[str]) -> tuple[int, int]:
+    """How many measurements of a kind's own plan the folder has, and how many the plan has."""
+    plan = importlib.import_module(f"poolnb.lab.measurements.{KINDS[kind]}").PLAN
+    there = [path_of(Path(folder), Measurement(kind, parameters, {})).is_file() for parameters in plan]
+    return sum(there), len(there)
+
+
 def measure(
     kind: str,
     results: str | os.PathLike[str],
