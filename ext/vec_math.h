@@ -55,13 +55,16 @@ POOLNB_HD float vexp2(float x, float y) { return scalar_exp2(x, y); }
 POOLNB_HD double vexp2(double x, double y) { return scalar_exp2(x, y); }
 // 1 / x and 1 / sqrt(x), the last place left to chance. Where a result is no normal number it may be NaN.
 #if defined(__CUDA_ARCH__)
+// From the chip's estimate by one step of Newton's, as vectors do it.
 POOLNB_HD float quick_reciprocal(float x) {
-  asm("rcp.approx.ftz.f32 %0, %0;" : "+f"(x));
-  return x;
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return fmaf(y, fmaf(-x, y, 1), y);
 }
 POOLNB_HD float quick_rsqrt(float x) {
-  asm("rsqrt.approx.ftz.f32 %0, %0;" : "+f"(x));
-  return x;
+  float y;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return fmaf(y * 0.5f, fmaf(-x * y, y, 1), y);
 }
 #else
 POOLNB_HD float quick_reciprocal(float x) { return 1 / x; }

@@ -326,7 +326,7 @@ def test_modules_show_and_pass_on_their_output_size() -> None:
     mixed = poolnb.MixedPool2d(None, granularity="position", channels=3, output_size=(3, 4)).to(DEVICE)
     assert mixed(x).shape == (2, 3, 3, 4) and mixed.lam.shape == (3, 3, 4)
     with pytest.raises(ValueError, match="input must give an output of size"):
-        poolnb.MixedPool2d(2, granularity="position", channels=3, output_size=(3, 4))(x)
+        poolnb.MixedPool2d(2, granularity="position", channels=3, output_size=(3, 4)).to(DEVICE)(x)
 
 
 @pytest.mark.parametrize("name", poolnb.list_pools())

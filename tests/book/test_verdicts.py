@@ -51,7 +51,7 @@ def alter(path):
 @pytest.mark.parametrize(
     ("claim", "folder", "name"),
     [
-        ("C2", "learning-rates", "*-soft-*"),
+        ("C2", "learning-rates-wide", "*-soft-*"),
         ("C3", "gradients", "*-digits-soft-*"),
         ("C5", "comparison", "cifar10-lip-*"),
         ("C6", "recipe", "cifar10-tdgs-*"),

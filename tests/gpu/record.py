@@ -1,6 +1,6 @@
 """One record of a run of `check.sh`, from what its steps left: `record.py OUT [FOLDER]`, such as book/results/gpu.
 
-It stays in OUT as record.json, and goes to FOLDER under the device's name and the date. A dry run has no record there.
+It stays in OUT as record.json, and goes to FOLDER under the device's name, the date and a letter; a dry run does not.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import string
 import sys
 from collections import Counter
 from pathlib import Path
@@ -43,8 +44,13 @@ def machine() -> dict[str, Any]:
     return facts | {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}
 
 
+def without_folders(text: str) -> str:
+    """Absolute paths cut to the names of files: where they lie on a machine is no finding."""
+    return re.sub(r"(?<![\w.])(?:/[\w.+-]+)+/(?=[\w.+-])", "", text)
+
+
 def tests(results: list[dict[str, Any]]) -> dict[str, Any]:
-    failures = [line for line in results if line["outcome"] == "failed"]
+    failures = [line | {"why": without_folders(line["why"])} for line in results if line["outcome"] == "failed"]
     return {"outcomes": Counter(line["outcome"] for line in results), "failures": failures[:SHOWN]}
 
 
@@ -90,8 +96,10 @@ def main() -> int:
             print("a dry run is no record of a GPU", file=sys.stderr)
             return 1
         name = re.sub(r"[^a-z0-9]+", "-", made["machine"]["device"].lower()).strip("-")
-        path = Path(sys.argv[2]) / f"{name}-{made['date']}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(sys.argv[2])
+        folder.mkdir(parents=True, exist_ok=True)
+        days = [folder / f"{name}-{made['date']}-{letter}.json" for letter in string.ascii_lowercase]
+        path = next(p for p in days if not p.exists())
         path.write_text(kept.read_text())
         print(path)
     return 0

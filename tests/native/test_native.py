@@ -72,6 +72,15 @@ def test_what_the_machine_failed_of_is_tried_again(
     assert not list((empty_cache / "cache" / "poolnb" / "native").iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_a_torch_that_asks_for_an_older_standard_changes_nothing(tmp_path: Path) -> None:
+    unit = next(path for path in _build.write_units("cpu", tmp_path) if path.stem == "std")
+    command = ["c++", "-std=c++17", *native.FLAGS, f"-I{native.sources_folder()}", "-fsyntax-only", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_without_a_compiler_the_command_says_so(
     empty_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

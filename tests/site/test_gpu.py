@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from poolnb import native
@@ -32,9 +34,18 @@ def record() -> dict:
 
 def test_without_a_record_the_page_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setattr(gpu, "RUNS", tmp_path)
-    assert gpu.latest() is None
-    assert gpu.record_lines(None) == [gpu.NOT_RUN]
+    assert gpu.runs() == []
+    assert gpu.run_lines([]) == [gpu.NOT_RUN]
     assert "Measured" not in gpu.prediction_lines(None)[0]
+
+
+def test_all_runs_are_shown_the_newest_first(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    for number, name in enumerate(("x-2026-11-27-a", "x-2026-11-27-b", "y-2026-11-20-a")):
+        made = record() | {"date": name[2:12], "study": [{"status": "done"}] * (number + 1)}
+        (tmp_path / f"{name}.json").write_text(json.dumps(made))
+    monkeypatch.setattr(gpu, "RUNS", tmp_path)
+    assert [len(run["study"]) for run in gpu.runs()] == [2, 1, 3]
+    assert sum("torch 2" in line for line in gpu.run_lines(gpu.runs())) == 3
 
 
 def test_a_record_is_read_with_its_failures() -> None:

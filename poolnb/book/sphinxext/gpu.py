@@ -144,15 +144,17 @@ def measured(record: Row, operator: str, windows: str, direction: str, dtype: st
 # ---- record ----------------------------------------------------------------------------------------------------------
 
 
-def latest() -> Row | None:
-    """The newest record of a run; None if there is none."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RUNS.glob("*.json"))]
-    return max(runs, key=lambda run: run["date"], default=None)
+def runs() -> list[Row]:
+    """The records of all runs, the newest first; those of one day are lettered in their order."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RUNS.glob("*.json"))]
+    return sorted(reversed(found), key=lambda run: str(run["date"]), reverse=True)
 
 
-def record_lines(record: Row | None) -> list[str]:
-    if record is None:
-        return [NOT_RUN]
+def run_lines(records: list[Row]) -> list[str]:
+    return [line for record in records for line in (*record_lines(record), "")] or [NOT_RUN]
+
+
+def record_lines(record: Row) -> list[str]:
     machine = record["machine"]
     lines = [f"Run on {_text(record['date'])} on one {_text(machine['device'])}, torch {_text(machine['torch'])}.", ""]
     if record["sources"] != source_hash():
@@ -223,29 +225,29 @@ def _text(value: Any) -> str:
 
 
 class _Table(SphinxDirective):
-    def lines(self, record: Row | None) -> list[str]:
+    def lines(self, records: list[Row]) -> list[str]:
         raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
         for path in (*sorted(RUNS.glob("*.json")), *sorted(NATIVE.glob("*.json"))):
             self.env.note_dependency(str(path))
         container = nodes.container()
-        self.state.nested_parse(StringList(self.lines(latest()), "records"), 0, container)
+        self.state.nested_parse(StringList(self.lines(runs()), "records"), 0, container)
         return list(container.children)
 
 
 class GpuRecord(_Table):
-    """What the newest run on a GPU found."""
+    """What every run on a GPU found."""
 
-    def lines(self, record: Row | None) -> list[str]:
-        return record_lines(record)
+    def lines(self, records: list[Row]) -> list[str]:
+        return run_lines(records)
 
 
 class GpuPrediction(_Table):
     """What is expected of every kernel."""
 
-    def lines(self, record: Row | None) -> list[str]:
-        return prediction_lines(record)
+    def lines(self, records: list[Row]) -> list[str]:
+        return prediction_lines(records[0] if records else None)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
