@@ -151,12 +151,14 @@ def runs() -> list[Row]:
 
 
 def run_lines(records: list[Row]) -> list[str]:
-    return [line for record in records for line in (*record_lines(record), "")] or [NOT_RUN]
+    numbered = zip(range(len(records), 0, -1), records, strict=True)
+    return [line for number, record in numbered for line in (*record_lines(record, number), "")] or [NOT_RUN]
 
 
-def record_lines(record: Row) -> list[str]:
+def record_lines(record: Row, number: int = 1) -> list[str]:
     machine = record["machine"]
-    lines = [f"Run on {_text(record['date'])} on one {_text(machine['device'])}, torch {_text(machine['torch'])}.", ""]
+    what = f"{_text(record['date'])}, on one {_text(machine['device'])}, torch {_text(machine['torch'])}."
+    lines = [f"**Run {number}**, {what}", ""]
     if record["sources"] != source_hash():
         lines += ["The sources have changed since: all that follows is of those of that day.", ""]
     lines += ["| Step | Outcome | Seconds | At most |", "|---|---|--:|--:|"]
@@ -179,7 +181,8 @@ def target_lines(record: Row) -> Iterator[str]:
         rows = [r for r in record["bench"] if wanted.items() <= r.items() and r["dtype"] == "float32"]
         met = [r["operator"] for r in rows if r["share_of_copy"] >= target]
         missed = [f"{r['operator']} ({r['share_of_copy']:.2f})" for r in rows if r["share_of_copy"] < target]
-        yield _cells([target, windows, direction, layout, ", ".join(met) or "–", ", ".join(missed) or "–"])
+        if rows:
+            yield _cells([target, windows, direction, layout, ", ".join(met) or "–", ", ".join(missed) or "–"])
 
 
 def rival_lines(record: Row) -> Iterator[str]:
