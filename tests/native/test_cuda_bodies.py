@@ -172,3 +172,9 @@ def test_bodies_equal_the_pytorch_kernels(name: str, emulator: Path, tmp_path: P
                 actual, expected.double(), equal_nan=True, rtol=close, atol=close, msg=lambda m, t=text: t + m
             )
     assert results.numel() == 0
+
+
+@needs_compiler
+def test_indices_are_divided_without_a_division(tmp_path: Path) -> None:
+    done = subprocess.run([compiled(_HERE / "divider.cpp", tmp_path, "-O2")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
