@@ -398,6 +398,13 @@ _OVERFLOWING = {
 }
 
 
+def _pairs_at_the_edge(dtype: torch.dtype) -> tuple[Tensor, float]:
+    """Every window of two such taps, one after the other, and the largest number."""
+    largest = torch.finfo(dtype).max
+    windows = torch.tensor([*itertools.product(_EDGE, repeat=2)], dtype=torch.float64) * largest
+    return windows.to(dtype).view(1, 1, -1), largest
+
+
 def _exact(name: str, taps: list[Fraction], params: dict[str, Any]) -> tuple[Fraction, list[Fraction]]:
     """The result and the taps' weights, by fractions: nothing overflows, and only exp is rounded."""
     if name == "tdgs":
@@ -419,9 +426,7 @@ def _exact(name: str, taps: list[Fraction], params: dict[str, Any]) -> tuple[Fra
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", _OVERFLOWING)
 def test_a_product_that_overflows_before_an_exponential(name: str, dtype: torch.dtype) -> None:
-    largest = torch.finfo(dtype).max
-    windows = torch.tensor([*itertools.product(_EDGE, repeat=2)], dtype=torch.float64) * largest
-    x = windows.to(dtype).view(1, 1, -1)
+    x, largest = _pairs_at_the_edge(dtype)
     for params in _OVERFLOWING[name]:
         leaf = x.clone().requires_grad_()
         y = getattr(F, f"{name}_pool1d")(
@@ -450,9 +455,7 @@ _OF_ITS_TAPS = [n for n in poolnb.list_pools() if f"{n}_pool" in OPS and n not i
 @pytest.mark.parametrize("name", _OF_ITS_TAPS)
 def test_a_window_is_the_same_beside_any_other(name: str, dtype: torch.dtype) -> None:
     """Kernels look at several windows at once, and look again where one of them needs it: not for its sake alone."""
-    largest = torch.finfo(dtype).max
-    windows = torch.tensor([*itertools.product(_EDGE, repeat=2)], dtype=torch.float64) * largest
-    x = windows.to(dtype).view(1, 1, -1)
+    x, largest = _pairs_at_the_edge(dtype)
     params = example_params(name, x, taps=2)
     if "training" in params:
         params = {**params, "training": False}

@@ -56,14 +56,39 @@ def test_the_dry_run_does_every_step(tmp_path: Path) -> None:
     assert all(p.is_file() for p in (tmp_path / "out").iterdir()) and len(list((tmp_path / "out").iterdir())) <= 8
 
 
-def test_a_dry_run_is_no_record(tmp_path: Path) -> None:
-    (tmp_path / "record.json").write_text(
-        json.dumps({"machine": {"dry_run": True}, "steps": [], "tests": {"outcomes": {}}, "bench": [], "training": []})
+def _kept(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(CHECK.with_name("record.py")), str(folder), *more]
+    return subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(CHECK.parents[2])}, capture_output=True, text=True
     )
-    command = [sys.executable, str(CHECK.with_name("record.py")), str(tmp_path), str(tmp_path / "kept")]
-    environment = {**os.environ, "PYTHONPATH": str(CHECK.parents[2])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def _record(folder: Path, dry_run: bool) -> None:
+    machine = {"dry_run": dry_run, "device": "NVIDIA H100"}
+    made = {"date": "2026-11-27", "machine": machine, "steps": [], "tests": {"outcomes": {}}}
+    (folder / "record.json").write_text(json.dumps(made | {"bench": [], "training": []}))
+
+
+def test_a_dry_run_is_no_record(tmp_path: Path) -> None:
+    _record(tmp_path, dry_run=True)
+    done = _kept(tmp_path, str(tmp_path / "kept"))
     assert done.returncode == 1 and "no record" in done.stderr and not (tmp_path / "kept").exists()
+
+
+def test_runs_of_one_day_are_all_kept(tmp_path: Path) -> None:
+    _record(tmp_path, dry_run=False)
+    for _ in range(2):
+        assert _kept(tmp_path, str(tmp_path / "kept")).returncode == 0
+    names = ["nvidia-h100-2026-11-27-a.json", "nvidia-h100-2026-11-27-b.json"]
+    assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == names
+
+
+def test_a_record_names_files_without_the_folders_of_a_machine(tmp_path: Path) -> None:
+    why = 'File "/opt/some.where/site-packages/torch/module.py:17", a ratio of 1/2, tests/test_forward.py:9'
+    (tmp_path / "tests.jsonl").write_text(json.dumps({"test": "t", "outcome": "failed", "seconds": 1, "why": why}))
+    assert _kept(tmp_path).returncode == 0
+    (failure,) = json.loads((tmp_path / "record.json").read_text())["tests"]["failures"]
+    assert failure["why"] == 'File "module.py:17", a ratio of 1/2, tests/test_forward.py:9'
 
 
 def test_a_step_that_hangs_is_stopped_and_the_others_go_on(tmp_path: Path) -> None:
