@@ -1,6 +1,7 @@
 """The ledger: a verdict for every claim, recomputed from the records and compared with the page."""
 
 import html
+import math
 from dataclasses import replace
 
 import made_up
@@ -14,7 +15,7 @@ from poolnb.book.findings import facts as ledger_facts
 from poolnb.book.findings import ledger, pages, studies
 from poolnb.book.findings.evidence import FAILS, HOLDS, OPEN, PARTLY, UNTESTED, Finding
 from poolnb.book.findings.progress import state_of_studies, still_open
-from poolnb.lab.analysis import Difference
+from poolnb.lab.analysis import LOOKS, Difference
 from poolnb.lab.config import RunConfig
 from poolnb.lab.measurements.records import KINDS
 from poolnb.lab.provenance import BOOK, RESULTS
@@ -138,12 +139,46 @@ def test_the_question_who_wins_waits_for_every_pooler(tmp_path, monkeypatch, lef
     run = RunConfig(dataset="mnist", epochs=8, pooler="max")
     for seed in range(3):
         made_up.write(tmp_path, "comparison", [replace(run, seed=seed)], right=0.95)
-        for place, pooler in enumerate(sorted(ledger.others() - set(left_out))):
+        for place, pooler in enumerate(sorted(ledger.others("mnist") - set(left_out))):
             right = 0.9 - place / 100 + (seed * place % 3) / 1e4
             made_up.write(tmp_path, "comparison", [replace(run, pooler=pooler, seed=seed)], right=right)
     (claim,) = (one for one in ledger.claims() if one.id == "C5")
     found = ledger.judge(claim).findings[1]
     assert found.verdict == verdict and ("best of 8 of 9 on" if left_out else "best of the 9 on") in found.what
+
+
+def test_the_finer_rates_tell_what_the_largest_is_that_trains(tmp_path, monkeypatch):
+    """A finer study decides it; of the coarse one the result stands beside. A seed without all rates counts nowhere."""
+    made_up.read_from(monkeypatch, tmp_path)
+    ends = {"max": 0.125, "avg": 0.1, "soft": 0.1}
+    for sweep in ("learning-rates-wide", "largest-rate"):
+        for config in studies.study(sweep).sweep.configs:
+            if config.seed != 4 or config.learning_rate <= 0.1:  # of seed 4 the larger ones are missing
+                trains = config.learning_rate <= ends[config.pooler]
+                made_up.write(tmp_path, sweep, [config], right=0.6 if trains else 0.1)
+    fine = ledger.largest_that_trains(ledger.study("largest-rate"))
+    assert 4 not in set(fine["seed"]) and len(fine) == 3 * 7
+    assert [*10 ** fine.loc[fine["group"] == "max", "value"]] == pytest.approx([0.125] * 7)
+    (claim,) = (one for one in ledger.claims() if one.id == "C2")
+    largest = [one for one in ledger.judge(claim).findings if "largest" in one.what]
+    assert [(one.aside == "", "for 2 epochs" in one.what) for one in largest] == [(True,) * 2] * 2 + [(False,) * 2] * 2
+    assert [one.interval.mean for one in largest[:2]] == [pytest.approx(math.log10(0.8)), pytest.approx(0)]
+    nowhere = pandas.DataFrame({"pooler": "max", "seed": 0, "learning_rate": [0.1, 0.2], "last": [10.0, 10.0]})
+    assert ledger.largest_that_trains(nowhere)["value"].isna().all()
+
+
+def test_the_tuned_comparison_counts_once_every_pooler_has_enough_seeds(tmp_path, monkeypatch):
+    made_up.read_from(monkeypatch, tmp_path)
+    plan = [config for config in studies.study("comparison-tuned").sweep.configs if config.seed < 3]
+    late = [config for config in plan if config.pooler == "rank" and config.seed == 2]
+    made_up.write(tmp_path, "comparison-tuned", [config for config in plan if config not in late])
+    assert ledger.tuned("cifar10")[1] == () and not {"rank", "ada"} & ledger.others("cifar10")
+    assert "CIFAR-10, tuned" not in ledger.max_against_average()
+    made_up.write(tmp_path, "comparison-tuned", late)
+    runs, looks = ledger.tuned("cifar10")
+    assert len(runs) == len(plan) and looks == LOOKS
+    assert {"rank", "ada", "lip"} <= ledger.others("cifar10") and "strided" not in ledger.others("cifar10")
+    assert ledger.max_against_average()["CIFAR-10, tuned"].n == 3
 
 
 def test_kept_values_are_those_of_the_chapter():

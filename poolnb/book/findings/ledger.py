@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from poolnb.book.findings import facts as ledger_facts
@@ -39,6 +39,7 @@ from poolnb.book.findings.evidence import (
 from poolnb.book.findings.tdgs import RECIPE, TITLES, Values
 from poolnb.lab.analysis import ENOUGH, LOOKS, MARGIN, UNDECIDED, Difference
 from poolnb.lab.measurements.records import Measurement, load_measurements
+from poolnb.lab.models import STRIDED
 from poolnb.lab.provenance import BOOK, RESULTS
 from poolnb.registry import create_pool
 
@@ -105,12 +106,18 @@ def soft_minus(frame: Any, value: str = "last", by: str = "pooler", **how: Any) 
 
 
 def largest_that_trains(runs: Any) -> Any:
-    """The largest learning rate that trains, by pooler and seed, as its logarithm to base 10."""
-    good = runs[runs["last"] > TRAINS]
+    """The largest learning rate that trains, by pooler and seed, as its logarithm to base 10; NaN if none does.
+
+    Only seeds count that a pooler has run at all the rates.
+    """
+    if runs.empty:
+        return by_group({})
+    rates = runs["learning_rate"].where(runs["last"] > TRAINS).groupby([runs["pooler"], runs["seed"]], sort=False)
+    whole = rates.max()[rates.size() == runs["learning_rate"].nunique()]
     return by_group(
         {
-            pooler: {int(seed): math.log10(rate) for seed, rate in rows.groupby("seed")["learning_rate"].max().items()}
-            for pooler, rows in good.groupby("pooler", sort=False)
+            pooler: {int(seed): math.log10(rate) for seed, rate in own.droplevel("pooler").items()}
+            for pooler, own in whole.groupby("pooler", sort=False)
         }
     )
 
@@ -141,11 +148,21 @@ def _c2() -> list[Finding]:
     for rival, one in soft_minus(at_best_rates(wide)).items():
         what = f"accuracy, soft - {rival}, each at its best learning rate"
         found.append(Finding(what, one, "points", below(one, MARGIN), bound=MARGIN))
+    fine, coarse = _largest("largest-rate"), _largest("learning-rates-wide")
+    return found + (fine + [replace(one, aside=one.what) for one in coarse] if fine else coarse)
+
+
+def _largest(sweep: str) -> list[Finding]:
+    """What a sweep says of the largest learning rate; empty as long as no seed has run at all its rates."""
+    runs = largest_that_trains(study(sweep))
+    if runs.empty:
+        return []
+    title = f"largest learning rate that trains for {length(sweep)} epochs, power of ten"
     bound = math.log10(LARGER)
-    for rival, one in soft_minus(largest_that_trains(wide), "value", "group", margin=0).items():
-        what = f"largest learning rate that trains, power of ten, soft - {rival}"
-        found.append(Finding(what, one, "", below(one, bound), bound=bound))
-    return found
+    return [
+        Finding(f"{title}, soft - {rival}", one, "", below(one, bound), bound=bound)
+        for rival, one in soft_minus(runs, "value", "group", margin=0).items()
+    ]
 
 
 def _c2_short(runs: Any) -> list[Finding]:
@@ -221,26 +238,40 @@ def comparison(dataset: str, epochs: int = EPOCHS) -> Any:
     return table(select(*RECIPE, epochs=epochs, dataset=dataset))
 
 
-def others() -> set[str]:
-    """The poolers that are to be compared and learn something: parameterised ones, and attention."""
-    return {config.pooler for sweep in RECIPE for config in planned(sweep) if _learns(config.pooler)}
+# The studies of all poolers with tuned rates, and what tables call them.
+TUNED = {"cifar10": ("comparison-tuned", "CIFAR-10, tuned"), "mnist": ("mnist1000", "1000 of MNIST, tuned")}
+
+
+def others(dataset: str) -> set[str]:
+    """The poolers that `tuned` is to compare and that learn something: parameterised ones, and attention."""
+    sweeps = RECIPE if tuned_runs(dataset).empty else (TUNED[dataset][0],)
+    return {config.pooler for sweep in sweeps for config in planned(sweep) if _learns(config.pooler)}
 
 
 def _learns(pooler: str) -> bool:
+    if pooler == STRIDED:
+        return False
     return any(True for _ in create_pool(pooler, 2, 2, channels=1, output_size=(1, 1)).parameters())
-
-
-# The studies of all poolers with tuned rates, and what tables call them.
-TUNED = {"cifar10": ("comparison-tuned", "CIFAR-10, tuned"), "mnist": ("mnist1000", "1000 of MNIST, tuned")}
 
 
 def tuned(dataset: str) -> tuple[Any, tuple[int, ...]]:
     """The runs of all poolers at an equal budget with tuned rates, one row each, and the looks that are planned.
 
-    Before there are any, those of eight epochs at one rate, which are looked at once.
+    As long as these do not compare all, those of eight epochs at one rate, which are looked at once.
     """
-    runs = study(TUNED[dataset][0])
+    runs = tuned_runs(dataset)
     return (comparison(dataset), ()) if runs.empty else (runs, LOOKS)
+
+
+def tuned_runs(dataset: str) -> Any:
+    """The runs of all poolers with tuned rates; none as long as a pooler has not the seeds that a verdict needs."""
+    name = TUNED[dataset][0]
+    runs = study(name)
+    if runs.empty:
+        return runs
+    seeds = runs.groupby("pooler")["seed"].nunique()
+    whole = all(seeds.get(config.pooler, 0) >= ENOUGH for config in planned(name))
+    return runs if whole else runs.iloc[:0]
 
 
 def tuned_against_max(*poolers: str) -> dict[str, Difference | None]:
@@ -279,7 +310,8 @@ def winner(dataset: str) -> Winner | None:
     found, chances = (compared(runs, value, looks=looks) for value in ("last", "last_validation"))
     if found is None or chances is None:
         return None
-    compete = [name for name, row in found.table.iterrows() if row.n >= ENOUGH and name in others()]
+    field = others(dataset)
+    compete = [name for name, row in found.table.iterrows() if row.n >= ENOUGH and name in field]
     best = max(compete, key=lambda name: chances.table.loc[name, "difference"], default=None)
     if best is None:
         return None
@@ -295,8 +327,9 @@ def _c5() -> list[Finding]:
         if best is None:
             found.append(Finding(f"{title}: the best pooler that learns, - max", None, "points", above(None)))
             continue
-        answered = best.count == len(others()) and best.verdict != UNDECIDED
-        field = f"the {best.count}" if best.count == len(others()) else f"{best.count} of {len(others())}"
+        count = len(others(dataset))
+        answered = best.count == count and best.verdict != UNDECIDED
+        field = f"the {count}" if best.count == count else f"{best.count} of {count}"
         what = f"{title}: {best.name} (best of {field} on validation) - max"
         found.append(Finding(what, best.difference, "points", "answered" if answered else OPEN))
     return found
@@ -337,10 +370,11 @@ def max_against_average() -> dict[str, Difference | None]:
         f"CIFAR-10, SGD, {length('learning-rates')} epochs": at_best_rates(learning_rates()),
         "clips, 12 epochs": study("clips"),
     }
-    tuned_runs = {title: study(name) for name, title in TUNED.values()}
-    cases |= {title: runs for title, runs in tuned_runs.items() if len(runs)}
-    looks = {title: LOOKS for title in tuned_runs}
-    return {title: difference(runs, "last", "max", "avg", looks=looks.get(title, ())) for title, runs in cases.items()}
+    found = {title: difference(runs, "last", "max", "avg") for title, runs in cases.items()}
+    for dataset, (_, title) in TUNED.items():
+        if len(runs := tuned_runs(dataset)):
+            found[title] = difference(runs, "last", "max", "avg", looks=LOOKS)
+    return found
 
 
 def _c15() -> list[Finding]:

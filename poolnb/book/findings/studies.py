@@ -19,6 +19,7 @@ ORDER = (
     "tdgs",
     "initial-temperature-linear",
     "learning-rates-wide",
+    "largest-rate",
     "backbones",
     "overfitting",
     "scale",
