@@ -37,7 +37,7 @@ from poolnb.book.findings.evidence import (
     table,
 )
 from poolnb.book.findings.tdgs import RECIPE, TITLES, Values
-from poolnb.lab.analysis import ENOUGH, LOOKS, MARGIN, UNDECIDED, Difference
+from poolnb.lab.analysis import ENOUGH, LOOKS, MARGIN, UNDECIDED, Comparison, Difference
 from poolnb.lab.measurements.records import Measurement, load_measurements
 from poolnb.lab.models import STRIDED
 from poolnb.lab.provenance import BOOK, RESULTS
@@ -280,10 +280,15 @@ def tuned_against_max(*poolers: str) -> dict[str, Difference | None]:
     All poolers of a study are in the model, and the intervals are true together for all.
     """
     found: dict[str, Difference | None] = {}
-    for name, title in TUNED.values():
-        all_poolers = compared(study(name), looks=LOOKS)
+    for dataset, (_, title) in TUNED.items():
+        all_poolers = tuned_so_far(dataset)
         found |= {f"{pooler} - max, {title}": interval(all_poolers, pooler) for pooler in poolers}
     return found
+
+
+def tuned_so_far(dataset: str) -> Comparison | None:
+    """The poolers that have runs with tuned rates, against max; None without any."""
+    return compared(study(TUNED[dataset][0]), looks=LOOKS)
 
 
 @dataclass(frozen=True)
