@@ -512,3 +512,31 @@ def test_std_of_an_infinity_has_the_slopes_of_its_limit() -> None:
     (limit,) = torch.autograd.grad(F.std_pool1d(far, 4).sum(), far)
     assert (y == math.inf).all()
     torch.testing.assert_close(grad, limit)
+
+
+@pytest.mark.parametrize("name", ["edscw", "ada"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_a_mean_whose_sum_overflows_both_ways_is_a_number(name: str, dtype: torch.dtype) -> None:
+    """Partial sums of largest numbers of both signs reach both infinities, and their sum would be NaN."""
+    x = (0.9 * torch.finfo(dtype).max * torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(20)).to(dtype)
+    x = x[None, None].requires_grad_()
+    y = getattr(F, f"{name}_pool1d")(x, None)
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    assert y.isfinite().all() and grad.isfinite().all()
+    if name == "edscw":  # all magnitudes are equal, and so are the weights
+        torch.testing.assert_close(grad, torch.full_like(grad, 1 / 40), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("name", ["maxblur", "s3", "max", "mixed"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_the_lowest_number_is_a_tap_like_any_other(name: str, dtype: torch.dtype) -> None:
+    """It fills what `masked_fill(finfo.min)` has left out, and must not be taken for padding."""
+    options = {"training": False} if name == "s3" else {}
+    mask = torch.tensor([True, True, False, True, True, True])
+    for where in ({"padding": 1}, {"mask": mask}):
+        received = []
+        for value in (torch.finfo(dtype).min, -2.0):
+            x = torch.full((1, 1, 6), value, dtype=dtype).requires_grad_()
+            y = getattr(F, f"{name}_pool1d")(x, 3, 2, **where, **options)
+            received.append(torch.autograd.grad(y.sum(), x)[0].sum())
+        assert received[0] == received[1] > 0

@@ -41,8 +41,8 @@ def near(taps: Tensor, valid: Tensor | None, safe: bool) -> Near:
     known = finite(taps, safe)
     # The ratio of a tap to a mean near 0 shows every digit that a long sum would lose.
     mean = known.sum(0, dtype=torch.float64 if is_long(taps.size(0)) else None).to(taps.dtype) / size
-    if safe:  # where the sum overflows, shares of it do not
-        mean = torch.where(mean.isinf(), (known / size).sum(0), mean)
+    if safe:  # where the sum overflows, to infinity or in both directions to NaN, shares of it do not
+        mean = torch.where(mean.isfinite(), mean, (known / size).sum(0))
     likeness, by_tap, by_mean, larger = _likeness(known, mean)
     weights = softmax_of(likeness, taps, valid, safe)
     return Near(weights, weighted_mean(weights, taps, valid, safe), by_tap, by_mean, larger, counted, size)
