@@ -60,10 +60,15 @@ def check() -> int:
 
 
 def inputs_hash() -> str:
-    """Fingerprint of everything the site is made from. The first page and the ledger's figure read records."""
+    """Fingerprint of everything the site is made from.
+
+    The first page and the ledger's figure read records; the page on GPUs says whether the sources of its record have
+    changed since.
+    """
     files = {p for p in BOOK.rglob("*") if p.is_file() and p.suffix not in {".json", ".tmp"}}
     files = {p for p in files if not any(part.startswith(".") for part in p.relative_to(BOOK).parts)}
     files |= {*RESULTS.rglob("*.json"), ROOT / "_config.yml", ROOT / "_toc.yml", *(ROOT / "poolnb").rglob("*.py")}
+    files |= {p for p in (ROOT / "ext").rglob("*") if p.is_file()}
     packages = [f"{name} {importlib.metadata.version(name)}" for name in _SITE_PACKAGES]
     return text_hash(files_hash(files, ROOT) + "\n".join(packages))
 

@@ -28,7 +28,7 @@ ABOVE, BELOW, EQUAL, UNDECIDED = "above", "below", "equal", "undecided"
 ALPHA = 0.05  # the probability that any interval of a study misses its true value, at whatever look
 MARGIN = 0.5  # points of accuracy: a difference below this is none
 ENOUGH = 3  # seeds; with fewer there is no verdict
-LOOKS = (12, 16, 20, 24)  # numbers of seeds after which a sequential study is looked at
+LOOKS = (4, 8, 12, 16, 20, 24)  # numbers of seeds after which a sequential study is looked at
 MOST = 1000  # seeds: more than this is not planned
 POWER = 0.8  # the chance of a verdict that a plan asks for
 EXACT = 12  # seeds; up to here all patterns of signs are tried
@@ -194,7 +194,8 @@ def compare(
     and since it is worse than any other, a verdict that it could overturn is not given. `looks` are the numbers of
     seeds after which a sequential study is looked at; `alpha` is spent on them in proportion to the seeds, each look on
     its own, so that all looks together err with probability `alpha` at most. Seeds beyond the last look that every
-    group has reached are left out until their block is complete. Without `looks` the study is looked at once.
+    group has reached are left out until their block is complete; before the first look there are intervals, and no
+    verdict. Without `looks` the study is looked at once.
 
     A group whose runs have all failed has a row without numbers. Raises `ValueError` if no run of the `baseline` has
     finished, if a group holds one seed twice, or if no seeds connect the groups.
@@ -226,7 +227,7 @@ def compare(
         low, high, n, lost = difference - half, difference + half, finished[name], failed.get(name, 0)
         verdict = verdict_of(low, high, margin)
         enough = min(n, finished[baseline]) >= ENOUGH
-        if not enough or not _stands(verdict, lost, failed.get(baseline, 0), larger_is_better):
+        if not enough or not complete or not _stands(verdict, lost, failed.get(baseline, 0), larger_is_better):
             verdict = UNDECIDED
         needed = 0.0
         if verdict == UNDECIDED:
@@ -263,7 +264,7 @@ def _stands(verdict: str, failed: int, lost: int, larger_is_better: bool) -> boo
 
 
 def alpha_at(seeds: int, looks: Sequence[int] = LOOKS, alpha: float = ALPHA) -> float:
-    """What the look at so many seeds may err: with `LOOKS`, 0.025 at 12 and a third of that at each of the others.
+    """What the look at so many seeds may err: with `LOOKS`, a sixth of `alpha` at each.
 
     Spent at a look is `alpha` in proportion to the seeds that it adds. Before the first look it is the first one's.
     """
@@ -300,6 +301,8 @@ def seeds_needed(
 ) -> float:
     """The smallest number of seeds of which a study would decide `difference`, if it is true, with probability `POWER`.
 
+    Of a study that is looked at several times, the first look that would.
+
     `groups` counts the baseline; `stated` are the differences that hold together (default: all). NaN if the scatter is
     not known; `MOST` + 1 if that many would not do.
     """
@@ -309,9 +312,12 @@ def seeds_needed(
     def decides(seeds: int) -> bool:
         return power(difference, seeds, sd, groups, margin, alpha_at(seeds, looks, alpha), stated=stated) >= POWER
 
+    for look in looks:
+        if decides(look):
+            return float(look)
     if not decides(MOST):
         return float(MOST + 1)
-    low, high = ENOUGH - 1, MOST
+    low, high = (looks[-1] if looks else ENOUGH - 1), MOST
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if decides(middle) else (middle, high)

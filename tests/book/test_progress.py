@@ -49,10 +49,12 @@ def test_options_and_step_sizes_are_named_where_they_vary(results):
     assert progress(plan, "learning-rates").lack == "CIFAR-10: soft at 0.005"
 
 
-def test_the_state_of_the_studies_is_counted_from_the_records(results):
+def test_the_state_of_the_studies_is_counted_from_the_records(results, monkeypatch):
     plan = planned("recipe")
     made_up.write(results, "recipe", plan[:-1])
     rows = {row[0]: row[1] for row in state_of_studies(("comparison-tuned", "recipe", "scale")).rows}
-    assert rows == {"comparison-tuned": "waits for tuning", "recipe": "39 of 40", "scale": "0 of 25"}
+    assert rows == {"comparison-tuned": "0 of 276", "recipe": "39 of 40", "scale": "0 of 25"}
     made_up.write(results, "recipe", plan)
     assert state_of_studies(("recipe",)).rows[0][1] == "all 40"
+    monkeypatch.setattr("poolnb.book.findings.progress.SWEEPS", results)  # as before the tuning is complete
+    assert state_of_studies(("comparison-tuned",)).rows[0][1] == "waits for tuning"

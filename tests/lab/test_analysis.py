@@ -220,20 +220,22 @@ def test_a_group_whose_runs_have_all_failed_is_shown():
 
 
 def test_what_all_looks_may_err_is_spent_in_proportion_to_the_seeds():
-    assert [alpha_at(look) for look in LOOKS] == pytest.approx([0.025, *[0.05 / 6] * 3])
+    assert [alpha_at(look) for look in LOOKS] == pytest.approx([0.05 / 6] * 6)
     assert sum(alpha_at(look) for look in LOOKS) == pytest.approx(0.05)
-    assert alpha_at(3) == alpha_at(15) == 0.025 and alpha_at(99) == alpha_at(24) and alpha_at(3, ()) == 0.05
+    assert alpha_at(3) == alpha_at(15) == alpha_at(99) == alpha_at(24) and alpha_at(3, ()) == 0.05
+    assert alpha_at(12, (12, 16)) == 0.05 * 12 / 16 and alpha_at(16, (12, 16)) == 0.05 * 4 / 16
 
 
 def test_a_block_of_seeds_counts_once_all_groups_have_it():
     frame = study((0, 1, 2), 18)
-    early = compare(frame[frame.seed < 5], looks=LOOKS)
-    assert (early.complete, early.seeds, early.waiting, early.alpha) == (False, 5, 0, 0.025)
+    early = compare(frame[frame.seed < LOOKS[0] - 1], looks=LOOKS)
+    assert (early.complete, early.seeds, early.waiting) == (False, 3, 0)
+    assert early.table["low"].notna().all() and set(early.verdicts.values()) == {UNDECIDED}  # before the first look
     found = compare(frame, looks=LOOKS)
     assert (found.complete, found.seeds, found.waiting) == (True, 16, 2)
     assert found.alpha == pytest.approx(0.05 / 6) and found.table["n"].tolist() == [16, 16]
     lacking = compare(frame.drop(frame.index[(frame.pooler == "pool2") & (frame.seed == 15)]), looks=LOOKS)
-    assert (lacking.seeds, lacking.waiting, lacking.alpha) == (12, 6, 0.025)
+    assert (lacking.seeds, lacking.waiting) == (12, 6)
     assert set(lacking.residuals["seed"]) == set(range(12))
 
 
@@ -248,6 +250,9 @@ def test_the_seeds_that_would_decide():
     assert power(0.05, int(needed), 0.4, 15) >= POWER > power(0.05, int(needed) - 1, 0.4, 15)
     assert seeds_needed(0.25, 0.4, 15) > needed > seeds_needed(5, 0.4, 15) == 3
     assert seeds_needed(0.05, 0.4, 15, looks=LOOKS) > needed
+    for gap in (1.5, 2, 3):
+        look = seeds_needed(gap, 1, 15, looks=LOOKS)
+        assert look in LOOKS and power(gap, int(look), 1, 15, alpha=alpha_at(int(look))) >= POWER
     assert seeds_needed(0.25, 100, 15) == 1001 and math.isnan(seeds_needed(0.1, math.nan, 15))
     found = compare(study((0, 0.25, 3), 4))
     assert set(found.seeds_needed) == {name for name, one in found.verdicts.items() if one == UNDECIDED} == {"pool1"}

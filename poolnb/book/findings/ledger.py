@@ -264,13 +264,13 @@ def tuned(dataset: str) -> tuple[Any, tuple[int, ...]]:
 
 
 def tuned_runs(dataset: str) -> Any:
-    """The runs of all poolers with tuned rates; none as long as a pooler has not the seeds that a verdict needs."""
+    """The runs of all poolers with tuned rates; none as long as a pooler has not reached the first look."""
     name = TUNED[dataset][0]
     runs = study(name)
     if runs.empty:
         return runs
     seeds = runs.groupby("pooler")["seed"].nunique()
-    whole = all(seeds.get(config.pooler, 0) >= ENOUGH for config in planned(name))
+    whole = all(seeds.get(config.pooler, 0) >= LOOKS[0] for config in planned(name))
     return runs if whole else runs.iloc[:0]
 
 

@@ -22,6 +22,7 @@ from poolnb.lab.records import Record, load_records
 
 FOLDER = "tuning"
 TUNED = ("learning_rate", "pool_learning_rate")
+SEEDS = 12  # of each pooler, to begin with
 
 # The sweep files that train with the tuned values: what they say of themselves, and what all their runs share.
 STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -129,7 +130,7 @@ def _by_setting(plan: Iterable[RunConfig]) -> list[list[RunConfig]]:
     return list(seen.values())
 
 
-def sweep_text(study: str, chosen: Mapping[str, Candidate], seeds: int = LOOKS[0]) -> str:
+def sweep_text(study: str, chosen: Mapping[str, Candidate], seeds: int = SEEDS) -> str:
     """The sweep file of a study: every pooler with its chosen values, for seeds from 0."""
     description, fixed = STUDIES[study]
     lines = [
@@ -153,7 +154,7 @@ def _toml(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-def write(studies: Iterable[str] = tuple(STUDIES), seeds: int = LOOKS[0]) -> list[Path]:
+def write(studies: Iterable[str] = tuple(STUDIES), seeds: int = SEEDS) -> list[Path]:
     """Write the sweep files of these studies. Raises `IncompleteError` if the tuning does not allow a choice yet."""
     picked = choose(candidates(planned("tuning"), tuning_records()))
     paths = [SWEEPS / f"{study}.toml" for study in studies]
@@ -165,7 +166,7 @@ def write(studies: Iterable[str] = tuple(STUDIES), seeds: int = LOOKS[0]) -> lis
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the sweep files of all studies."""
     parser = argparse.ArgumentParser(prog="python -m poolnb.book.findings.tuning", description=__doc__)
-    parser.add_argument("--seeds", type=int, choices=LOOKS, default=LOOKS[0], help="seeds of each pooler")
+    parser.add_argument("--seeds", type=int, choices=LOOKS, default=SEEDS, help="seeds of each pooler")
     arguments = parser.parse_args(argv)
     try:
         paths = write(seeds=arguments.seeds)
