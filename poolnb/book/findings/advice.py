@@ -19,8 +19,8 @@ def studies() -> dict[str, Comparison | None]:
         runs, looks = ledger.tuned(dataset)
         epochs = int(runs["epochs"].iloc[0]) if looks else ledger.EPOCHS
         found[f"{title}, {epochs} epochs"] = evidence.compared(runs, looks=looks)
-        if not looks and (part := ledger.tuned_so_far(dataset)) is not None:
-            found[f"{ledger.TUNED[dataset][1]}, so far"] = part
+        if not looks:
+            found[f"{ledger.TUNED[dataset][1]}, so far"] = ledger.tuned_so_far(dataset)
         found[f"{title}, 25 epochs"] = long_runs(dataset)
     found["300 digits"] = evidence.compared(evidence.few_digits())
     found["ResNet-20, CIFAR-10"] = evidence.compared(ledger.backbone("resnet20"))
