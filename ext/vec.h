@@ -28,6 +28,8 @@ struct ScalarTraits {
 
 template <class V>
 struct Traits : ScalarTraits<V> {};
+template <class V>
+constexpr bool kVector = Traits<V>::lanes > 1;
 
 template <class T>
 POOLNB_HD T select(bool m, T a, T b) { return m ? a : b; }

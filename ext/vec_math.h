@@ -251,7 +251,7 @@ POOLNB_HD VecD vexpm1(VecD x) { return expm1_of(exp_parts(select(x < -708.0, Vec
 // log1p(x) for x > -1: the log of u = 1 + x as rounded, and what rounding took from it, to first order.
 POOLNB_HD VecF vlog1p(VecF x) {
   const VecF u = x + 1.0f;
-  return vlog(u) + (x - (u - 1.0f)) / u;
+  return vlog(u) + (x - (u - 1.0f)) * quick_reciprocal(u);
 }
 POOLNB_HD VecD vlog1p(VecD x) {
   const VecD u = x + 1.0;

@@ -237,7 +237,8 @@ def check_range(
         least, most = (bound.item() for bound in torch.aminmax(value.detach()))
     finite = -math.inf < least and (most < math.inf or allow_inf)  # false for a NaN
     if not (finite and low <= least and most <= high) or (strict and least == low):
-        got = f"{least:g}" if value.numel() == 1 else f"entries from {least:g} to {most:g}"
+        some = "a NaN" if math.isnan(least) else f"entries from {least:g} to {most:g}"
+        got = f"{least:g}" if value.numel() == 1 else some
         raise ValueError(f"{name} must be a finite number{_range(low, high, strict)} in every entry, got {got}")
 
 

@@ -188,7 +188,8 @@ def _first_line(*command: str) -> str:
 
 
 def _compile(device: str, work: Path, compiler: str, level: str = NATIVE) -> dict[str, Any]:
-    jobs = os.environ.get("MAX_JOBS") or str(max(1, os.cpu_count() or 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = os.environ.get("MAX_JOBS") or str(cores)
     environment = {**os.environ, "PATH": search_path(), "MAX_JOBS": jobs, "POOLNB_NATIVE": "0"}
     environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
     if device == "cuda":

@@ -1,48 +1,90 @@
 """What a user of PyTorch would write for some of the operators, without this library: ``poolnb bench`` compares.
 
 The plain forms use torch's own means and maxima; their exponentials and powers can overflow. The stable forms weigh the
-taps of each window as their chapters do, over a view of all windows. Windows of ``None`` are the whole input.
+taps of each window as their chapters do, over a view of all windows. Inputs have one, two or three spatial dimensions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Windows = tuple[int, int, int] | None  # kernel size, stride and padding, the same for both axes
+_MAX: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_AVG: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Kernel size, stride and padding, the same for all axes, or one window over everything.
+
+    Of that one a ``mask`` that broadcasts to the input says which positions count.
+    """
+
+    kernel: int | None = None
+    stride: int = 1
+    padding: int = 0
+    mask: Tensor | None = None
+
+    @property
+    def geometry(self) -> tuple[int | None, ...]:
+        """As a pool takes it."""
+        return (None,) if self.kernel is None else (self.kernel, self.stride, self.padding)
+
+
 Pool = Callable[..., Tensor]  # (input, windows, *parameters)
+
+
+def _dims(x: Tensor) -> int:
+    return x.dim() - 2
+
+
+def _axes(x: Tensor) -> tuple[int, ...]:
+    return tuple(range(2, x.dim()))
 
 
 def maximum(x: Tensor, windows: Windows) -> Tensor:
     """torch's own max pooling."""
-    return x.amax((2, 3), keepdim=True) if windows is None else F.max_pool2d(x, *windows)
+    if windows.kernel is not None:
+        y: Tensor = _MAX[_dims(x)](x, *windows.geometry)
+        return y
+    return (x if windows.mask is None else x.masked_fill(~windows.mask, -torch.inf)).amax(_axes(x), keepdim=True)
 
 
 def mean(x: Tensor, windows: Windows) -> Tensor:
     """torch's own average pooling, of valid taps."""
-    return x.mean((2, 3), keepdim=True) if windows is None else F.avg_pool2d(x, *windows, count_include_pad=False)
+    if windows.kernel is not None:
+        y: Tensor = _AVG[_dims(x)](x, *windows.geometry, count_include_pad=False)
+        return y
+    if windows.mask is None:
+        return x.mean(_axes(x), keepdim=True)
+    return (x * windows.mask).sum(_axes(x), keepdim=True) / windows.mask.sum(_axes(x), keepdim=True)
 
 
 def _taps(x: Tensor, windows: Windows, value: float) -> Tensor:
-    """(N, C, H, W) -> (N, C, *output, taps), ``value`` in the padding."""
-    if windows is None:
-        return x.flatten(2)[:, :, None, None]
-    kernel, stride, padding = windows
-    if padding:
-        x = F.pad(x, (padding,) * 4, value=value)
-    return x.unfold(2, kernel, stride).unfold(3, kernel, stride).flatten(4)
+    """(N, C, *spatial) -> (N, C, *output, taps), ``value`` in the padding and where the mask says so."""
+    dims = _dims(x)
+    if windows.kernel is None:
+        x = x if windows.mask is None else x.masked_fill(~windows.mask, value)
+        return x.reshape(*x.shape[:2], *(1,) * dims, -1)
+    if windows.padding:
+        x = F.pad(x, (windows.padding,) * (2 * dims), value=value)
+    for axis in _axes(x):
+        x = x.unfold(axis, windows.kernel, windows.stride)
+    return x.flatten(2 + dims)
 
 
 def _count(x: Tensor, windows: Windows) -> Tensor:
     """How many taps of each window are valid."""
-    return _taps(torch.ones_like(x[:1, :1]), windows, 0.0).sum(-1)
+    return _taps(torch.ones_like(x[:1, :1] if windows.mask is None else x[:, :1]), windows, 0.0).sum(-1)
 
 
 def _channels(parameter: Tensor, x: Tensor) -> Tensor:
-    return parameter.to(x.dtype).view(1, -1, 1, 1)
+    return parameter.to(x.dtype).view(1, -1, *(1,) * _dims(x))
 
 
 def _weighted(x: Tensor, logits: Tensor, windows: Windows) -> Tensor:

@@ -22,10 +22,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,12 +38,35 @@ Run = Callable[[], Any]
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
-_WINDOWS: dict[str, baselines.Windows] = {
-    "k2s2": (2, 2, 0),
-    "k3s2p1": (3, 2, 1),
-    "k3s1p1": (3, 1, 1),
-    "k7s1p3": (7, 1, 3),
-    "global": None,
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by a tensor's dimensions
+
+
+class Work(NamedTuple):
+    """Windows, and the input that they are measured on if no other is given."""
+
+    shape: tuple[int, ...]
+    kernel: int | None = None
+    stride: int = 1
+    padding: int = 0
+    masked: bool = False
+
+    def windows(self, x: Tensor) -> baselines.Windows:
+        """On an input; a mask counts the first positions, of every sequence another number."""
+        if not self.masked:
+            return baselines.Windows(self.kernel, self.stride, self.padding)
+        lengths = torch.linspace(0.25, 1, x.size(0)).mul(x.size(2)).long().view(-1, 1, 1)
+        return baselines.Windows(mask=(torch.arange(x.size(2)) < lengths).to(x.device))
+
+
+_EARLY = (32, 64, 56, 56)  # a layer of a usual network: 64 channels early, 2048 at its end
+WORK = {
+    "k2s2": Work(_EARLY, 2, 2, 0),
+    "k3s2p1": Work(_EARLY, 3, 2, 1),
+    "k3s1p1": Work(_EARLY, 3, 1, 1),
+    "k7s1p3": Work(_EARLY, 7, 1, 3),
+    "global": Work((32, 2048, 7, 7)),
+    "masked": Work((32, 128, 2000), masked=True),
+    "3d-k2s2": Work((8, 64, 16, 28, 28), 2, 2, 0),
 }
 _ATEN: dict[str, Callable[..., Tensor]] = {"aten max": baselines.maximum, "aten avg": baselines.mean}
 _FORMS = {"plain": baselines.PLAIN, "stable": baselines.STABLE}
@@ -58,16 +81,20 @@ _AHEAD = 2_000_000  # clock cycles that a GPU waits, while Python launches what 
 class Setting:
     """One input and one set of windows."""
 
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
     windows: str
     dtype: str
     layout: str
     device: str
 
+    @property
+    def dims(self) -> int:
+        return len(self.shape) - 2
+
     def input(self) -> Tensor:
         generator = torch.Generator(self.device).manual_seed(0)
         x = torch.randn(self.shape, generator=generator, device=self.device).to(_DTYPES[self.dtype])
-        return x.contiguous(memory_format=LAYOUTS[self.layout])
+        return x if self.layout == "nchw" else x.contiguous(memory_format=_CHANNELS_LAST[x.dim()])
 
 
 @dataclass(frozen=True)
@@ -91,8 +118,8 @@ def _params(name: str, setting: Setting, output: Sequence[int]) -> dict[str, Any
     """Every parameter learned; soft's has one value, and auto is soft with a learned one."""
     if name == "soft":
         return {}
-    x, windows = setting.input(), _WINDOWS[setting.windows]
-    taps = math.prod(x.shape[2:]) if windows is None else windows[0] ** 2
+    x, kernel = setting.input(), WORK[setting.windows].kernel
+    taps = math.prod(x.shape[2:]) if kernel is None else kernel**setting.dims
     params = example_params(_base(name), x, output, usual=True, taps=taps)
     return {key: value.requires_grad_() if isinstance(value, Tensor) else value for key, value in params.items()}
 
@@ -111,18 +138,17 @@ def _tasks(setting: Setting, operators: Sequence[str], kernels: Sequence[str]) -
     """(operator, kernel, direction) -> a call that does it once."""
     x = setting.input()
     ready = torch.empty_like(x)
-    windows = _WINDOWS[setting.windows]
+    windows = WORK[setting.windows].windows(x)
     tasks: dict[tuple[str, str, str], Run] = {("copy_", "aten", "forward"): lambda: ready.copy_(x)}
     x.requires_grad_()
     for name, pool in _ATEN.items():
         _add(tasks, name, "aten", partial(pool, x, windows), [x])
-    geometry = (None,) if windows is None else windows
     output = baselines.maximum(x.detach(), windows).shape[2:]
     for name in operators:
-        pool = getattr(functional, f"{_base(name)}_pool2d")
+        pool = getattr(functional, f"{_base(name)}_pool{setting.dims}d")
         params = _params(name, setting, output)
         leaves = [x, *(t for t in params.values() if isinstance(t, Tensor))]
-        forward = partial(pool, x, *geometry, **params)
+        forward = partial(pool, x, *windows.geometry, **params, mask=windows.mask)
         if "pytorch" in kernels:
             _add(tasks, name, "pytorch", _with(native.disabled, forward), leaves)
         if "compiled" in kernels and _base(name) in native.operators(x.device.type):
@@ -165,8 +191,9 @@ def _add_published(tasks: dict[Any, Run], x: Tensor, windows: baselines.Windows)
     pool = published.soft_pool()
     if isinstance(pool, str):
         print(f"SoftPool's extension: {pool}", file=sys.stderr)
-    elif windows is not None and windows[2] == 0 and x.is_contiguous():  # it knows no padding, and only this layout
-        _add(tasks, "soft", "published", partial(pool, x, *windows[:2]), [x])
+    elif windows.kernel is not None and windows.padding == 0 and x.dim() == 4 and x.is_contiguous():
+        # It knows no padding, and only this layout.
+        _add(tasks, "soft", "published", partial(pool, x, windows.kernel, windows.stride), [x])
 
 
 def _with(context: Callable[[], Any], call: Run) -> Run:
@@ -187,7 +214,7 @@ def _add(tasks: dict[Any, Run], name: str, kernel: str, forward: Run, leaves: Se
 
 
 def _format_of(y: Tensor) -> torch.memory_format:
-    return torch.contiguous_format if y.is_contiguous() else torch.channels_last
+    return torch.contiguous_format if y.is_contiguous() else _CHANNELS_LAST[y.dim()]
 
 
 # ---- timing ----------------------------------------------------------------------------------------------------------
@@ -230,7 +257,7 @@ def _least_bytes(setting: Setting, name: str, direction: str) -> int:
     size = x.nbytes
     if name == "copy_":
         return 2 * size
-    out = baselines.maximum(x, _WINDOWS[setting.windows]).nbytes
+    out = baselines.maximum(x, replace(WORK[setting.windows].windows(x), mask=None)).nbytes
     second = size if _second_input(name) else 0
     return size + second + out if direction == "forward" else 2 * (size + second) + out
 
@@ -298,7 +325,7 @@ def _parser() -> argparse.ArgumentParser:
     several: list[tuple[str, Sequence[str], Sequence[str]]] = [
         ("operators", OPERATORS, OPERATORS),
         ("kernels", (*_KERNELS, "published"), _KERNELS),
-        ("windows", tuple(_WINDOWS), tuple(_WINDOWS)),
+        ("windows", tuple(WORK), tuple(WORK)),
         ("dtypes", tuple(_DTYPES), ("float32",)),
         ("layouts", tuple(LAYOUTS), tuple(LAYOUTS)),
     ]
@@ -306,7 +333,7 @@ def _parser() -> argparse.ArgumentParser:
         text = f"any of {' '.join(known)} (default: {' '.join(default) if default != known else 'all'})"
         parser.add_argument(f"--{name}", nargs="+", metavar="NAME", choices=known, default=list(default), help=text)
     parser.add_argument(
-        "--shape", nargs=4, type=int, metavar="N", help="input N C H W (default: 32 64 56 56; global: 32 2048 7 7)"
+        "--shape", nargs="+", type=int, metavar="N", help="input N C H W (default: one for each kind of windows)"
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, help="threads (default: torch's)")
@@ -323,16 +350,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    wrong = [w for w in arguments.windows if arguments.shape and len(arguments.shape) != len(WORK[w].shape)]
+    if wrong:
+        numbers = len(WORK[wrong[0]].shape)
+        print(f"poolnb: error: --shape must be {numbers} numbers for windows {wrong[0]}", file=sys.stderr)
+        return 2
+    if arguments.results and (other := _made_elsewhere(arguments)) is not None:
+        print(f"poolnb: error: {other}; choose another folder with --results, or remove it", file=sys.stderr)
+        return 2
     _keep_freed_memory()
+    for setting in _settings(arguments):
+        rows = measure(setting, arguments.operators, arguments.kernels, arguments.seconds)
+        print("\n".join(_table(setting, rows)), flush=True)
+        _keep(arguments, [asdict(row) for row in rows])
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> Iterator[Setting]:
+    """What is to be measured; a sequence has one layout."""
     for windows in arguments.windows:
         shape = tuple(arguments.shape or _shape(arguments.device, windows))
         for dtype in arguments.dtypes:
             for layout in arguments.layouts:
-                setting = Setting(shape, windows, dtype, layout, arguments.device)
-                rows = measure(setting, arguments.operators, arguments.kernels, arguments.seconds)
-                print("\n".join(_table(setting, rows)), flush=True)
-                _keep(arguments, [asdict(row) for row in rows])
-    return 0
+                if layout == "nchw" or len(shape) in _CHANNELS_LAST:
+                    yield Setting(shape, windows, dtype, layout, arguments.device)
+
+
+def _shape(device: str, windows: str) -> tuple[int, ...]:
+    """The usual input; on a GPU so many images that no cache holds it."""
+    shape = WORK[windows].shape
+    return shape if device == "cpu" else (_CACHES // (4 * math.prod(shape[1:])), *shape[1:])
 
 
 def _keep_freed_memory() -> None:
@@ -347,15 +394,32 @@ def _keep_freed_memory() -> None:
         libc.mallopt(mmap_threshold, 32 << 20)  # the most that it takes
 
 
+def _record_path(arguments: argparse.Namespace) -> Path:
+    return Path(arguments.results) / f"{arguments.device}-{torch.get_num_threads()}-threads.json"
+
+
+def _made_elsewhere(arguments: argparse.Namespace) -> str | None:
+    """What tells this machine from that of the record that rows would be added to, in words."""
+    path, here = _record_path(arguments), _machine(arguments.device)
+    if not path.is_file():
+        return None
+    there = json.loads(path.read_text())["machine"]
+    other = [name for name in ("device", "torch", "python") if there.get(name) != here[name]]
+    if not other:
+        return None
+    return f"{path} was measured with " + ", ".join(f"{n} {there.get(n)} (here {here[n]})" for n in other)
+
+
 def _keep(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     if not arguments.results:
         return
-    machine = _machine(arguments.device)
-    path = Path(arguments.results) / f"{arguments.device}-{machine['threads']}-threads.json"
+    machine, path = _machine(arguments.device), _record_path(arguments)
     path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{**row, "date": machine["date"]} for row in rows]
     if path.is_file():  # settings that were measured before are kept
-        new = {_key(row) for row in rows}
-        rows = [row for row in json.loads(path.read_text())["rows"] if _key(row) not in new] + rows
+        new, before = {_key(row) for row in rows}, json.loads(path.read_text())
+        dated = [{"date": before["machine"]["date"], **row} for row in before["rows"]]
+        rows = [row for row in dated if _key(row) not in new] + rows
     partial = path.with_suffix(".tmp")
     lines = ",\n".join("  " + json.dumps(row) for row in rows)
     partial.write_text(f'{{\n "machine": {json.dumps(machine)},\n "rows": [\n{lines}\n ]\n}}\n')
@@ -366,9 +430,3 @@ def _keep(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     names = ("operator", "kernel", "direction", "windows", "dtype", "layout")
     return (*(row[name] for name in names), *row["shape"])
-
-
-def _shape(device: str, windows: str) -> tuple[int, int, int, int]:
-    """A layer of a usual network: 64 channels early, or 2048 at its end; on a GPU so large that no cache holds it."""
-    channels, size = (2048, 7) if windows == "global" else (64, 56)
-    return (32 if device == "cpu" else _CACHES // (4 * channels * size * size), channels, size, size)

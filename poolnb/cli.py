@@ -37,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] == "book" and "book" not in _others():
         _fail("`poolnb book` works in a checkout of the project: the installed library comes without chapters")
-    if argv and argv[0] in _others():
-        return importlib.import_module(_OTHERS[argv[0]][0]).main(argv[1:]) or 0
     try:
+        if argv and argv[0] in _others():
+            return importlib.import_module(_OTHERS[argv[0]][0]).main(argv[1:]) or 0
         arguments = _parse(argv)
         status = int(arguments.act(arguments))
         sys.stdout.flush()

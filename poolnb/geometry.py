@@ -433,11 +433,19 @@ def padding_pairs(padding: Padding, dims: int) -> Pairs | None:
             raise ValueError(
                 f"padding must be {dims} pairs ({pairs}{',' * (dims == 1)}) where it is pairs, got {padding!r}"
             )
-        sides = [per_dim("padding", side, dims, least=0) for side in zip(*padding, strict=True)]
+        sides = [_one_side(side, padding) for side in zip(*padding, strict=True)]
     else:
         sides = [_both_sides(padding, dims)] * 2
     before, after = sides
     return tuple(zip(before, after, strict=True))
+
+
+def _one_side(entries: tuple[Any, ...], padding: Any) -> tuple[int, ...]:
+    try:
+        return per_dim("padding", entries, len(entries), least=0)
+    except (TypeError, ValueError) as error:
+        wanted = "ints in every pair" if isinstance(error, TypeError) else "at least 0 and below 2**31 in every pair"
+        raise type(error)(f"padding must be {wanted}, got {padding!r}") from None
 
 
 def _both_sides(padding: Any, dims: int) -> tuple[int, ...]:

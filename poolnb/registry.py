@@ -222,6 +222,9 @@ def replace_pooling(
                 "cannot be replaced"
             )
     _fit(model, places, news, params, factory)
+    for old, path in olds.items():
+        if news[old] is not old:
+            _try(news[old], named(path, old), name, seen.shapes.get(old, []))
     if seen.functions:
         warnings.warn(
             f"replace_pooling leaves pools that are functions, not modules: {', '.join(seen.functions)}", stacklevel=2
@@ -411,6 +414,21 @@ def _fit(
         if around and all(isinstance(t, nn.Parameter) and not t.requires_grad for t in around):
             for parameter in new.parameters():
                 parameter.requires_grad_(any(parameter is option for option in params.values()))
+
+
+def _try(new: Any, what: str, name: str, shapes: list[Sizes]) -> None:
+    """Whether the pooler takes what the model gives it: some refuse windows of unequal size, or very large ones."""
+    like = next(new.parameters(), torch.empty(0))
+    training = new.training
+    new.eval()  # draws no random numbers
+    try:
+        for shape in dict.fromkeys((*(1,) * (len(s) - new.dims - 1), *s[-new.dims - 1 :]) for s in shapes):
+            with torch.no_grad():
+                new.forward(like.new_zeros(shape))  # past the hooks
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{what} cannot become {name}: {error}") from error
+    finally:
+        new.train(training)
 
 
 def _check_unwrapped(model: nn.Module, news: dict[nn.Module, nn.Module]) -> None:

@@ -50,6 +50,28 @@ def test_lse_goes_from_the_min_through_the_mean_to_the_max(dims: int) -> None:
     same(pooled("lse", dims, x, r=-0.7), -pooled("lse", dims, -x, r=0.7))
 
 
+@pytest.mark.parametrize("kernel", [2, 3, 4, 5])
+@pytest.mark.parametrize("r", [0.0, 1e-7, 2e-6, -2e-6, 1e-3, 0.3, -1.0, 5.0, 50.0, -1e3])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_lse_of_float32_keeps_its_digits_at_every_r(kernel: int, r: float, channels_last: bool) -> None:
+    """Value, gradient and the slope by r, as far as rounding of the taps allows, for large and small taps."""
+    generator = torch.Generator().manual_seed(kernel)
+    for size in (1e-4, 1.0, 1e3):
+        x = size * torch.randn(2, 16, 20, 20, generator=generator).to(DEVICE)
+        x[..., ::3] = x[..., :1]  # windows with taps that are equal
+        if channels_last:
+            x = x.to(memory_format=torch.channels_last)
+        found, expected = ((*_lse_of(x.to(dtype), kernel, r),) for dtype in (torch.float32, torch.float64))
+        for a, e, scale in zip(found, expected, (size, 1, size * size), strict=True):
+            torch.testing.assert_close(a.double(), e, rtol=1e-5, atol=1e-6 * scale)
+
+
+def _lse_of(x: Tensor, kernel: int, r: float) -> tuple[Tensor, Tensor, Tensor]:
+    x, rate = x.requires_grad_(), torch.full((16,), r, dtype=x.dtype, device=x.device, requires_grad=True)
+    y = F.lse_pool2d(x, kernel, r=rate)
+    return y, *torch.autograd.grad(y.sum(), (x, rate))
+
+
 @every_dimension
 def test_gem_goes_from_the_mean_to_the_max(dims: int) -> None:
     x = sample(dims, 0.1, 2.0)

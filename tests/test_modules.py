@@ -232,7 +232,7 @@ def test_lip_takes_a_single_position() -> None:
         pytest.param(
             "lp",
             {"norm_type": torch.tensor([2.0, math.nan])},
-            "norm_type must be .* got entries from nan to nan",
+            "norm_type must be .* got a NaN",
             id="a norm of NaN in a tensor",
         ),
         pytest.param(
@@ -309,6 +309,14 @@ def test_bad_options(name: str, params: dict[str, object], message: str) -> None
 def test_channels_have_to_be_known(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} needs channels"):
         poolnb.create_pool(name, 2)
+
+
+@pytest.mark.parametrize("cls", [poolnb.MixedPool2d, poolnb.AdaPool2d, poolnb.TDGSPool2d])
+def test_an_output_size_without_a_use_is_refused(cls: type[poolnb.Pool]) -> None:
+    for options in ({"granularity": "layer"}, {"granularity": "channel", "channels": 3}):
+        with pytest.raises(ValueError, match='output_size must be None .* unless granularity="position", got 3'):
+            cls(2, output_size=3, **options)
+    assert cls(2, granularity="position", channels=3, output_size=3).made_for == (3, 3, 3)
 
 
 def test_granularity_says_what_it_needs() -> None:

@@ -330,3 +330,10 @@ def test_a_model_is_as_it_was_whatever_it_holds_and_raises(error: BaseException 
     assert model[0].nothing is None and [m.training for m in model.modules()] == modes
     assert torch.equal(noise, torch.get_rng_state()) and torch.equal(params, model[0].noise.get_state())
     assert not any(m._forward_hooks for m in model.modules() if not isinstance(m, torch.jit.ScriptModule))
+
+
+@pytest.mark.parametrize("name", ["blur", "maxblur", "s3"])
+def test_a_pooler_that_refuses_the_windows_of_the_example_replaces_nothing(name: str) -> None:
+    model, x = nn.Sequential(nn.AdaptiveAvgPool2d(5)), torch.rand(2, 3, 7, 7)
+    why = r"0 \(AdaptiveAvgPool2d\(output_size=5\)\) cannot become .*: output_size must"
+    refused(model, why, name, example_input=x, types=nn.AdaptiveAvgPool2d)

@@ -516,15 +516,19 @@ def test_std_of_an_infinity_has_the_slopes_of_its_limit() -> None:
 
 @pytest.mark.parametrize("name", ["edscw", "ada"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
-def test_a_mean_whose_sum_overflows_both_ways_is_a_number(name: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("taps", [40, 600])
+@pytest.mark.parametrize("order", ["by turns", "halves"])
+def test_a_mean_whose_sum_overflows_both_ways_is_a_number(name: str, dtype: torch.dtype, taps: int, order: str) -> None:
     """Partial sums of largest numbers of both signs reach both infinities, and their sum would be NaN."""
-    x = (0.9 * torch.finfo(dtype).max * torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(20)).to(dtype)
+    signs = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    signs = signs.repeat(taps // 2) if order == "by turns" else signs.repeat_interleave(taps // 2)
+    x = (0.9 * torch.finfo(dtype).max * signs).to(dtype)
     x = x[None, None].requires_grad_()
     y = getattr(F, f"{name}_pool1d")(x, None)
     (grad,) = torch.autograd.grad(y.sum(), x)
     assert y.isfinite().all() and grad.isfinite().all()
     if name == "edscw":  # all magnitudes are equal, and so are the weights
-        torch.testing.assert_close(grad, torch.full_like(grad, 1 / 40), rtol=1e-2, atol=0)
+        torch.testing.assert_close(grad, torch.full_like(grad, 1 / taps), rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize("name", ["maxblur", "s3", "max", "mixed"])
@@ -540,3 +544,37 @@ def test_the_lowest_number_is_a_tap_like_any_other(name: str, dtype: torch.dtype
             y = getattr(F, f"{name}_pool1d")(x, 3, 2, **where, **options)
             received.append(torch.autograd.grad(y.sum(), x)[0].sum())
         assert received[0] == received[1] > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("windows", [(None,), (7, 1), (2, 2)], ids=["global", "overlapping", "disjoint"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_an_lp_norm_that_overflows_is_infinite(
+    dtype: torch.dtype, windows: tuple[Any, ...], channels_last: bool
+) -> None:
+    """With 0 < p < 1 it grows with the number of taps to the power of 1 / p."""
+    x = torch.ones(2, 32, 14, 14, dtype=dtype)
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    x.requires_grad_()
+    y = F.lp_pool2d(x, *windows, norm_type=0.001)
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    assert (y == math.inf).all() and (grad == math.inf).all()
+
+
+@every_dimension
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_largest_of_taps_of_minus_infinity_is_the_first_of_its_window(
+    dims: int, padding: int, channels_last: bool
+) -> None:
+    x = torch.full((2, 3, *(6,) * dims), -math.inf)
+    layout = {2: torch.channels_last, 3: torch.channels_last_3d}.get(dims) if channels_last else None
+    x = x.to(memory_format=layout) if layout else x
+    x.requires_grad_()
+    places = torch.arange(6**dims, dtype=torch.float64).view(1, 1, *(6,) * dims)
+    y, indices = getattr(F, f"max_pool{dims}d")(x, 2, 2, padding, return_indices=True)
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    first = -getattr(F, f"max_pool{dims}d")(-places, 2, 2, padding)
+    assert torch.equal(indices, first.long().expand_as(indices))
+    assert torch.equal(grad, torch.zeros_like(x).flatten(2).scatter(2, indices.flatten(2), 1.0).view_as(x))
+    assert indices.stride() == y.stride()

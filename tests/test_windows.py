@@ -348,8 +348,12 @@ def test_poolers_refuse_an_output_size_beside_a_kernel(name: str) -> None:
         ({"padding": ((1, 1), 1)}, "padding must be 2 pairs"),
         ({"padding": ((1, 1, 1), (1, 1, 1))}, "padding must be 2 pairs"),
         ({"padding": ((1, -1), (1, 1))}, "padding must be at least 0"),
-        ({"padding": ((1, 1.5), (1, 1))}, "padding must be an int"),
+        ({"padding": ((1, 1.5), (1, 1))}, "padding must be ints in every pair, got"),
         ({"padding": "valid"}, "padding must be \"same\" where it is a string, got 'valid'"),
+        (
+            {"padding": ((-1, 0), (0, 1))},
+            r"padding must be at least 0 and .* in every pair, got \(\(-1, 0\), \(0, 1\)\)",
+        ),
         ({"padding": (1, 1, 1)}, "padding must be an int, a sequence of 2 ints or of 2 pairs"),
         ({"output_size": 2}, "output_size must be None beside a kernel_size, got 2 and 3"),
         ({"kernel_size": None, "output_size": 0}, "output_size must be at least 1"),

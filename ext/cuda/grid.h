@@ -120,6 +120,10 @@ struct Grid {
     for (int i = 0; i < kMaxInputs; ++i) all = all && reaches(q.input[i], w.size) && reaches(q.grad_input[i], w.size);
     for (int i = 0; i < kMaxParameters; ++i)
       all = all && reaches(q.parameter[i], w.output) && reaches(q.grad_parameter[i], w.output);
+    for (const Table& t : q.table) {
+      const int64_t* stride = t.view.stride;
+      all = all && q.channels * stride[1] + t.filters * stride[3] + t.width * stride[4] < Divider::kShort;
+    }
     return all && reaches(q.output, w.output) && reaches(q.grad, w.output);
   }
 };

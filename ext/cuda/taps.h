@@ -142,8 +142,6 @@ struct HeldTaps : WindowOf<Op, T, int32_t> {
     if (ok[i]) use([&](const View& v) { return step(v, start(v), i); });
   }
   POOLNB_BODY T weight(int64_t i) const { return T(row(H, i / W) * row(W, i % W)) / T(1 << (H + W - 2)); }
-  POOLNB_BODY T weight_part(int64_t i) const { return weight(i); }
-  POOLNB_BODY T weight_whole(int64_t) const { return T(0); }
 
  private:
   POOLNB_BODY int32_t start(const View& v) const {
@@ -164,7 +162,6 @@ struct OneTap : WindowOf<Op, T, Number> {
   Number k[3];
   T value, value_second;
 
-  POOLNB_BODY int64_t count() const { return q.windows.taps(); }
   POOLNB_BODY int64_t number() const {
     return (k[0] * Number(q.windows.kernel[1]) + k[1]) * Number(q.windows.kernel[2]) + k[2];
   }

@@ -130,12 +130,12 @@ struct Adaptive {
     if constexpr (safe) {
       w.peak = select(infinite(peak), zero, peak);
       w.inv_n = splat<V>(1) / select(n == zero, splat<V>(1), n);
-      Sum<V> shares;  // where the sum overflows, they do not
+      Sum<V> shares;  // where the sum overflows, to infinity or in both directions to NaN, they do not
       each_tap(taps, [&](int64_t i) POOLNB_INLINE {
         const V x = taps.x(i);
         shares += select(infinite(x), zero, x) * w.inv_n;
       }, shares);
-      w.mean = select(infinite(sum.value()), shares.value(), sum.value() * w.inv_n);
+      w.mean = select(infinite_or_nan(sum.value()), shares.value(), sum.value() * w.inv_n);
     } else {
       w.peak = peak;
       w.inv_n = splat<V>(1) / n;

@@ -9,6 +9,17 @@ namespace poolnb {
 
 struct Lse {
   static constexpr int inputs = 1, parameters = 1, noise = 0;
+  static constexpr int64_t kFew = 16;  // taps
+
+  // With v = r (x - m) and L = r (y - m): the sums of expm1(v) and of bend(v), see there.
+  template <class V>
+  struct Few {
+    bool are = false;
+    V growth, bends, log_mean, inv_r;
+  };
+  struct Never {
+    static constexpr bool are = false;
+  };
 
   template <class V>
   struct Window {
@@ -16,6 +27,7 @@ struct Lse {
     V r, n, inv_n, inv_sum, inv_n_pos_inf, peak, y;
     V rise;  // y - m
     bool many;  // taps: sums are carried
+    std::conditional_t<kVector<V>, Few<V>, Never> few;  // a GPU would have to store it for every window
   };
 
   // On the safe path, infinities are the largest numbers until the end, and taps are halved and r doubled: no inf - inf,
@@ -35,8 +47,54 @@ struct Lse {
 
   template <bool safe, class V, class Taps, class Saved>
   static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options&, Saved& saved) {
+    if constexpr (!safe && kVector<V>) {
+      using T = typename Traits<V>::Number;
+      w.few.are = taps.count() <= kFew && !any(vabs(w.parameter[0]) < splat<V>(T(1e-6)));  // v^2 has its digits
+      if (w.few.are) return forward_few(w, taps, saved);
+    }
+    forward_any<safe>(w, taps, saved);
+  }
+
+  // Of few taps, where 1 / r exists. What is not finite shows in y.
+  template <class V, class Taps, class Saved>
+  static POOLNB_HD void forward_few(Window<V>& w, const Taps& taps, Saved& saved) {
     using T = typename Traits<V>::Number;
-    const int64_t count = taps.count();
+    const V r = w.parameter[0], sign = select(r < splat<V>(0), splat<V>(-1), splat<V>(1)), one = splat<V>(1);
+    const V lowest = splat<V>(sizeof(T) == 8 ? -708 : -87);  // exp of it is a normal number
+    V peak = splat<V>(-kInf<T>), show = splat<V>(0);
+    Sum<V> n, growth, bends;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
+      peak = vmax(peak, select(taps.valid(i), taps.x(i) * sign, splat<V>(-kInf<T>)));
+      n += one_where<V>(taps.valid(i));
+    }, n);
+    w.peak = peak * sign;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
+      const V x = taps.x(i), v = vmax(r * (x - w.peak), lowest);
+      const auto parts = exp_parts(v);
+      const V up = expm1_of(parts), e = up + one;
+      growth += select(taps.valid(i), up, splat<V>(0));
+      if constexpr (Saved::backward) bends += select(taps.valid(i), bend(v, parts, e, up), splat<V>(0));
+      show = show + x;
+      saved.put(i, select(taps.valid(i), e, splat<V>(-1)));
+    }, growth, bends);
+    w.r = r, w.n = n.value(), w.inv_n = one / w.n, w.many = false;
+    w.few.growth = growth.value(), w.few.bends = bends.value(), w.few.inv_r = quick_reciprocal(r);
+    const V up = w.few.growth * w.inv_n, mean = up + one;  // of at most 1, and at least 1 / n
+    w.few.log_mean = vlog_normal(mean) + (up - (mean - one)) * quick_reciprocal(mean);
+    w.inv_sum = quick_reciprocal(w.n + w.few.growth);
+    w.y = vfma(w.few.log_mean, w.few.inv_r, w.peak) + show * splat<V>(0);
+  }
+
+  // bend(v) = v exp(v) - expm1(v), about v^2 / 2 near 0: there v is the remainder of exp's argument, of its polynomial.
+  template <class Parts, class V>
+  static POOLNB_HD V bend(V v, const Parts& parts, V e, V e_minus_1) {
+    const V near = parts.r * parts.r * vfma(parts.q, parts.r - splat<V>(1), splat<V>(1));
+    return select(parts.r == v, near, vfma(v, e, -e_minus_1));
+  }
+
+  template <bool safe, class V, class Taps, class Saved>
+  static POOLNB_HD void forward_any(Window<V>& w, const Taps& taps, Saved& saved) {
+    using T = typename Traits<V>::Number;
     const V raw = w.parameter[0];
     const V sign = select(raw < splat<V>(0), splat<V>(-1), splat<V>(1)), half = splat<V>(T(0.5));
     V peak = splat<V>(-kInf<T>), low = splat<V>(kInf<T>);
@@ -144,8 +202,9 @@ struct Lse {
   template <bool safe, class V>
   static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V kept, int64_t, const Options&, Sum<V>* d_params, V&) {
     using T = typename Traits<V>::Number;
-    const V tap = bounded<safe>(x);
     V d = vmax(kept, splat<V>(0)) * w.inv_sum;
+    if (!safe && w.few.are) return d;
+    const V tap = bounded<safe>(x);
     // x - y in two steps: y itself may be rounded to m.
     V excess = (tap - w.peak) - w.rise;
     // exp of this times r is 0 in every type, and its square finite.
@@ -164,13 +223,21 @@ struct Lse {
     return d;
   }
 
+  // Of few taps, with L = ln mean exp(v):
+  //   r^2 dy/dr = mean(v exp(v)) / mean(exp(v)) - L = (mean(bend(v)) - bend(L)) / mean(exp(v)).
+  // The last difference is at least an n-th of what it is made of.
   template <bool safe, class V>
-  static POOLNB_HD void finalize_param_grad(const Window<V>&, V*) {}
+  static POOLNB_HD void finalize_param_grad(const Window<V>& w, V* d_params) {
+    if constexpr (!safe && kVector<V>) {
+      if (!w.few.are) return;
+      const V l = w.few.log_mean, up = w.few.growth * w.inv_n;
+      const V bent = bend(l, exp_parts(l), up + splat<V>(1), up);
+      d_params[0] = (w.few.bends - bent * w.n) * w.inv_sum * w.few.inv_r * w.few.inv_r;
+    }
+  }
 
   // As sums over taps (../cpu/sums.h), with v = r x: of exp(v), and of expm1(v), which keeps the digits of small v. For
-  // r, with L = r y = ln mean exp(v) and bend(v) = v exp(v) - expm1(v), about v^2 / 2 near 0,
-  //   r^2 dy/dr = mean(v exp(v)) / mean(exp(v)) - L = (mean(bend(v)) - bend(L)) / mean(exp(v)):
-  // the difference that loses less. The sum of expm1(v) is one of these then.
+  // r, with L = r y, either difference above, whichever loses less. The sum of expm1(v) is one of them then.
   template <class V>
   struct Sums {
     static constexpr int features = 2, learned = 3, back = 1, from = 4;
@@ -192,12 +259,6 @@ struct Lse {
         f[2] = bend(v, parts, f[0], f[1]);
         f[1] = v * f[0];
       }
-    }
-    // Where v is the remainder of exp's argument, of its polynomial.
-    template <class Parts>
-    static POOLNB_HD V bend(V v, const Parts& parts, V e, V e_minus_1) {
-      const V near = parts.r * parts.r * vfma(parts.q, parts.r - splat<V>(1), splat<V>(1));
-      return select(parts.r == v, near, vfma(v, e, -e_minus_1));
     }
     template <int count>
     POOLNB_HD V value(const V* sums, V n) const {

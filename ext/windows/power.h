@@ -254,7 +254,9 @@ struct PowerMean {
     static POOLNB_HD V mean(V sum, V n) { return gem ? sum / vmax(n, splat<V>(1)) : sum; }
     template <int>
     POOLNB_HD V value(const V* sums, V n) const {
-      const V total = mean(sums[0], n), root = squares ? vsqrt(total) : vexp2(log2_of(total) * inv_p);
+      const V total = mean(sums[0], n);
+      const V most = splat<V>(std::numeric_limits<typename Traits<V>::Number>::max_exponent);  // 2^most is infinite
+      const V root = squares ? vsqrt(total) : vexp2(vmin(log2_of(total) * inv_p, most));
       return select(total == splat<V>(0), splat<V>(0), root);
     }
     POOLNB_HD void hand_back(const V* sums, V, V y, V g, V* b) const {

@@ -9,7 +9,15 @@ import torch
 
 from poolnb._arguments import flag, number
 from poolnb.geometry import IntOrSizes, OutputSize, Padding
-from poolnb.modules._base import Device, Pool, check_factory, count_taps, needed_for, parameter_shape
+from poolnb.modules._base import (
+    Device,
+    Pool,
+    check_factory,
+    count_taps,
+    needed_for,
+    parameter_shape,
+    size_of_windows,
+)
 
 __all__ = [
     "AdaPool1d",
@@ -102,7 +110,7 @@ class _MixedPool(_LearnedShare):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        windows = output_size if kernel_size is None else None
+        windows = size_of_windows(kernel_size, granularity, output_size)
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=windows)
         self._learn(alpha, granularity, channels, output_size, device, dtype)
 
@@ -260,7 +268,7 @@ class _AdaPool(_LearnedShare):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        windows = output_size if kernel_size is None else None
+        windows = size_of_windows(kernel_size, granularity, output_size)
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=windows)
         self._learn(beta, granularity, channels, output_size, device, dtype)
         self.semi_grad = flag("semi_grad", semi_grad)

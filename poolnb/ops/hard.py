@@ -69,8 +69,12 @@ def _max_pool(x: Tensor, mask: Tensor | None, windows: Geometry, want_indices: b
     if plain and _fixed(w) and _repeatable(x, w):
         # ceil_mode only decides the output size: asking for it where floor gives the same size changes nothing.
         options = {"ceil_mode": w.rounded_up, "return_indices": want_indices}
-        pooled = _MAX[w.dims](x, w.kernel, w.stride, w.padding, w.dilation, **options)
-        return pooled if want_indices else (pooled, None)
+        # With channels_last_3d torch looks for the largest of taps of -inf in the first slice, outside of the window.
+        used = x.contiguous() if w.dims == 3 else x
+        pooled = _MAX[w.dims](used, w.kernel, w.stride, w.padding, w.dilation, **options)
+        found = pooled if want_indices else (pooled,)
+        y, *indices = found if used is x else (_laid_out(x, part) for part in found)
+        return y, indices[0] if want_indices else None
     size = w.source or w.size
     places = _places(w, x.device) if want_indices else None
     x, mask, w = side_by_side(x, mask, w)

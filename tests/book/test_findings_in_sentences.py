@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from poolnb.book.findings.evidence import HOLDS, OPEN, Finding
+from poolnb.book.findings.evidence import FEW, HOLDS, OPEN, Finding
 from poolnb.book.findings.ledger import Claim, Row
-from poolnb.book.sphinxext.findings import compared, found
+from poolnb.book.sphinxext.findings import claims, compared, found
 from poolnb.lab.analysis import compare
 from poolnb.lab.statistics import Interval
 
@@ -25,6 +25,17 @@ def test_a_finding_is_named_by_its_first_words():
 def test_not_one_finding(asked):
     with pytest.raises(ValueError, match="must name one finding"):
         found(asked, ROWS)
+
+
+@pytest.mark.parametrize(("asked", "said"), [("all", "1"), ("undecided", "1"), ("holds", "0"), (f"{OPEN}, {FEW}", "0")])
+def test_claims_are_counted_by_their_verdict(asked, said):
+    assert claims(asked, ROWS) == said
+
+
+@pytest.mark.parametrize("asked", ["hold", "Holds", "undecided, too few", ""])
+def test_what_is_no_verdict_is_not_counted(asked):
+    with pytest.raises(ValueError, match="claims must name one of holds"):
+        claims(asked, ROWS)
 
 
 def test_another_verdict():

@@ -6,6 +6,7 @@ import made_up
 import pytest
 
 from poolnb.book.findings.progress import planned, progress, state_of_studies
+from poolnb.lab.records import write_record
 
 
 @pytest.fixture
@@ -38,6 +39,15 @@ def test_a_longer_run_counts_and_a_shorter_one_does_not(results):
     made_up.write(results, "short", [replace(plan[1], epochs=7)])
     found = progress(plan, "long", "short", "not there")
     assert [record.config.epochs for record in found.done] == [25] and found.missing == [plan[1]]
+
+
+def test_a_longer_run_whose_rate_falls_does_not_count_and_a_run_that_failed_does(results):
+    falling, failing = planned("comparison-tuned")[:2]
+    made_up.write(results, "falling", [replace(falling, epochs=20)])
+    failed = replace(made_up.record(failing), status="failed", error="loss is nan")
+    write_record(failed, results / "falling")
+    found = progress([falling, failing], "falling")
+    assert [record.status for record in found.done] == ["failed"] and found.missing == [falling]
 
 
 def test_options_and_step_sizes_are_named_where_they_vary(results):

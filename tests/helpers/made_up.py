@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from poolnb.book.findings import evidence, ledger
+from poolnb.book.findings import evidence, ledger, progress, tuning
 from poolnb.lab import provenance
 from poolnb.lab.records import Record, summarise, write_record
 
@@ -37,5 +37,5 @@ def write(results, folder, configs, **how):
 
 def read_from(monkeypatch, results):
     """Make chapters and ledger read `results` in place of `book/results`."""
-    for module in (provenance, evidence, ledger):
+    for module in (provenance, evidence, ledger, progress, tuning):
         monkeypatch.setattr(module, "RESULTS", results)

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 SWEEPS = BOOK / "experiments" / "sweeps"
 HOLDS, FAILS, OPEN, UNTESTED, PARTLY = "holds", "does not hold", "undecided", "not tested", "holds in part"
-WAITING = "a part has no runs"
-_ORDER = (HOLDS, FAILS, OPEN, f"{OPEN}, n too small", UNTESTED)
+ANSWERED = "answered"  # of a question
+VERDICTS = (HOLDS, FAILS, PARTLY, OPEN, UNTESTED, ANSWERED)
+WAITING, FEW = REASONS = ("a part has no runs", "n too small")
+_ORDER = (HOLDS, FAILS, OPEN, f"{OPEN}, {FEW}", UNTESTED)
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
@@ -48,17 +50,20 @@ def length(sweep: str) -> int:
     return planned(sweep)[0].epochs
 
 
-def records_in(*folders: str) -> list[Record]:
-    """The finished runs in these folders of `book/results`. A folder that is not there yet has no runs."""
+def records_in(*folders: str, failed: bool = False) -> list[Record]:
+    """The finished runs in these folders of `book/results`, and those that failed if asked for.
+
+    A folder that is not there yet has no runs.
+    """
     there = [RESULTS / folder for folder in folders if (RESULTS / folder).is_dir()]
-    return [record for folder in there for record in load_records(folder)]
+    return [record for folder in there for record in load_records(folder, failed=failed)]
 
 
 def select(*folders: str, epochs: int, vary: Sequence[str] = ("pooler", "seed"), **fixed: Any) -> list[Record]:
     """The runs in these folders of `book/results`, cut to `epochs`, that agree in all parameters but those in `vary`.
 
     What is neither in `vary` nor in `fixed` has its default. A longer run counts with its first epochs; a run that is
-    in two folders counts once.
+    in two folders counts once. Runs that failed have no curves and are left out; `study` keeps them.
     """
     wanted = RunConfig(epochs=epochs, **fixed)
     same = [spec.name for spec in fields(RunConfig) if spec.metadata["identity"] and spec.name not in vary]
@@ -258,7 +263,7 @@ def _judged(interval: Interval | None, bound: float, claimed: str) -> str:
     if interval is None:
         return UNTESTED
     if interval.n < ENOUGH or math.isnan(interval.low):
-        return f"{OPEN}, n too small"
+        return f"{OPEN}, {FEW}"
     verdict = _beyond(interval, bound)
     return OPEN if verdict == UNDECIDED else HOLDS if verdict == claimed else FAILS
 
@@ -282,7 +287,7 @@ def overall(findings: Sequence[Finding]) -> str:
         found = OPEN
     if UNTESTED in verdicts:
         return f"{found}, {WAITING}"
-    few = f"{OPEN}, n too small"
+    few = f"{OPEN}, {FEW}"
     return few if found == OPEN and few in verdicts and OPEN not in verdicts else found
 
 

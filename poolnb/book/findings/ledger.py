@@ -16,6 +16,7 @@ from typing import Any
 from poolnb.book.findings import facts as ledger_facts
 from poolnb.book.findings import tdgs as ledger_tdgs
 from poolnb.book.findings.evidence import (
+    ANSWERED,
     HOLDS,
     OPEN,
     Finding,
@@ -336,7 +337,7 @@ def _c5() -> list[Finding]:
         answered = best.count == count and best.verdict != UNDECIDED
         field = f"the {count}" if best.count == count else f"{best.count} of {count}"
         what = f"{title}: {best.name} (best of {field} on validation) - max"
-        found.append(Finding(what, best.difference, "points", "answered" if answered else OPEN))
+        found.append(Finding(what, best.difference, "points", ANSWERED if answered else OPEN))
     return found
 
 

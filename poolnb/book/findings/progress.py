@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from poolnb.book.findings import studies, tuning
@@ -46,16 +47,28 @@ class Progress:
 
 
 def progress(plan: Iterable[RunConfig], *folders: str) -> Progress:
-    """What of `plan` is done in these folders of `book/results`. A longer run counts for a shorter one."""
+    """What of `plan` is done in these folders of `book/results`. A longer run counts for a shorter one, if it began as
+    that one does; a run that failed is done.
+    """
     plan = list(plan)
-    longest: dict[str, Record] = {}
-    for record in sorted(records_in(*folders), key=lambda record: record.config.epochs):
-        longest[_kind(record.config)] = record
-    found = {c.key: longest[_kind(c)] for c in plan if _kind(c) in longest}
-    done = {
-        key: found[key] for key in (c.key for c in plan if c.key in found and found[c.key].config.epochs >= c.epochs)
-    }
+    there: dict[str, list[Record]] = {}
+    for record in sorted(records_in(*folders, failed=True), key=lambda record: -record.config.epochs):
+        there.setdefault(_kind(record.config), []).append(record)
+    done: dict[str, Record] = {}
+    for config in plan:
+        serving = [record for record in there.get(_kind(config), ()) if _serves(record, config)]
+        done |= {config.key: serving[0]} if serving else {}
     return Progress(plan, list(done.values()), [c for c in plan if c.key not in done])
+
+
+def _serves(record: Record, config: RunConfig) -> bool:
+    """Whether it is the record of this run, or its first epochs are."""
+    if record.key == config.key:
+        return True
+    with suppress(ValueError):
+        record.first(config.epochs)
+        return True
+    return False
 
 
 def comparison_runs() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from poolnb.book.findings.evidence import (
+    ANSWERED,
     FAILS,
     HOLDS,
     UNTESTED,
@@ -171,7 +172,7 @@ def c8() -> list[Finding]:
             verdict = above(one)
             pool = name.partition(".")[0]
             what = f"mean temperature learned in {pool} minus that at the start ({at:.2f}), {title}"
-            found.append(Finding(what, one, "", "answered" if verdict in (HOLDS, FAILS) else verdict))
+            found.append(Finding(what, one, "", ANSWERED if verdict in (HOLDS, FAILS) else verdict))
         for name, described in temperatures(dataset).items():
             late = apart(mean_temperature(described), mean_temperature(described, epoch=-LATE - 1), margin=0)
             pool = name.partition(".")[0]

@@ -10,7 +10,6 @@ the sentence is written anew.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -19,7 +18,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxRole
 
-from poolnb.book.findings.evidence import say
+from poolnb.book.findings.evidence import REASONS, VERDICTS, say
 from poolnb.book.findings.ledger import Row, ledger
 from poolnb.book.findings.verdicts import comparisons
 from poolnb.lab.analysis import Comparison
@@ -37,14 +36,6 @@ def studies() -> Mapping[str, Comparison | None]:
     return comparisons()
 
 
-class Claims(SphinxRole):
-    """How many claims have a verdict."""
-
-    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        counts = Counter(name for row in rows() for name in {row.verdict, row.verdict.split(",")[0]})
-        return [nodes.Text(str(len(rows()) if self.text == "all" else counts[self.text]))], []
-
-
 class Number(SphinxRole):
     """A number that `look_up` finds by the role's text; what it refuses stops the build."""
 
@@ -58,6 +49,19 @@ class Number(SphinxRole):
         except ValueError as error:
             message = self.inliner.reporter.error(str(error), line=self.lineno)
             return [nodes.problematic(self.rawtext, self.rawtext)], [message]
+
+
+def claims(asked: str, judged: tuple[Row, ...]) -> str:
+    """How many claims have a verdict, with its reason or without; `all` of them.
+
+    Raises `ValueError` for what is no verdict.
+    """
+    verdict, _, reason = asked.partition(", ")
+    if asked == "all":
+        return str(len(judged))
+    if verdict not in VERDICTS or reason not in ("", *REASONS):
+        raise ValueError(f"claims must name one of {', '.join(VERDICTS)}, or all, got {asked!r}")
+    return str(sum(asked in (row.verdict, row.verdict.partition(", ")[0]) for row in judged))
 
 
 def found(asked: str, judged: tuple[Row, ...]) -> str:
@@ -95,7 +99,7 @@ def _sentence(value: str) -> str:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
-    app.add_role("claims", Claims())
+    app.add_role("claims", Number(lambda asked: claims(asked, rows())))
     app.add_role("found", Number(lambda asked: found(asked, rows())))
     app.add_role("compared", Number(lambda asked: compared(asked, studies())))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -134,6 +134,8 @@ def _measured(path: Path, kind: str, module: Any, parameters: dict[str, Any]) ->
     start = time.perf_counter()
     values, hashes = module.measure(parameters)
     environment = training.environment(training.resolve_device("cpu"))
+    if "threads" in parameters:  # it sets and restores them
+        environment["threads"] = parameters["threads"]
     made = Measurement(kind, parameters, values, environment, hashes, {"seconds": time.perf_counter() - start})
     write_result(path, made, "measurement")
     return read_measurement(path)

@@ -43,7 +43,8 @@ class Forecast:
 
     def left(self, configs: Iterable[RunConfig]) -> float:
         """Seconds until all of `configs` are done, each given to the first process that is free."""
-        free = [0.0 if self.each else self.start] * self.workers
+        started = self.each or self.seen  # processes are, once a run is done
+        free = [0.0 if started else self.start] * self.workers
         for config in configs:
             heapq.heappush(free, heapq.heappop(free) + self.seconds(config))
         return max(free)

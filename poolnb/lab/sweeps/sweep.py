@@ -203,7 +203,7 @@ def _check_options(configs: Iterable[RunConfig]) -> None:
     """Raise `ConfigError` before the first run if a pooler refuses its options."""
     import torch
 
-    kinds = {(c.dataset, c.model, c.pooler, repr(c.pooler_options)): c for c in configs}
+    kinds = {(c.dataset, c.model, c.pooler, repr(c.pooler_options), c.pool_learning_rate): c for c in configs}
     with torch.random.fork_rng(devices=[]):
         for config in kinds.values():
             build(config)
