@@ -338,6 +338,9 @@ def _successor(
     missing = [n for n in cls.needs(**params) if params.get(n) is None]
     found = _found_sizes(path, missing, shapes, _dims_of(old), geometry) if missing else {}
     try:
+        sized = params.get("output_size")
+        if sized is not None and geometry["kernel_size"] is not None and "output_size" not in cls.needs(**params):
+            raise ValueError(f"output_size must be left out beside a kernel_size, got {sized!r}")
         options = {**_same_values(old, cls, params), **params}
         new = create_pool(name, dims=cls.dims, **{**geometry, **options, **found})
         new.train(old.training)

@@ -317,6 +317,8 @@ def test_an_output_size_without_a_use_is_refused(cls: type[poolnb.Pool]) -> None
         with pytest.raises(ValueError, match='output_size must be None .* unless granularity="position", got 3'):
             cls(2, output_size=3, **options)
     assert cls(2, granularity="position", channels=3, output_size=3).made_for == (3, 3, 3)
+    with pytest.raises(ValueError, match="granularity must be .* got 'positon'"):
+        cls(2, granularity="positon", channels=3, output_size=3)
 
 
 def test_granularity_says_what_it_needs() -> None:

@@ -337,3 +337,12 @@ def test_a_pooler_that_refuses_the_windows_of_the_example_replaces_nothing(name:
     model, x = nn.Sequential(nn.AdaptiveAvgPool2d(5)), torch.rand(2, 3, 7, 7)
     why = r"0 \(AdaptiveAvgPool2d\(output_size=5\)\) cannot become .*: output_size must"
     refused(model, why, name, example_input=x, types=nn.AdaptiveAvgPool2d)
+
+
+def test_an_output_size_beside_a_kernel_is_refused() -> None:
+    for name in ("soft", "ada", "blur"):
+        why = "0 .* output_size must be left out beside a kernel_size, got 3"
+        refused(nn.Sequential(nn.MaxPool2d(2)), why, name, output_size=3)
+    model = nn.Sequential(nn.MaxPool2d(2))
+    options = {"granularity": "position", "channels": 3, "output_size": 4}
+    assert poolnb.replace_pooling(model, "ada", **options) == 1 and model[0].made_for == (3, 4, 4)

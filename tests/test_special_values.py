@@ -578,3 +578,51 @@ def test_the_largest_of_taps_of_minus_infinity_is_the_first_of_its_window(
     assert torch.equal(indices, first.long().expand_as(indices))
     assert torch.equal(grad, torch.zeros_like(x).flatten(2).scatter(2, indices.flatten(2), 1.0).view_as(x))
     assert indices.stride() == y.stride()
+
+
+@pytest.mark.parametrize("name", ["edscw", "ada"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("taps", [3, 300])
+def test_a_nearness_to_a_mean_has_its_slope_at_the_largest_numbers(name: str, dtype: torch.dtype, taps: int) -> None:
+    """The difference of a tap and the result overflows; its share of the larger of tap and mean does not."""
+    signs = torch.tensor([0.9, 0.9, -0.9], dtype=dtype).repeat(taps // 3)[None, None]
+    params = {"beta": 1.0} if name == "ada" else {}
+    slopes = []
+    for size in (1.0, torch.finfo(dtype).max):
+        x = (signs * size).requires_grad_()
+        y = getattr(F, f"{name}_pool1d")(x, None, **params)
+        slopes.append(torch.autograd.grad(y.sum(), x)[0])
+    torch.testing.assert_close(slopes[1], slopes[0])
+
+
+@pytest.mark.parametrize("name", ["mixed", "avg", "stats"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_a_masked_mean_of_largest_numbers_is_a_number(name: str, dtype: torch.dtype) -> None:
+    size = 0.9 * torch.finfo(dtype).max
+    mask = torch.arange(300) < 290
+    for signs in ([1.0, 1.0], [1.0, -1.0]):
+        x = (torch.tensor(signs, dtype=torch.float64).repeat(150) * size).to(dtype)[None, None]
+        y = getattr(F, f"{name}_pool1d")(x, None, mask=mask, **({"alpha": 0.0} if name == "mixed" else {}))
+        expected = torch.tensor(size * (sum(signs) / 2), dtype=torch.float64)
+        torch.testing.assert_close(y[0, 0, 0].double(), expected, rtol=1e-2, atol=1e-2 * size)
+
+
+@pytest.mark.parametrize("windows", [(3,), (2, 1), (None,)], ids=["disjoint", "overlapping", "global"])
+def test_the_slope_of_lse_by_a_tiny_r_is_a_number(windows: tuple[Any, ...]) -> None:
+    x, slopes = torch.tensor([[[1e20, 1e21, 3e20]]]), []
+    for dtype in (torch.float32, torch.float64):
+        r = torch.tensor(1e-16, dtype=dtype, requires_grad=True)
+        slopes.append(torch.autograd.grad(F.lse_pool1d(x.to(dtype), *windows, r=r).sum(), r)[0].double())
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("p", [0.01, 0.1, 0.5, 2.0, 3.0])
+@pytest.mark.parametrize("windows", [(2,), (2, 1), (None,)], ids=["disjoint", "overlapping", "global"])
+def test_the_slope_of_lp_by_p_is_0_beside_a_tap_of_0_and_where_the_norm_overflows(
+    p: float, windows: tuple[Any, ...]
+) -> None:
+    for taps, expected in (([0.0, 3e38], 0.0), ([3.4e38, 3.4e38], 0.0 if p < 1 else None)):
+        norm = torch.tensor(p, requires_grad=True)
+        y = F.lp_pool1d(torch.tensor([[taps]]), *windows, norm_type=norm)
+        (slope,) = torch.autograd.grad(y.sum(), norm)
+        assert not slope.isnan() and (expected is None or slope == expected)

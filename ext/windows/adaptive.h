@@ -62,7 +62,7 @@ struct Adaptive {
     return select(sign > zero, x, select(sign < zero, zero - x, zero));
   }
   template <class V>
-  static POOLNB_HD V scaled(const Likeness<V>& l, V centred) { return centred / l.larger; }
+  static POOLNB_HD V scaled(const Likeness<V>& l, V half) { return splat<V>(2) * (half / l.larger); }
 
   // exp(t) for t from -1/2 to 1/2, within 1.2 units in the last place.
   template <class V>
@@ -97,6 +97,13 @@ struct Adaptive {
     }
     const V e = select(w.has_pos_inf, one_where<V>(x == splat<V>(kInf<T>)), vexp(x - w.peak));
     return select(valid, select(x == splat<V>(-kInf<T>), splat<V>(0), e), splat<V>(0));
+  }
+  // (x - e) / 2, which does not overflow.
+  template <class V>
+  static POOLNB_HD V half_centred(V x, V e, V weight) {
+    using T = typename Traits<V>::Number;
+    const V half = splat<V>(T(0.5));
+    return centred<true>(half * x, half * e, weight);
   }
   // x - of, for sums: 0 where a weight is 0 or the result infinite.
   template <bool safe, class V>
@@ -252,7 +259,7 @@ struct Adaptive {
       const V x = taps.x(i);
       const Likeness<V> l = likeness<true>(w, x);
       const V weight = near<true>(w, x, l, taps.valid(i)) * w.inv_near;
-      sum += weight * l.by_mean * scaled(l, centred<true>(x, w.e, weight));
+      sum += weight * l.by_mean * scaled(l, half_centred(x, w.e, weight));
     }, sum);
     w.through_mean = sum.value() * w.inv_n;
   }
@@ -291,7 +298,7 @@ struct Adaptive {
     V d = u;
     if (!semi) {
       const V mean = select(x == splat<V>(-kInf<T>), splat<V>(0), w.through_mean);
-      d = u + u * l.by_tap * scaled(l, centred<true>(x, w.e, u)) + mean;
+      d = u + u * l.by_tap * scaled(l, half_centred(x, w.e, u)) + mean;
     }
     if constexpr (mixes) {
       const V h = kept * w.inv_high, slope = semi ? h : h + h * centred<true>(x, w.s, h);

@@ -212,7 +212,7 @@ struct Lse {
     excess = select(w.r < splat<V>(0), vmin(excess, floor), vmax(excess, floor));
     // Where windows are long the weights are far below 1, and what exp lacks of the last digits shows in their mean.
     const V e = w.many ? vexpm1(w.r * excess) + splat<V>(1) : d * w.n;
-    V curve = excess * excess * phi_slope(w.r * excess, e) * w.inv_n;
+    V curve = excess * (excess * phi_slope(w.r * excess, e) * w.inv_n);  // excess^2 may overflow
     if constexpr (safe) {
       const V shared = select(x == splat<V>(kInf<T>), w.inv_n_pos_inf, splat<V>(0));
       const V limit = select(w.y == splat<V>(kInf<T>), shared, splat<V>(0));

@@ -215,7 +215,7 @@ struct PowerMean {
       return;
     }
     const V y = safe ? select(infinite(w.y), splat<V>(0), w.y) : w.y;
-    d_params[0] = y * w.inv_p * w.entropy;
+    d_params[0] = y * (w.inv_p * w.entropy);  // y / p may overflow
   }
 
   // As sums over taps (../cpu/sums.h): of a^p, and of a^p log2 a for p. Lp's taps of 0 have neither, whatever their log.

@@ -187,7 +187,7 @@ def size_of_windows(kernel_size: IntOrSizes | None, granularity: str, output_siz
     """The output size that stands in the place of a kernel; beside a kernel it is for parameters per position alone."""
     if kernel_size is None:
         return output_size
-    if output_size is not None and granularity != "position":
+    if output_size is not None and granularity in ("layer", "channel"):
         raise ValueError(
             f'output_size must be None beside a kernel_size unless granularity="position", got {output_size!r}'
         )

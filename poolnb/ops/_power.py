@@ -77,11 +77,11 @@ def size_slope(mean: PowerMean, p: Tensor) -> Tensor:
 def exponent_slope(mean: PowerMean, p: Tensor) -> Tensor:
     """dy/dp; 0 where y is infinite."""
     tiny = torch.finfo(mean.ratio.dtype).tiny
-    entropy = (mean.powers * mean.ratio.clamp(min=tiny).log()).sum(0) / mean.total - mean.root.log()
+    entropy = (mean.powers * mean.ratio.clamp(min=tiny).log()).sum(0) / mean.total - mean.total.log() / p
     output = mean.output
     if mean.safe:
         output = output.masked_fill(output.isinf(), 0)
-    return output / p * entropy
+    return output * (entropy / p)  # output / p may overflow
 
 
 def needs_safe_path(p: Tensor) -> bool:

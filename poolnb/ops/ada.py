@@ -17,7 +17,7 @@ from poolnb.geometry import Geometry, is_long, scatter
 from poolnb.ops.checks import LIKE_OUTPUT
 from poolnb.ops.mixed import blend, difference
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import all_finite, finite, open_windows, softmax_of, spoilt, to_acc_dtype, weighted_mean
+from poolnb.ops.taps import all_finite, finite, mean_of, open_windows, softmax_of, spoilt, to_acc_dtype, weighted_mean
 
 
 class Near(NamedTuple):
@@ -40,9 +40,7 @@ def near(taps: Tensor, valid: Tensor | None, safe: bool) -> Near:
     size = taps.size(0) if counted is None else counted.sum(0).clamp(min=1).to(taps.dtype)
     known = finite(taps, safe)
     # The ratio of a tap to a mean near 0 shows every digit that a long sum would lose.
-    mean = known.sum(0, dtype=torch.float64 if is_long(taps.size(0)) else None).to(taps.dtype) / size
-    if safe:  # where the sum overflows, to infinity or in both directions to NaN, shares of it do not
-        mean = torch.where(mean.isfinite(), mean, (known / size).sum(0))
+    mean = mean_of(known, size, safe, wide=is_long(taps.size(0)))
     likeness, by_tap, by_mean, larger = _likeness(known, mean)
     weights = softmax_of(likeness, taps, valid, safe)
     return Near(weights, weighted_mean(weights, taps, valid, safe), by_tap, by_mean, larger, counted, size)
@@ -72,11 +70,18 @@ def near_slope(n: Near, taps: Tensor, semi_grad: bool, safe: bool) -> Tensor:
     """The derivative of the mean under these weights by every tap."""
     if semi_grad:
         return n.weights
-    weighted = n.weights * (_centred(taps, n.weights, n.output, safe) / n.larger)
+    weighted = n.weights * _relative(taps, n, safe)
     through_mean = (weighted * n.by_mean).sum(0) / n.size
     if n.counted is not None:
         through_mean = through_mean * n.counted.to(taps.dtype)
     return n.weights + weighted * n.by_tap + through_mean
+
+
+def _relative(taps: Tensor, n: Near, safe: bool) -> Tensor:
+    """(x - y) over the larger of tap and mean; by halves where the difference may overflow."""
+    if not safe:
+        return (taps - n.output) / n.larger
+    return 2 * (_centred(taps / 2, n.weights, n.output / 2, safe) / n.larger)
 
 
 def _centred(taps: Tensor, weights: Tensor, y: Tensor, safe: bool) -> Tensor:

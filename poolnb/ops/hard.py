@@ -16,7 +16,7 @@ from torch import Tensor
 
 from poolnb.geometry import Geometry, gather, memory_format, valid_taps
 from poolnb.ops.adaptive import copied, side_by_side
-from poolnb.ops.taps import open_windows, to_acc_dtype
+from poolnb.ops.taps import all_finite, mean_of, open_windows, to_acc_dtype
 
 _MAX: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVG: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -132,9 +132,8 @@ def avg_pool(x: Tensor, mask: Tensor | None, windows: Geometry) -> Tensor:
     x, mask, w = side_by_side(x, mask, w)
     w = w.trimmed()
     taps, valid = open_windows(x.double() if w.long else x, mask, w)
-    if valid is None:
-        return _like(x, taps.mean(0))
-    return _like(x, taps.sum(0) / valid.sum(0).clamp(min=1))
+    size = taps.size(0) if valid is None else valid.sum(0).clamp(min=1)
+    return _like(x, mean_of(taps, size, not all_finite(x)))
 
 
 def _like(x: Tensor, y: Tensor) -> Tensor:

@@ -10,7 +10,16 @@ from torch import Tensor
 from poolnb.geometry import Geometry, is_long, scatter
 from poolnb.ops.checks import LIKE_OUTPUT
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import all_finite, counts, may_be_empty, one_hot, open_windows, to_acc_dtype, without_invalid
+from poolnb.ops.taps import (
+    all_finite,
+    counts,
+    may_be_empty,
+    mean_of,
+    one_hot,
+    open_windows,
+    to_acc_dtype,
+    without_invalid,
+)
 
 
 class Extremes(NamedTuple):
@@ -31,10 +40,7 @@ def extremes(windows: Geometry, x: Tensor, mask: Tensor | None, *parameters: Ten
         assert valid is not None
         largest = largest.masked_fill(~valid.any(0), 0)
     size, safe = counts(valid, windows, taps.dtype), not all_finite(x, *parameters)
-    mean = taps.sum(0) / size
-    if safe:  # where the sum overflows, shares of it do not
-        mean = torch.where(mean.isinf(), (taps / size).sum(0), mean)
-    return Extremes(taps, valid, largest, mean, size, safe)
+    return Extremes(taps, valid, largest, mean_of(taps, size, safe), size, safe)
 
 
 def blend(alpha: Tensor, first: Tensor, second: Tensor, safe: bool) -> Tensor:

@@ -88,6 +88,15 @@ def without_invalid(taps: Tensor, valid: Tensor) -> Tensor:
     return taps + torch.zeros(valid.shape, dtype=taps.dtype, device=taps.device).masked_fill(~valid, -torch.inf)
 
 
+def mean_of(taps: Tensor, size: Tensor | int, safe: bool, wide: bool = False) -> Tensor:
+    """Their sum over how many there are; taps that do not count hold 0. ``wide``: added in float64."""
+    mean = taps.sum(0, dtype=torch.float64 if wide else None).to(taps.dtype) / size
+    if not safe:
+        return mean
+    # Where the sum overflows, to infinity or in both directions to NaN, shares of it do not.
+    return torch.where(mean.isfinite(), mean, (taps / size).sum(0))
+
+
 def finite(taps: Tensor, safe: bool = True) -> Tensor:
     """The taps, 0 in the place of infinities; NaN stays."""
     return taps.masked_fill(taps.isinf(), 0) if safe else taps
