@@ -104,6 +104,21 @@ POOLNB_HD V load(const typename Traits<V>::Number* p) {
   std::memcpy(&v, p, sizeof v);
   return v;
 }
+// Where as many bytes as there are lanes are not 0. Compilers take small vectors of bytes apart, one by one.
+template <class V>
+POOLNB_HD typename Traits<V>::Mask load_mask(const uint8_t* p) {
+  using M = typename Traits<V>::Mask;
+#if POOLNB_BYTES == 64
+  if constexpr (std::is_same_v<V, VecF>)
+    return reinterpret_cast<M>(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))) != 0;
+#elif POOLNB_BYTES == 32
+  if constexpr (std::is_same_v<V, VecF>)
+    return reinterpret_cast<M>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))) != 0;
+#endif
+  M m;
+  for (int i = 0; i < Traits<V>::lanes; ++i) m[i] = p[i] ? -1 : 0;
+  return m;
+}
 template <class V>
 POOLNB_HD void store(typename Traits<V>::Number* p, V v) { std::memcpy(p, &v, sizeof v); }
 

@@ -109,9 +109,10 @@ class Global {
   template <bool masked, int count>
   POOLNB_HD void add_line(const Lines& line, const Sums& op, V* totals, Reach<V>& seen, T* kept) const {
     Sum<V> sums[count], number;
+    const Place first = input_of(line, 0), other = input_of(line, Op::inputs - 1);
     each_tap<masked>(line, [&](int64_t i, int64_t at, auto valid, auto fresh) POOLNB_INLINE {
-      const V x = input<true>(line, 0, at, valid);
-      const V second = Op::inputs > 1 ? input<true>(line, Op::inputs - 1, at, valid) : x;
+      const V x = read<true>(first, at, valid);
+      const V second = Op::inputs > 1 ? read<true>(other, at, valid) : x;
       seen.look(select(valid, op.exponent(x, second), splat<V>(0)));
       V f[count];
       op.template tap<count>(x, second, f);
@@ -188,8 +189,10 @@ class Global {
   template <bool masked>
   POOLNB_HD bool write_grads(const Lines& line, const Sums& op, const V* back, const T* kept) const {
     Reach<V> seen;
+    const Place first = input_of(line, 0), other = input_of(line, Op::inputs - 1);
+    const Place to = gradient_of(line, 0), to_other = gradient_of(line, Op::inputs - 1);
     each_tap<masked>(line, [&](int64_t i, int64_t at, auto valid, auto) POOLNB_INLINE {
-      const V x = input(line, 0, at, valid), second = Op::inputs > 1 ? input(line, Op::inputs - 1, at, valid) : x;
+      const V x = read(first, at, valid), second = Op::inputs > 1 ? read(other, at, valid) : x;
       V f[Sums::features], d_second = splat<V>(0);
       if (kept) f[0] = load<V>(kept + i * lanes);
       else op.template tap<Sums::features>(x, second, f);
@@ -197,64 +200,70 @@ class Global {
       d_second = select(valid, d_second, splat<V>(0));
       seen.result(d);
       seen.result(d_second);
-      write(line, 0, at, d);
-      if (Op::inputs > 1) write(line, Op::inputs - 1, at, d_second);
+      write(to, at, d);
+      if (Op::inputs > 1 && to_other.data) write(to_other, at, d_second);
     }, [] {});
     return seen.finite();
   }
 
   // ---- its taps ---------------------------------------------------------------------------------------------------
 
+  // Where a line of a tensor lies: known before the loop, which writes to memory that the plan might lie in.
+  struct Place {
+    Dtype dtype;
+    void* data;
+    int64_t step;  // from tap to tap
+  };
+  POOLNB_HD static Place place_of(const View& v, const Lines& line, int64_t step) {
+    return {v.dtype, v.data ? memory_at(v, v.offset(line.n, line.c, 0, 0, 0)) : nullptr, along_taps ? 1 : step};
+  }
+  POOLNB_HD Place input_of(const Lines& line, int i) const { return place_of(q_.input[i], line, step_[i]); }
+  POOLNB_HD Place gradient_of(const Lines& line, int i) const {
+    return place_of(q_.grad_input[i], line, grad_step_[i]);
+  }
+
   // each(step, tap, valid, fresh), and pause() between blocks of steps. Along taps, the last vector overlaps its
   // neighbour: `fresh` are its lanes that were not there.
   template <bool masked, class Each, class Pause>
   POOLNB_HD void each_tap(const Lines& line, const Each& each, const Pause& pause) const {
-    const int64_t whole = along_taps ? taps_ / lanes : taps_;
+    const int64_t taps = taps_, steps = steps_, whole = along_taps ? taps / lanes : taps;
+    const Place mask = place_of(q_.mask, line, mask_step_);
+    const bool shared = !along_taps && q_.mask.stride[1] == 0;  // by the channels
     for (int64_t begin = 0; begin < whole; begin += kTerms) {
       const int64_t end = std::min(begin + kTerms, whole);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t at = along_taps ? i * lanes : i;
-        each(i, at, valid<masked>(line, at), Always{});
+        each(i, at, valid<masked>(mask, shared, at), Always{});
       }
       if (whole > kTerms) pause();
     }
-    if (whole == steps_) return;
-    const int64_t at = taps_ - lanes;
-    each(whole, at, valid<masked>(line, at), number_ >= splat<V>(T(whole * lanes - at)));
+    if (whole == steps) return;
+    const int64_t at = taps - lanes;
+    each(whole, at, valid<masked>(mask, shared, at), number_ >= splat<V>(T(whole * lanes - at)));
   }
 
   template <bool masked>
-  POOLNB_HD auto valid(const Lines& line, int64_t tap) const {
+  static POOLNB_HD auto valid(const Place& mask, bool shared, int64_t tap) {
     if constexpr (!masked) return Always{};
     else {
-      const auto* from = static_cast<const uint8_t*>(q_.mask.data) + q_.mask.offset(line.n, line.c, 0, 0, 0);
-      from += tap * mask_step_;
-      if (!along_taps && q_.mask.stride[1] == 0) return splat<V>(*from) != splat<V>(0);
-      Bytes bytes;
-      std::memcpy(&bytes, from, sizeof bytes);
-      return __builtin_convertvector(bytes, M) != 0;
+      const auto* from = static_cast<const uint8_t*>(mask.data) + tap * mask.step;
+      return shared ? splat<V>(*from) != splat<V>(0) : load_mask<V>(from);
     }
   }
-  typedef uint8_t Bytes __attribute__((vector_size(lanes)));
 
   // `first`: of the first look, which asks the memory for what comes soon.
   template <bool first = false, class Valid>
-  POOLNB_HD V input(const Lines& line, int i, int64_t tap, Valid valid) const {
-    const View& v = q_.input[i];
+  static POOLNB_HD V read(const Place& place, int64_t tap, Valid valid) {
     V x;
-    with_float_type<halves>(v.dtype, v.data, [&](auto* from) POOLNB_INLINE {
-      from += v.offset(line.n, line.c, 0, 0, 0) + tap * (along_taps ? 1 : step_[i]);
+    with_float_type<halves>(place.dtype, place.data, [&](auto* from) POOLNB_INLINE {
+      from += tap * place.step;
       if (first) __builtin_prefetch(from + (along_taps ? kSoon : 4 * lanes), 0, 2);
       x = load_as<V>(from);
     });
     return select(valid, x, splat<V>(0));
   }
-  POOLNB_HD void write(const Lines& line, int i, int64_t tap, V d) const {
-    const View& v = q_.grad_input[i];
-    if (i > 0 && !v.data) return;
-    with_float_type<halves>(v.dtype, v.data, [&](auto* to) POOLNB_INLINE {
-      store_as(to + v.offset(line.n, line.c, 0, 0, 0) + tap * (along_taps ? 1 : grad_step_[i]), d);
-    });
+  static POOLNB_HD void write(const Place& place, int64_t tap, V d) {
+    with_float_type<halves>(place.dtype, place.data, [&](auto* to) POOLNB_INLINE { store_as(to + tap * place.step, d); });
   }
 
   // ---- what a window has ------------------------------------------------------------------------------------------

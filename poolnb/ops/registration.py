@@ -202,9 +202,7 @@ class PoolOp:
             param_grads = any(needs[2 : 2 + self.n_tensors])
             grads = self._as_tuple(self._call(self.backward_op, param_grads, grad, *saved, *ctx.rest))
             wanted = [g if need else None for g, need in zip(grads[1:], needs[2:], strict=False)]
-            grad_x, mask = grads[0] if needs[0] else None, saved[1]
-            if grad_x is not None and mask is not None:  # a NaN in a window is no matter of its masked taps
-                grad_x = grad_x.masked_fill(~mask, 0)
+            grad_x = grads[0] if needs[0] else None
             return (grad_x, None, *wanted, *(None,) * (len(needs) - 2 - len(wanted)))
 
         def tangent(ctx: Any, saved: Sequence[Any], *tangents: Any) -> Tensor:
@@ -218,7 +216,7 @@ class PoolOp:
 
             def pulled_back(grad: Tensor) -> tuple[Tensor, ...]:
                 grad_x, *rest = self._as_tuple(self.backward(windows, any(given), grad, *inputs))
-                grads = (grad_x if mask is None else grad_x.masked_fill(~mask, 0), None, *rest)
+                grads = (_without_masked(grad_x, mask), None, *rest)
                 return tuple(grads[i] for i in given)
 
             out, push = torch.func.vjp(pulled_back, torch.zeros_like(empty_output(x, windows)))  # type: ignore[misc]
@@ -234,9 +232,10 @@ class PoolOp:
             self.check(args, grad)
             windows, inputs = self._split(args)
             with _below_autograd(), _without_autocast(inputs[0]), _enough_memory(inputs[0], "gradient", windows.size):
-                grads = self._backward_in_parts(windows, param_grads, grad, inputs)
-            of_params = [_param_grad(g, p, param_grads) for g, p in zip(grads[1:], inputs[2:], strict=False)]
-            return (grads[0], *of_params) if self.n_tensors else grads[0]
+                grad_x, *grads = self._backward_in_parts(windows, param_grads, grad, inputs)
+                grad_x = _without_masked(grad_x, inputs[1])
+            of_params = [_param_grad(g, p, param_grads) for g, p in zip(grads, inputs[2:], strict=False)]
+            return (grad_x, *of_params) if self.n_tensors else grad_x
 
         def fake(param_grads: bool, grad: Tensor, *args: Any) -> Any:
             self.check(args, grad)
@@ -257,6 +256,7 @@ class PoolOp:
 
             def first_derivative(grad: Tensor, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
                 grads = self._as_tuple(self.backward(windows, ctx.param_grads, grad, x, mask, *tensors, *rest))
+                grads = (_without_masked(grads[0], mask), *grads[1:])
                 return grads if ctx.param_grads else grads[:1]
 
             out, vjp = torch.func.vjp(first_derivative, grad, x, *tensors)  # type: ignore[misc]
@@ -405,6 +405,11 @@ def _any_requires_grad(args: Sequence[Any]) -> bool:
 
 def _has_tangent(argument: Any) -> bool:
     return isinstance(argument, Tensor) and forward_ad.unpack_dual(argument).tangent is not None
+
+
+def _without_masked(grad_x: Tensor, mask: Tensor | None) -> Tensor:
+    """A NaN in a window is no matter of its masked taps; the compiled kernels see to it themselves."""
+    return grad_x if mask is None else grad_x.masked_fill(~mask, 0)
 
 
 def _without_autograd(op: Any, *args: Any) -> Any:
