@@ -62,14 +62,25 @@ struct Lse {
     const V r = w.parameter[0], sign = select(r < splat<V>(0), splat<V>(-1), splat<V>(1)), one = splat<V>(1);
     const V lowest = splat<V>(sizeof(T) == 8 ? -708 : -87);  // exp of it is a normal number
     V peak = splat<V>(-kInf<T>), show = splat<V>(0);
+    V others[Taps::fixed ? kFew : 1];  // all but the largest
     Sum<V> n, growth, bends;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      peak = vmax(peak, select(taps.valid(i), taps.x(i) * sign, splat<V>(-kInf<T>)));
+      const V facing = select(taps.valid(i), taps.x(i) * sign, splat<V>(-kInf<T>));
+      if constexpr (Taps::fixed) others[i] = vmin(peak, facing);
+      peak = vmax(peak, facing);
       n += one_where<V>(taps.valid(i));
     }, n);
     w.peak = peak * sign;
+    // The largest tap gives 0 to the sum: its exponential is needed for the way back alone.
+    constexpr bool by_others = Taps::fixed && !Saved::backward && std::is_same_v<decltype(taps.valid(0)), Always>;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      const V x = taps.x(i), v = vmax(r * (x - w.peak), lowest);
+      const V x = taps.x(i);
+      if constexpr (by_others) {
+        show = show + x;
+        if (i > 0) growth += expm1_of(exp_parts(vmax(sign * r * (others[i] - peak), lowest)));
+        return;
+      }
+      const V v = vmax(r * (x - w.peak), lowest);
       const auto parts = exp_parts(v);
       const V up = expm1_of(parts), e = up + one;
       growth += select(taps.valid(i), up, splat<V>(0));

@@ -288,8 +288,12 @@ def tuned_against_max(*poolers: str) -> dict[str, Difference | None]:
 
 
 def tuned_so_far(dataset: str) -> Comparison | None:
-    """The poolers that have runs with tuned rates, against max; None without any."""
-    return compared(study(TUNED[dataset][0]), looks=LOOKS)
+    """The poolers that have reached the first look with tuned rates, against max; None without any."""
+    runs = study(TUNED[dataset][0])
+    if runs.empty:
+        return None
+    seeds = runs.groupby("pooler")["seed"].nunique()
+    return compared(runs[runs["pooler"].map(seeds) >= LOOKS[0]], looks=LOOKS)
 
 
 @dataclass(frozen=True)
