@@ -44,7 +44,7 @@ def test_a_longer_run_counts_and_a_shorter_one_does_not(results):
 def test_a_longer_run_whose_rate_falls_does_not_count_and_a_run_that_failed_does(results):
     falling, failing = planned("comparison-tuned")[:2]
     made_up.write(results, "falling", [replace(falling, epochs=20)])
-    failed = replace(made_up.record(failing), status="failed", error="loss is nan")
+    failed = replace(made_up.record(failing), status="failed", error="loss is nan", curves={}, summary={}, pooling={})
     write_record(failed, results / "falling")
     found = progress([falling, failing], "falling")
     assert [record.status for record in found.done] == ["failed"] and found.missing == [falling]

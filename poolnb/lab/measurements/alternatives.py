@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from poolnb import native
-from poolnb.baselines import PLAIN
+from poolnb.baselines import PLAIN, Windows
 from poolnb.bench import LAYOUTS
 from poolnb.lab.config import RunConfig
 from poolnb.lab.measurements.training_cost import Step, bytes_kept, medians
@@ -72,4 +72,4 @@ class _Formula(nn.Module):
     """Softmax weighting over 2 by 2 windows by PyTorch's own means."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return PLAIN["soft"](x, (2, 2, 0))
+        return PLAIN["soft"](x, Windows(2, 2))
