@@ -311,16 +311,6 @@ def test_channels_have_to_be_known(name: str) -> None:
         poolnb.create_pool(name, 2)
 
 
-@pytest.mark.parametrize("cls", [poolnb.MixedPool2d, poolnb.AdaPool2d, poolnb.TDGSPool2d])
-def test_an_output_size_without_a_use_is_refused(cls: type[poolnb.Pool]) -> None:
-    for options in ({"granularity": "layer"}, {"granularity": "channel", "channels": 3}):
-        with pytest.raises(ValueError, match='output_size must be None .* unless granularity="position", got 3'):
-            cls(2, output_size=3, **options)
-    assert cls(2, granularity="position", channels=3, output_size=3).made_for == (3, 3, 3)
-    with pytest.raises(ValueError, match="granularity must be .* got 'positon'"):
-        cls(2, granularity="positon", channels=3, output_size=3)
-
-
 def test_granularity_says_what_it_needs() -> None:
     for name in ("gem", "lse", "mixed", "gated"):
         with pytest.raises(ValueError, match="channels"):

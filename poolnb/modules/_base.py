@@ -183,17 +183,6 @@ def parameter_shape(
     return per_channel + per_dim("output_size", output_size, dims, least=1)  # type: ignore[arg-type]
 
 
-def size_of_windows(kernel_size: IntOrSizes | None, granularity: str, output_size: OutputSize) -> OutputSize:
-    """The output size that stands in the place of a kernel; beside a kernel it is for parameters per position alone."""
-    if kernel_size is None:
-        return output_size
-    if output_size is not None and granularity in ("layer", "channel"):
-        raise ValueError(
-            f'output_size must be None beside a kernel_size unless granularity="position", got {output_size!r}'
-        )
-    return None
-
-
 def needed_for(granularity: Any) -> tuple[str, ...]:
     """What a constructor needs to know for a granularity; nothing for one that does not exist, which it refuses."""
     if granularity == "position":

@@ -9,15 +9,7 @@ import torch
 
 from poolnb._arguments import flag, number
 from poolnb.geometry import IntOrSizes, OutputSize, Padding
-from poolnb.modules._base import (
-    Device,
-    Pool,
-    check_factory,
-    count_taps,
-    needed_for,
-    parameter_shape,
-    size_of_windows,
-)
+from poolnb.modules._base import Device, Pool, check_factory, count_taps, needed_for, parameter_shape
 
 __all__ = [
     "AdaPool1d",
@@ -110,7 +102,7 @@ class _MixedPool(_LearnedShare):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        windows = size_of_windows(kernel_size, granularity, output_size)
+        windows = output_size if kernel_size is None else None
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=windows)
         self._learn(alpha, granularity, channels, output_size, device, dtype)
 
@@ -268,7 +260,7 @@ class _AdaPool(_LearnedShare):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        windows = size_of_windows(kernel_size, granularity, output_size)
+        windows = output_size if kernel_size is None else None
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=windows)
         self._learn(beta, granularity, channels, output_size, device, dtype)
         self.semi_grad = flag("semi_grad", semi_grad)

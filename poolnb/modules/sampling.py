@@ -9,16 +9,7 @@ from torch import Tensor
 
 from poolnb._arguments import flag, held, no_output_size, number, strip_sizes
 from poolnb.geometry import IntOrSizes, OutputSize, Padding, check_sizes
-from poolnb.modules._base import (
-    Device,
-    Pool,
-    check_factory,
-    is_traced,
-    needed_for,
-    parameter_shape,
-    record,
-    size_of_windows,
-)
+from poolnb.modules._base import Device, Pool, check_factory, is_traced, needed_for, parameter_shape, record
 
 __all__ = [
     "S3Pool1d",
@@ -161,7 +152,7 @@ class _TDGSPool(_Sampled):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        windows = size_of_windows(kernel_size, granularity, output_size)
+        windows = output_size if kernel_size is None else None
         super().__init__(kernel_size, stride, padding, dilation, ceil_mode, output_size=windows)
         self.output_size = output_size
         shape = parameter_shape(self.dims, granularity, ("layer", "channel", "position"), channels, output_size)

@@ -233,7 +233,7 @@ class PoolOp:
             windows, inputs = self._split(args)
             with _below_autograd(), _without_autocast(inputs[0]), _enough_memory(inputs[0], "gradient", windows.size):
                 grad_x, *grads = self._backward_in_parts(windows, param_grads, grad, inputs)
-                grad_x = _without_masked(grad_x, inputs[1])
+                grad_x = _in_layout_of(inputs[0], _without_masked(grad_x, inputs[1]))
             of_params = [_param_grad(g, p, param_grads) for g, p in zip(grads, inputs[2:], strict=False)]
             return (grad_x, *of_params) if self.n_tensors else grad_x
 
