@@ -8,6 +8,7 @@
 //   parts(q)                   if not: in how many parts they leave the gradients of tables
 //   forward<Op>(q, call)       carry out a problem
 //   backward<Op>(q, call)
+//   implement_more(library)    register what it has beside the operators
 #pragma once
 
 #define TORCH_TARGET_VERSION (((0ULL + 2) << 56) | ((0ULL + 11) << 48))
@@ -33,6 +34,7 @@ namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+using torch::stable::detail::StableLibrary;
 using torch::stable::detail::from;
 using torch::stable::detail::to;
 using Sizes = std::vector<int64_t>;
@@ -623,8 +625,6 @@ void backward_kernel(StableIValue* stack, uint64_t, uint64_t) {
   for (auto& g : param) *stack++ = from(g.finish());
 }
 
-using torch::stable::detail::StableLibrary;
-
 // `each.operator()<Op>(name)` for every operator.
 template <class Each>
 void each_operator(const Each& each) {
@@ -649,6 +649,7 @@ class Registration {
       library_->impl(op.c_str(), forward_kernel<Backend, Op>);
       library_->impl((op + "_backward").c_str(), backward_kernel<Backend, Op>);
     });
+    Backend::implement_more(*library_);
   }
   void deactivate() { library_.reset(); }
 

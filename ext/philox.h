@@ -5,7 +5,7 @@
 
 namespace poolnb {
 
-enum class Stream : uint32_t { stochastic = 1, tdgs = 2 };
+enum class Stream : uint32_t { stochastic = 1, tdgs = 2, s3 = 3 };
 
 // The product of two words.
 POOLNB_HD uint64_t multiply(uint64_t x, uint32_t by) { return (x & 0xffffffffull) * by; }

@@ -83,9 +83,9 @@ def test_the_number_of_parts_follows_from_the_taps() -> None:
     from poolnb.geometry import resolve
 
     x = torch.empty(64, 16, 32, 32)
-    assert len(list(chunking.batch_parts(x, resolve(x.shape[2:], 2, 2)))) == 1
+    assert len(list(chunking.batch_parts(x, chunking.samples_at_once(x, resolve(x.shape[2:], 2, 2))))) == 1
     taps = 49 * 16 * 26 * 26 * 4
-    assert len(list(chunking.batch_parts(x, resolve(x.shape[2:], 7, 1)))) == math.ceil(
+    assert len(list(chunking.batch_parts(x, chunking.samples_at_once(x, resolve(x.shape[2:], 7, 1))))) == math.ceil(
         64 / (chunking._CPU_BYTES // taps)
     )
 

@@ -2,13 +2,13 @@
 // channels, and its taps are four runs of memory.
 #pragma once
 
-#include "register4.h"
+#include "registers.h"
 
 namespace poolnb {
 
 template <class Op, class T, bool halves>
-class ChannelsLast4 : public Register4<Op, T, ChannelsLast4<Op, T, halves>> {
-  using Base = Register4<Op, T, ChannelsLast4<Op, T, halves>>;
+class ChannelsLast4 : public Registers<Op, T, 4, ChannelsLast4<Op, T, halves>> {
+  using Base = Registers<Op, T, 4, ChannelsLast4<Op, T, halves>>;
   friend Base;
   using typename Base::V;
   using Base::lanes, Base::p_, Base::q_, Base::w_;

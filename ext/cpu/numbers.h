@@ -171,6 +171,18 @@ POOLNB_HD void store_as(Half* p, VecF x) {
 #endif
 }
 
+// from[index[0]], from[index[1]], ...
+template <class V>
+POOLNB_HD V load_at(const typename Traits<V>::Number* from, const int32_t* index) {
+#if POOLNB_BYTES == 64
+  if constexpr (std::is_same_v<V, VecF>)
+    return reinterpret_cast<V>(_mm512_i32gather_ps(_mm512_loadu_si512(index), from, 4));
+#endif
+  V x;
+  for (int i = 0; i < Traits<V>::lanes; ++i) x[i] = from[index[i]];
+  return x;
+}
+
 // Two vectors in a row, even and odd numbers apart, and back.
 template <class V, class S>
 POOLNB_HD void load_pairs(const S* p, V& even, V& odd) {
@@ -198,6 +210,58 @@ POOLNB_HD void store_pairs(BFloat* p, VecF even, VecF odd) {
   std::memcpy(p, &both, sizeof both);
 }
 #endif
+
+// The first n pairs of two vectors alone; the others read as 0 and are not written.
+template <class V, class S>
+POOLNB_HD void load_pairs(const S* p, V& even, V& odd, int64_t n) {
+  constexpr int lanes = Traits<V>::lanes;
+#if POOLNB_BYTES == 64
+  if constexpr (std::is_same_v<S, float>) {
+    const uint32_t there = uint32_t((uint64_t(1) << 2 * n) - 1);
+    const V a = reinterpret_cast<V>(_mm512_maskz_loadu_ps(there & 0xffff, p));
+    const V b = reinterpret_cast<V>(_mm512_maskz_loadu_ps(there >> 16, p + lanes));
+    return deinterleave(a, b, even, odd, std::make_index_sequence<lanes>());
+  }
+#endif
+  S part[2 * lanes] = {};
+  std::memcpy(part, p, 2 * n * sizeof(S));
+  load_pairs(part, even, odd);
+}
+template <class V, class S>
+POOLNB_HD void store_pairs(S* p, V even, V odd, int64_t n) {
+  constexpr int lanes = Traits<V>::lanes;
+#if POOLNB_BYTES == 64
+  if constexpr (std::is_same_v<S, float>) {
+    const uint32_t there = uint32_t((uint64_t(1) << 2 * n) - 1);
+    V a, b;
+    interleave(even, odd, a, b, std::make_index_sequence<lanes>());
+    _mm512_mask_storeu_ps(p, there & 0xffff, reinterpret_cast<__m512>(a));
+    return _mm512_mask_storeu_ps(p + lanes, there >> 16, reinterpret_cast<__m512>(b));
+  }
+#endif
+  S part[2 * lanes];
+  store_pairs(part, even, odd);
+  std::memcpy(p, part, 2 * n * sizeof(S));
+}
+// The first n numbers of a vector, likewise.
+template <class V, class S>
+POOLNB_HD V load_as(const S* p, int64_t n) {
+#if POOLNB_BYTES == 64
+  if constexpr (std::is_same_v<S, float>) return reinterpret_cast<V>(_mm512_maskz_loadu_ps((1u << n) - 1, p));
+#endif
+  S part[Traits<V>::lanes] = {};
+  std::memcpy(part, p, n * sizeof(S));
+  return load_as<V>(part);
+}
+template <class V, class S>
+POOLNB_HD void store_as(S* p, V x, int64_t n) {
+#if POOLNB_BYTES == 64
+  if constexpr (std::is_same_v<S, float>) return _mm512_mask_storeu_ps(p, (1u << n) - 1, reinterpret_cast<__m512>(x));
+#endif
+  S part[Traits<V>::lanes];
+  store_as(part, x);
+  std::memcpy(p, part, n * sizeof(S));
+}
 
 // `use(pointer)`, as with_type, for tensors of floats, or of one of the `halves`. A look at the type costs little
 // beside a conversion, but would be seen beside floats.

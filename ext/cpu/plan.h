@@ -49,9 +49,11 @@ struct Plan {
   bool forgets;                // backward keeps no number per tap: taps are many
   bool shares;                 // many windows add to one input position
   int64_t noise_step;          // between the random numbers of two taps
-  bool tiles_input;            // windows of 4 taps, every input position belongs to one alone: sums are only written
-  bool pairs;                  // windows of 2 x 2 that cover contiguous rows: everything happens in registers
+  bool tiles_input;            // of windows of 4 taps: every input position belongs to one alone, sums are only written
+  bool pairs;                  // windows of 2 x 2 or 2 x 2 x 2 that cover contiguous rows: everything is in registers
   bool across;                 // windows of 4 taps along channels, every tensor used where it lies: the same
+  bool rows_join, slices_join; // of those: whether what lies behind the last number of a row, of a slice, is the next
+                               // one of every tensor, and comes after it
   bool short_rows;             // those, of rows that are shorter than a vector and follow each other without a gap
   bool halves;                 // tensors hold a half type
   bool overlapping;            // windows that share taps, by their sums: see overlapping.h
@@ -70,13 +72,11 @@ struct Plan {
     const bool share = backward && q.want_parameters && many_numbers;
     images = share ? images_of_a_group(q.batch) : 1;
     groups = groups_of_images(q.batch, images);
-    inside = tiles_input = true;
+    inside = true;
     for (int a = 0; a < 3; ++a) {
       inside = inside && w.padding[a] == 0 && reach(a) <= w.size[a];
-      tiles_input = tiles_input && w.stride[a] == w.span(a) && w.dilation[a] == 1;
     }
-    for (int a = 0; a < 3; ++a) tiles_input = tiles_input && inside && reach(a) == w.size[a];
-    tiles_input = tiles_input && fixed && w.taps() == 4;  // the one case that is compiled apart
+    tiles_input = fixed && w.taps() == 4 && w.tile_input();  // the one case that is compiled apart
     cut();
     lay_out();
     overlapping = overlapping && !in.gapless && in.size <= kSummed;
@@ -225,11 +225,16 @@ struct Plan {
   }
 
   void choose_pairs() {
-    pairs = tiles_input && !channels && w.kernel[2] == 2 && !q.mask.data;
-    short_rows = w.kernel[1] == 2 && lanes % w.output[2] == 0 && last_band() >= lanes && bands == parts[axis];
+    const bool cubes = w.kernel[0] == 2 && w.kernel[1] == 2 && w.taps() == 8;
+    pairs = (tiles_input || (fixed && cubes && w.tile_input())) && !channels && w.kernel[2] == 2 && !q.mask.data;
+    rows_join = true;
+    slices_join = w.kernel[0] == 1;
+    short_rows = tiles_input && w.kernel[1] == 2 && lanes % w.output[2] == 0 && last_band() >= lanes && bands == parts[axis];
     const auto look = [&](const View& v, const int64_t size[3]) {
       pairs = pairs && v.stride[4] == 1 && v.dtype == q.input[0].dtype;
-      short_rows = short_rows && v.stride[3] == size[2] && (size[0] == 1 || v.stride[2] == size[1] * size[2]);
+      rows_join = rows_join && v.stride[3] == size[2];
+      slices_join = slices_join && rows_join && (size[0] == 1 || v.stride[2] == size[1] * size[2]);
+      short_rows = short_rows && rows_join && (size[0] == 1 || v.stride[2] == size[1] * size[2]);
     };
     for (int i = 0; i < op.inputs; ++i) {
       look(q.input[i], w.size);
@@ -237,7 +242,7 @@ struct Plan {
     }
     look(backward ? q.grad : q.output, w.output);
     short_rows = short_rows && pairs && w.output[2] < lanes;
-    pairs = pairs && (short_rows || w.output[2] >= lanes);
+    pairs = pairs && (short_rows || 3 * w.output[2] >= lanes);
   }
   int64_t last_band() const {  // its windows
     return w.output[0] * w.output[1] * w.output[2] / w.output[axis] *

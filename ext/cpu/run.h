@@ -6,7 +6,7 @@
 #include "operators.h"
 #include "overlapping.h"
 #include "overlapping_rows.h"
-#include "rows2x2.h"
+#include "rows2.h"
 #include "windows.h"
 
 namespace poolnb {
@@ -20,8 +20,9 @@ void each_unit(const Plan<T>& plan, const Parallel& parallel, const Each& each) 
     };
     const auto in_registers = [&](auto halves) {
       if (plan.across) return work(ChannelsLast4<Op, T, halves.value>(plan));
-      if (plan.short_rows) return work(Rows2x2<Op, T, halves.value, true>(plan));
-      work(Rows2x2<Op, T, halves.value, false>(plan));
+      if (plan.short_rows) return work(Rows2<Op, T, 4, halves.value, true>(plan));
+      if (plan.w.taps() == 8) return work(Rows2<Op, T, 8, halves.value, false>(plan));
+      work(Rows2<Op, T, 4, halves.value, false>(plan));
     };
     if constexpr (Plan<T>::fixed)
       if (plan.across || plan.pairs)

@@ -1,5 +1,5 @@
 // One unit of work, as one thread sees it: its blocks of the input and the output, its parameters, its random numbers.
-// Who works on it derives from it: see windows.h and rows2x2.h.
+// Who works on it derives from it: see windows.h and rows2.h.
 #pragma once
 
 #include "../binomial.h"

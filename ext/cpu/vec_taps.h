@@ -77,19 +77,19 @@ struct VecTaps {
   POOLNB_HD V weight_whole(int64_t i) const { return splat<V>(weights[2 * count() + i]); }
 };
 
-// Four taps that are in registers already.
-template <class V>
+// K taps that are in registers already.
+template <class V, int K>
 struct HeldTaps {
   using T = typename Traits<V>::Number;
   static constexpr bool fixed = true, many = false;
-  static constexpr int known = 4;
-  V value[4], value_second[4];
+  static constexpr int known = K;
+  V value[K], value_second[K];
   const T* from_noise;
   int64_t noise_step;
   const T* weights;
   Order<T> order;
 
-  POOLNB_HD int64_t count() const { return 4; }
+  POOLNB_HD int64_t count() const { return K; }
   POOLNB_HD int64_t filters(int t) const { return order.tables[t].filters; }
   POOLNB_HD V entry(int t, int64_t f, int64_t i) const { return order.template entry<V, many>(t, f, i); }
   POOLNB_HD Always valid(int64_t) const { return {}; }
@@ -97,8 +97,8 @@ struct HeldTaps {
   POOLNB_HD V second(int64_t i) const { return value_second[i]; }
   POOLNB_HD V noise(int64_t i) const { return load<V>(from_noise + i * noise_step); }
   POOLNB_HD V weight(int64_t i) const { return splat<V>(weights[i]); }
-  POOLNB_HD V weight_part(int64_t i) const { return splat<V>(weights[4 + i]); }
-  POOLNB_HD V weight_whole(int64_t i) const { return splat<V>(weights[8 + i]); }
+  POOLNB_HD V weight_part(int64_t i) const { return splat<V>(weights[K + i]); }
+  POOLNB_HD V weight_whole(int64_t i) const { return splat<V>(weights[2 * K + i]); }
 };
 
 // Of any number of taps, in memory.

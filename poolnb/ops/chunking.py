@@ -18,15 +18,14 @@ from poolnb.ops.philox import Seed
 _CPU_BYTES, _GPU_BYTES = 2**23, 2**28  # of taps; a few times as much is in use at once
 
 
-def samples_at_once(x: Tensor, windows: Geometry) -> int:
+def samples_at_once(x: Tensor, windows: Geometry, mask: Tensor | None = None) -> int:
     """How many samples of (N, C, *size) the taps' bytes allow at once, at least one."""
     sample = windows.taps * x.size(1) * math.prod(windows.output) * ACC_DTYPES[x.dtype].itemsize
     return max(1, (_CPU_BYTES if x.device.type == "cpu" else _GPU_BYTES) // max(1, sample))
 
 
-def batch_parts(x: Tensor, windows: Geometry) -> Iterator[slice]:
-    """The batch dimension of (N, C, *size) in slices, as few as the taps' bytes allow."""
-    step = samples_at_once(x, windows)
+def batch_parts(x: Tensor, step: int) -> Iterator[slice]:
+    """The batch dimension of (N, C, *size) in slices of so many samples."""
     return (slice(start, start + step) for start in range(0, x.size(0), step))
 
 

@@ -6,7 +6,6 @@ the blur, given to the first largest tap of every entry.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -15,8 +14,8 @@ from torch import Tensor
 
 from poolnb.geometry import Geometry
 from poolnb.ops.blur import blur_pool
+from poolnb.ops.max_map import at_once, bounded, max_map, starts
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.s3 import max_map, slide_back, starts
 from poolnb.ops.taps import to_acc_dtype
 
 
@@ -28,16 +27,12 @@ class _Blur(NamedTuple):
     some: Tensor | None  # which entries count; None: all
 
 
-def _bounded(windows: Geometry) -> Geometry:
-    """The same windows, no stride longer than the map: it takes memory."""
+def _checked(windows: Geometry) -> Geometry:
     if any(isinstance(k, torch.SymInt) for k in windows.kernel):  # the steps of the running maximum are a graph's
         raise ValueError(
             "maxblur_pool cannot be exported to ONNX with kernel_size=None and a free size: give either size"
         )
-    if any(isinstance(o, torch.SymInt) for o in windows.output):
-        return windows
-    sizes = zip(windows.stride, starts(windows), windows.output, strict=True)
-    return replace(windows, stride=tuple(min(s, n) if o == 1 else s for s, n, o in sizes))
+    return bounded(windows)
 
 
 def _blur(windows: Geometry, values: Tensor, some: Tensor | None, blur_size: int) -> _Blur:
@@ -54,8 +49,8 @@ def _blur(windows: Geometry, values: Tensor, some: Tensor | None, blur_size: int
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, blur_size: int) -> Tensor:
-    windows = _bounded(windows)
-    maxima = max_map(windows, x, mask, None, ())
+    windows = _checked(windows)
+    maxima = max_map(windows, x, mask)
     blur = _blur(windows, maxima.values, maxima.some, blur_size)
     return blur_pool(blur.values, blur.some, blur.windows)
 
@@ -63,13 +58,13 @@ def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, blur_size: int) 
 def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, blur_size: int
 ) -> Tensor:
-    windows = _bounded(windows)
-    maxima = max_map(windows, x, mask, None, ())
+    windows = _checked(windows)
+    maxima = max_map(windows, x, mask)
     blur = _blur(windows, maxima.values, maxima.some, blur_size)
     spread: Tensor = blur_pool.gradient(to_acc_dtype(grad), blur.values, blur.some, blur.windows)
     for dim, size in enumerate(starts(windows)):
         spread = spread.narrow(2 + dim, 0, size)
-    return slide_back(spread, windows, maxima)
+    return maxima.gradient(spread)
 
 
-maxblur_pool = PoolOp("maxblur_pool", _forward, _backward, attributes={"int blur_size": 3})
+maxblur_pool = PoolOp("maxblur_pool", _forward, _backward, attributes={"int blur_size": 3}, at_once=at_once)

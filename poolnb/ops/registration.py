@@ -51,6 +51,7 @@ class PoolOp:
             device, or ``None`` for evaluation. ``poolnb.ops.philox`` makes the noise.
         batched: names of those ``tensors`` whose first dimension is the input's batch dimension, or 1.
         namespace: where the ops are defined; an operator of another package gives its own.
+        at_once: how many samples of ``(input, windows, mask)`` its memory allows at once.
 
     The ops take ``(input, mask, *tensors, [seed,] kernel_size, stride, padding, dilation, output_size, *attributes)``,
     all geometry resolved, so that no kernel has to know a rule for sizes.
@@ -66,6 +67,7 @@ class PoolOp:
         sampled: bool = False,
         batched: Sequence[str] = (),
         namespace: str = "poolnb",
+        at_once: Callable[..., int] = samples_at_once,
     ) -> None:
         self.tensors = tensors = dict(tensors or {})
         attributes = dict(attributes or {})
@@ -73,7 +75,7 @@ class PoolOp:
         self.check = Checks(tuple(tensors), tuple(tensors.values()), sampled, tuple(attributes))
         self.batched = ("input", "mask", *batched)
         self.may_be_cut = [name in (*self.batched, "seed") for name in ("input", "mask", *tensors, *["seed"] * sampled)]
-        self.name, self.forward, self.backward = name, forward, backward
+        self.name, self.forward, self.backward, self.at_once = name, forward, backward, at_once
         self.n_tensors, self.sampled = len(tensors), sampled
         self.first = 2 + self.n_tensors + sampled  # where the geometry begins: tensors stand before it
         declared = "".join(f", Tensor {t}" for t in tensors) + (", Tensor? seed" if sampled else "")
@@ -150,25 +152,27 @@ class PoolOp:
         return [*cut, *inputs[self.first :]]
 
     def _forward_in_parts(self, windows: Geometry, inputs: Sequence[Any]) -> Tensor:
-        x = inputs[0]
-        if x.size(0) <= samples_at_once(x, windows):
+        x, mask = inputs[:2]
+        step = self.at_once(x, windows, mask)
+        if x.size(0) <= step:
             return _in_layout_of(x, self.forward(windows, *inputs))
         output = empty_output(x, windows)
-        for part in batch_parts(x, windows):
+        for part in batch_parts(x, step):
             output[part] = self.forward(windows, *self._part(inputs, part))
         return output
 
     def _backward_in_parts(
         self, windows: Geometry, param_grads: bool, grad: Tensor, inputs: Sequence[Any]
     ) -> tuple[Tensor, ...]:
-        x = inputs[0]
-        if x.size(0) <= samples_at_once(x, windows):
+        x, mask = inputs[:2]
+        step = self.at_once(x, windows, mask)
+        if x.size(0) <= step:
             first, *rest = self._as_tuple(self.backward(windows, param_grads, grad, *inputs))
             return (_in_layout_of(x, first), *rest)
         # Sums in place: small results that outlive their part would keep the allocator from using its memory again.
         tensors = inputs[2 : 2 + self.n_tensors]
         sums = (_empty_like(x), *(torch.zeros_like(to_acc_dtype(t)) for t in tensors))
-        for part in batch_parts(x, windows):
+        for part in batch_parts(x, step):
             grads = self._as_tuple(self.backward(windows, param_grads, grad[part], *self._part(inputs, part)))
             sums[0][part] = grads[0]
             if param_grads:

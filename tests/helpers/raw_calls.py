@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,8 +22,8 @@ Arguments = dict[str, Any]  # by name, in the schema's order
 
 
 def schemas() -> dict[str, torch.FunctionSchema]:
-    """Of every registered op, by name."""
-    every = (s for s in torch._C._jit_get_all_schemas() if s.name.startswith("poolnb::"))
+    """Of every registered op, by name; those with an underscore are parts of others."""
+    every = (s for s in torch._C._jit_get_all_schemas() if re.match("poolnb::[^_]", s.name))
     return {s.name.removeprefix("poolnb::"): s for s in every}
 
 

@@ -1,6 +1,6 @@
-// Windows of four taps that are read into registers, nothing else: no block is filled, no mask is looked at. This is
+// Windows of few taps, K, that are read into registers, nothing else: no block is filled, no mask is looked at. This is
 // what most networks pool with. Which tensors allow it, plan.h decides; how their taps come and go is for a class of
-// its own, `Self`, in rows2x2.h (lanes along windows) and channels_last4.h (lanes along channels). It gives
+// its own, `Self`, in rows2.h (lanes along windows) and channels_last4.h (lanes along channels). It gives
 //   each_vector(each)          each(at) for every vector of windows of one image of the unit, `at` as it likes
 //   read_taps(at, i, taps)   the taps of input i
 //   write_taps(at, i, taps)  the taps of its gradient
@@ -14,8 +14,8 @@
 
 namespace poolnb {
 
-template <class Op, class T, class Self>
-class Register4 : protected Unit<Op, T> {
+template <class Op, class T, int K, class Self>
+class Registers : protected Unit<Op, T> {
  protected:
   using Base = Unit<Op, T>;
   using typename Base::V, typename Base::Window;
@@ -23,7 +23,7 @@ class Register4 : protected Unit<Op, T> {
 
   static constexpr bool learns = Op::parameters != 0 || Tabled<Op>;
 
-  explicit Register4(const Plan<T>& plan) : Base(plan) {}
+  explicit Registers(const Plan<T>& plan) : Base(plan) {}
 
  public:
   void forward(int64_t unit) {
@@ -60,7 +60,7 @@ class Register4 : protected Unit<Op, T> {
   POOLNB_HD bool forward_vector(const At& at) {
     NothingSaved none;
     Window w;
-    const HeldTaps<V> taps = read(at, w);
+    const HeldTaps<V, K> taps = read(at, w);
     Op::template forward<safe>(w, taps, q_.options, none);
     const V y = Op::value(w);
     if (!safe && any(infinite_or_nan(y))) return false;
@@ -70,15 +70,15 @@ class Register4 : protected Unit<Op, T> {
 
   template <bool safe, bool wanted, class At>
   POOLNB_HD bool backward_vector(const At& at) {
-    Saved<V, 4> saved;
+    Saved<V, K> saved;
     Window w;
-    const HeldTaps<V> taps = read(at, w);
+    const HeldTaps<V, K> taps = read(at, w);
     Op::template forward<safe>(w, taps, q_.options, saved);
     if (!safe && any(infinite_or_nan(Op::value(w)))) return false;
     const V g = self().read_output(at);
     Sum<V> d_params[Op::parameters + 1];
-    V part[4], part_second[4];
-    POOLNB_UNROLL for (int i = 0; i < 4; ++i) {
+    V part[K], part_second[K];
+    POOLNB_UNROLL for (int i = 0; i < K; ++i) {
       const V second = Op::inputs > 1 ? taps.second(i) : splat<V>(0);
       V d_second = splat<V>(0);
       part[i] = g * Op::template tap_grad<safe>(w, taps.x(i), second, saved.get(i), i, q_.options, d_params, d_second);
@@ -87,15 +87,15 @@ class Register4 : protected Unit<Op, T> {
     self().write_taps(at, 0, part);
     if (Op::inputs > 1 && q_.grad_input[Op::inputs - 1].data) self().write_taps(at, Op::inputs - 1, part_second);
     if (!wanted || !q_.want_parameters) return true;
-    if constexpr (PerRank<Op>) this->add_to_ranks(saved, 4, self().out(at), self().lane(at), self().fresh(at), g);
+    if constexpr (PerRank<Op>) this->add_to_ranks(saved, K, self().out(at), self().lane(at), self().fresh(at), g);
     else if constexpr (Tabled<Op>) this->add_to_tables(w, taps, self().out(at), self().lane(at), self().fresh(at), g);
     else add_to_parameters<safe>(at, w, g, d_params);
     return true;
   }
 
   template <class At>
-  POOLNB_HD HeldTaps<V> read(const At& at, Window& w) {
-    HeldTaps<V> taps;
+  POOLNB_HD HeldTaps<V, K> read(const At& at, Window& w) {
+    HeldTaps<V, K> taps;
     self().read_taps(at, 0, taps.value);
     if (Op::inputs > 1) self().read_taps(at, Op::inputs - 1, taps.value_second);
     taps.from_noise = Op::noise ? this->noise_block_.data() + self().out(at) : nullptr;
