@@ -8,7 +8,8 @@
 //   parts(q)                   if not: in how many parts they leave the gradients of tables
 //   forward<Op>(q, call)       carry out a problem
 //   backward<Op>(q, call)
-//   implement_more(library)    register what it has beside the operators
+//   more, implement_more(library)   operators that are made of parts beside those of operators.def: their names, each
+//                              after a blank, and the parts' registration
 #pragma once
 
 #define TORCH_TARGET_VERSION (((0ULL + 2) << 56) | ((0ULL + 11) << 48))
@@ -632,10 +633,11 @@ void each_operator(const Each& each) {
 #include "operators.def"
 }
 
+template <class Backend>
 std::string names() {
   std::string all;
   each_operator([&]<class Op>(const char* name) { all += std::string(all.empty() ? "" : " ") + name; });
-  return all;
+  return all + Backend::more;
 }
 
 template <class Backend>
@@ -668,7 +670,7 @@ class Registration {
   __attribute__((visibility("default"))) void poolnb_activate() { registration.activate(); }         \
   __attribute__((visibility("default"))) void poolnb_deactivate() { registration.deactivate(); }     \
   __attribute__((visibility("default"))) const char* poolnb_operators() {                            \
-    static const std::string all = poolnb::names();                                                  \
+    static const std::string all = poolnb::names<Backend>();                                         \
     return all.c_str();                                                                              \
   }                                                                                                  \
   }

@@ -128,7 +128,7 @@ def _base(name: str) -> str:
     return "soft" if name == "auto" else name
 
 
-OPERATORS = (*native.operator_types(), "auto")
+OPERATORS = (*native.operator_types(), "auto", "s3", "maxblur")  # the last two: of compiled parts
 
 
 # ---- what is timed ---------------------------------------------------------------------------------------------------

@@ -64,8 +64,6 @@ def pytest_collection_modifyitems(config, items):
     from poolnb import native
 
     compiled = native.operators(devices.DEVICE.type)
-    if compiled and devices.DEVICE.type == "cpu":
-        compiled += ("s3", "maxblur")  # made of compiled parts
     idle = {item for item in items if compiled and _compiled_operator(item) not in (None, *compiled)}
     if config.getoption("--device") != "cpu":
         idle |= {item for item in items if not _on_device(item)}

@@ -17,6 +17,7 @@ struct Cpu {
   static int64_t parts(const Problem&) { return 1; }
   static bool leaves_gaps(const Problem&) { return false; }
   static int32_t device_type() { return aoti_torch_device_type_cpu(); }
+  static constexpr const char* more = " maxblur s3";
   static void implement_more(StableLibrary& library);
   template <class Op>
   static void forward(const Problem& q, const Call&) { poolnb::forward<Op>(q, parallel); }
@@ -24,7 +25,7 @@ struct Cpu {
   static void backward(const Problem& q, const Call&) { poolnb::backward<Op>(q, parallel); }
 };
 
-// ---- what S3 and max-blur pooling are made of: see poolnb/ops/max_map.py ----------------------------------------------
+// ---- what S3 and max-blur pooling are made of: see poolnb/ops/max_map.py --------------------------------------------
 
 Sizes three(const Sizes& given, int64_t fill) {
   Sizes all(3 - given.size(), fill);
@@ -63,7 +64,8 @@ struct MapCall {
     const Sizes kernel = three(take_sizes(arguments, "kernel_size", dims), 1);
     const Sizes output = three(take_sizes(arguments, "output_size", dims), 1);
     check_tensor("starts", starts, input, ScalarType::Long, false, {output[0] + output[1] + output[2] - 3 + dims}, "-");
-    if (starts.size(0) > 1 && starts.stride(0) != 1) refuse("starts must be contiguous, got a stride of ", starts.stride(0));
+    if (starts.size(0) > 1 && starts.stride(0) != 1)
+      refuse("starts must be contiguous, got a stride of ", starts.stride(0));
     size = sizes(input);
     const Sizes spatial = three(Sizes(size.begin() + 2, size.end()), 1);
     MaxMap& q = problem;
@@ -121,7 +123,8 @@ void s3_starts(StableIValue* stack, uint64_t, uint64_t) {
   const Sizes grid = take_sizes(arguments, "grid_size", dims);
   int64_t all = 0;
   for (size_t a = 0; a < dims; all += output[a++]) {
-    if (grid[a] % stride[a] != 0) refuse("grid_size must be multiples of the stride ", text(stride), ", got ", text(grid));
+    if (grid[a] % stride[a] != 0)
+      refuse("grid_size must be multiples of the stride ", text(stride), ", got ", text(grid));
     if (counts[a] <= (output[a] - 1) * stride[a] || counts[a] > output[a] * stride[a])
       refuse("counts must give output_size ", text(output), " at stride ", text(stride), ", got ", text(counts));
   }

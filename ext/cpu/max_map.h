@@ -1,6 +1,6 @@
 // The map that S3 and max-blur pooling are made of: the largest tap of every window that begins at given positions, and
-// its gradient, which goes to the first largest tap, of two NaN to the first. Windows have no gaps and no mask, and hold
-// at least one position of the input each.
+// its gradient, which goes to the first largest tap, of two NaN to the first. Windows have no gaps and no mask, and each
+// holds at least one position of the input.
 //
 // The gradient is summed as it arrives, in T; a unit of work owns all positions that its windows reach.
 #pragma once
@@ -24,7 +24,7 @@ struct MaxMap {
 template <class V>
 POOLNB_HD auto beats(V b, V a) { return (b > a) | ((b != b) & (a == a)); }
 
-// ---- lanes along channels ---------------------------------------------------------------------------------------------
+// ---- lanes along channels -------------------------------------------------------------------------------------------
 
 // The channels of one image, `first` .. `first + count`.
 template <class T, class S>
@@ -111,9 +111,12 @@ class MaxMapChannelsLast {
     const int64_t start = q_.start[2][w];
     if (start < 0 || !dense(q_.input) || !dense(q_.map) || !dense(q_.grad_input)) return 1;
     int64_t run = 1;
-    while (w + run < q_.output[2] && q_.start[2][w + run] == start + run && q_.end(2, w + run) == start + run + q_.kernel[2])
-      ++run;
-    return q_.end(2, w) == start + q_.kernel[2] ? run : 1;
+    const auto follows = [&](int64_t o) {
+      return q_.start[2][w + o] == start + o && q_.end(2, w + o) == start + o + q_.kernel[2];
+    };
+    if (follows(0))
+      while (w + run < q_.output[2] && follows(run)) ++run;
+    return run;
   }
   void find_rows(int64_t d, int64_t h) {
     rows_.clear();
@@ -136,7 +139,7 @@ class MaxMapChannelsLast {
   std::vector<Tap> rows_, taps_;
 };
 
-// ---- lanes along rows -------------------------------------------------------------------------------------------------
+// ---- lanes along rows -----------------------------------------------------------------------------------------------
 
 // One channel of one image: columns first, for all windows of a row at once, then along the row. Buffers are whole
 // vectors long; what they hold behind the last number does not matter.
@@ -144,8 +147,8 @@ template <class T, class S>
 class MaxMapRows {
   using V = Vec<T>;
   static constexpr int64_t lanes = Traits<V>::lanes;
-  static constexpr T kNone = 1 << 20;      // the number of no tap
-  static constexpr size_t kFew = 16;       // taps: a look at all windows for each is faster than one addition per window
+  static constexpr T kNone = 1 << 20;  // the number of no tap
+  static constexpr size_t kFew = 16;   // taps: a look at all windows for each is faster than one addition per window
 
  public:
   MaxMapRows(const MaxMap& q, bool backward)
@@ -177,7 +180,8 @@ class MaxMapRows {
     const View& v = q_.grad_input;
     for (int64_t d = 0; d < q_.size[0]; ++d)
       for (int64_t h = 0; h < q_.size[1]; ++h)
-        write_line(static_cast<T*>(v.data) + v.offset(n, c, d, h, 0), 1, sum_.data() + sum_row(d, h) + margin_, 1, q_.size[2]);
+        std::copy_n(sum_.data() + sum_row(d, h) + margin_, q_.size[2],
+                    static_cast<T*>(v.data) + v.offset(n, c, d, h, 0));
   }
 
  private:
@@ -270,7 +274,7 @@ class MaxMapRows {
   bool consecutive_;
 };
 
-// ---- units ------------------------------------------------------------------------------------------------------------
+// ---- units ----------------------------------------------------------------------------------------------------------
 
 // run(worker) for every image and some of its channels. How many depends on the shape alone.
 template <class T, class S>

@@ -229,7 +229,8 @@ struct Plan {
     pairs = (tiles_input || (fixed && cubes && w.tile_input())) && !channels && w.kernel[2] == 2 && !q.mask.data;
     rows_join = true;
     slices_join = w.kernel[0] == 1;
-    short_rows = tiles_input && w.kernel[1] == 2 && lanes % w.output[2] == 0 && last_band() >= lanes && bands == parts[axis];
+    short_rows = tiles_input && w.kernel[1] == 2 && lanes % w.output[2] == 0;
+    short_rows = short_rows && last_band() >= lanes && bands == parts[axis];
     const auto look = [&](const View& v, const int64_t size[3]) {
       pairs = pairs && v.stride[4] == 1 && v.dtype == q.input[0].dtype;
       rows_join = rows_join && v.stride[3] == size[2];

@@ -1,7 +1,7 @@
 // Windows of 2 x 2, or of 2 x 2 x 2, that cover contiguous rows: their taps are taken apart in registers.
 //
-// `short_rows`, of 2 x 2 alone: rows shorter than a vector follow each other without a gap, and a vector takes several. Its taps are
-// 4 * lanes numbers in a row, as they are without `short_rows` in two rows.
+// `short_rows`, of 2 x 2 alone: rows shorter than a vector follow each other without a gap, and a vector takes several.
+// Its taps are 4 * lanes numbers in a row, as they are without `short_rows` in two rows.
 #pragma once
 
 #include "registers.h"
@@ -27,8 +27,8 @@ class Rows2 : public Registers<Op, T, K, Rows2<Op, T, K, halves, short_rows>> {
   }
 
  private:
-  // Row and column of a vector in the unit. Where a row is shorter than a vector, the lanes behind it read and write the
-  // next rows, which come after it. Where there are none left, `windows` are read and written alone, which is slower.
+  // Row and column of a vector in the unit. Where a row is shorter than a vector, the lanes behind it read and write
+  // the next rows, which come after it. Where none are left, `windows` alone are read and written, which is slower.
   struct At {
     int64_t d, h, column;
     Mask fresh;

@@ -22,6 +22,7 @@ struct Cuda {
   }
   static void check(const char* error) { STD_TORCH_CHECK(!error, "poolnb: a CUDA kernel failed: ", error); }
 
+  static constexpr const char* more = "";
   static void implement_more(StableLibrary&) {}
   template <class Op>
   static void forward(const Problem& q, const Call& call) {
