@@ -451,6 +451,9 @@ void place(Call& call, const Schema& s) {
   if (s.inputs > 1) q.input[1] = view(call.tensors[0]);
   for (int i = 0; i < s.parameters; ++i) {
     const int k = s.inputs - 1 + i;
+    // What is expanded along the batch has a gradient for every image: it must not look like one entry for all.
+    if (Tensor& t = call.tensors[k]; !s.tabled && t.dim() == call.input.dim() && t.size(0) > 1 && t.stride(0) == 0)
+      t = torch::stable::clone(t);
     if (s.tabled) q.table[i] = table(call.tensors[k], s.own[k].form);
     else place_parameter(q, i, call.tensors[k], call.input.dim() - 2);
   }

@@ -154,3 +154,13 @@ def test_the_compiled_draw_is_that_of_philox() -> None:
         with native.disabled():
             expected = F.s3_pool1d(x, 1, stride, grid_size=stride * grid, training=True, seed=seed)
         assert torch.equal(kept, expected)
+
+
+@compiled
+@pytest.mark.parametrize("name", _CALLS)
+def test_an_empty_batch_is_as_empty_as_by_the_steps(name: str) -> None:
+    for x in (
+        torch.zeros(0, 2, 8, 16)[..., ::2],
+        torch.zeros(0, 2, 8, 8).contiguous(memory_format=torch.channels_last),
+    ):
+        assert [t.shape for t in _both(_pool(name, 2, (2, 2, 0)), x)] == [(0, 2, 4, 4), (0, 2, 8, 8)]

@@ -69,6 +69,7 @@ class ChannelsLast4 : public Registers<Op, T, 4, ChannelsLast4<Op, T, halves>> {
   }
   int64_t out(const At& at) const { return at.out; }
   int64_t lane(const At& at) const { return at.lane; }
+  int64_t held(const At&) const { return lanes; }
   Always fresh(const At&) const { return {}; }
 
   // Runs of channels in two rows, taken by turns: the memory does not see what comes next, and is asked so far ahead.

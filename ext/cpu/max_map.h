@@ -157,7 +157,8 @@ class MaxMapRows {
         largest_(round_up(width_, lanes)), which_(largest_.size()), grad_(largest_.size()),
         sum_(backward ? q.size[0] * q.size[1] * line_.size() : 0), start_(largest_.size()) {
     for (int64_t o = 0; o < width_; ++o) start_[o] = q.start[2][o] + margin_;
-    consecutive_ = start_[width_ - 1] - start_[0] == width_ - 1;
+    consecutive_ = true;
+    for (int64_t o = 0; o < width_; ++o) consecutive_ = consecutive_ && start_[o] == start_[0] + o;
   }
 
   void forward(int64_t n, int64_t c) {
@@ -230,7 +231,7 @@ class MaxMapRows {
   template <bool which>
   void find() {
     std::fill(largest_.begin(), largest_.end(), -kInf<T>);
-    std::fill(which_.begin(), which_.end(), kNone + 1);
+    std::fill(which_.begin(), which_.end(), kNone + 1);  // behind what lies beside the input
     for (int64_t k = 0; k < q_.kernel[2]; ++k) consecutive_ ? compare<which, true>(k) : compare<which, false>(k);
   }
 

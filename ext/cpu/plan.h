@@ -52,8 +52,8 @@ struct Plan {
   bool tiles_input;            // of windows of 4 taps: every input position belongs to one alone, sums are only written
   bool pairs;                  // windows of 2 x 2 or 2 x 2 x 2 that cover contiguous rows: everything is in registers
   bool across;                 // windows of 4 taps along channels, every tensor used where it lies: the same
-  bool rows_join, slices_join; // of those: whether what lies behind the last number of a row, of a slice, is the next
-                               // one of every tensor, and comes after it
+  bool rows_join, slices_join; // of pairs: whether what lies behind the last number of a row, of a slice, is the next row
+                               // or slice of every tensor, and the same unit works on it later
   bool short_rows;             // those, of rows that are shorter than a vector and follow each other without a gap
   bool halves;                 // tensors hold a half type
   bool overlapping;            // windows that share taps, by their sums: see overlapping.h
@@ -228,7 +228,7 @@ struct Plan {
     const bool cubes = w.kernel[0] == 2 && w.kernel[1] == 2 && w.taps() == 8;
     pairs = (tiles_input || (fixed && cubes && w.tile_input())) && !channels && w.kernel[2] == 2 && !q.mask.data;
     rows_join = true;
-    slices_join = w.kernel[0] == 1;
+    slices_join = w.kernel[0] == 1 && parts[1] == 1;
     short_rows = tiles_input && w.kernel[1] == 2 && lanes % w.output[2] == 0;
     short_rows = short_rows && last_band() >= lanes && bands == parts[axis];
     const auto look = [&](const View& v, const int64_t size[3]) {
@@ -243,7 +243,7 @@ struct Plan {
     }
     look(backward ? q.grad : q.output, w.output);
     short_rows = short_rows && pairs && w.output[2] < lanes;
-    pairs = pairs && (short_rows || 3 * w.output[2] >= lanes);
+    pairs = pairs && (short_rows || w.output[2] >= lanes || (rows_join && 3 * w.output[2] >= lanes));
   }
   int64_t last_band() const {  // its windows
     return w.output[0] * w.output[1] * w.output[2] / w.output[axis] *

@@ -7,6 +7,7 @@
 //   read_output(at), write_output(at, y)      the vector in the gradient of the output, in the output
 //   out(at)                  where the vector lies in blocks, window by window
 //   lane(at)                 its first channel, for lanes along channels
+//   held(at)                 how many of its lanes are looked at, from the first on
 //   fresh(at)                its lanes that belong to no other vector
 #pragma once
 
@@ -101,7 +102,10 @@ class Registers : protected Unit<Op, T> {
     taps.from_noise = Op::noise ? this->noise_block_.data() + self().out(at) : nullptr;
     taps.noise_step = p_.noise_step;
     taps.weights = this->weights_.data();
-    if constexpr (Ordered<Op> || Tabled<Op>) taps.order = this->order(self().out(at), self().lane(at), nullptr);
+    if constexpr (Ordered<Op> || Tabled<Op>) {
+      taps.order = this->order(self().out(at), self().lane(at), nullptr);
+      taps.order.end = std::min(taps.order.end, self().held(at));
+    }
     for (int i = 0; i < Op::parameters; ++i) {
       const T* from = this->parameter_[i].data();
       if (this->by_window(i)) w.parameter[i] = load<V>(from + self().out(at));

@@ -28,13 +28,14 @@ class Rows2 : public Registers<Op, T, K, Rows2<Op, T, K, halves, short_rows>> {
 
  private:
   // Row and column of a vector in the unit. Where a row is shorter than a vector, the lanes behind it read and write
-  // the next rows, which come after it. Where none are left, `windows` alone are read and written, which is slower.
+  // the next rows, which this unit works on after it. Where too few are left, the windows of the row are `held` alone,
+  // which is slower.
   struct At {
     int64_t d, h, column;
     Mask fresh;
-    int64_t windows = lanes;
+    int64_t held = lanes;
 
-    POOLNB_HD bool whole() const { return short_rows || windows == lanes; }
+    POOLNB_HD bool whole() const { return short_rows || held == lanes; }
   };
 
   // Vectors of windows along rows; the last one of a row overlaps its neighbour. Short rows count as one.
@@ -75,7 +76,7 @@ class Rows2 : public Registers<Op, T, K, Rows2<Op, T, K, halves, short_rows>> {
     with_float_type<halves>(v.dtype, v.data, [&](auto* x) POOLNB_INLINE {
       for (int r = 0; r < K / 2; ++r)
         if (at.whole()) load_pairs(x + rows[r], part[2 * r], part[2 * r + 1]);
-        else load_pairs(x + rows[r], part[2 * r], part[2 * r + 1], at.windows);
+        else load_pairs(x + rows[r], part[2 * r], part[2 * r + 1], at.held);
     });
     for (int k = 0; k < K; ++k)
       taps[k] = short_rows ? __builtin_shuffle(part[k % 2], part[k % 2 + 2], split_[k / 2]) : part[k];
@@ -90,7 +91,7 @@ class Rows2 : public Registers<Op, T, K, Rows2<Op, T, K, halves, short_rows>> {
     with_float_type<halves>(v.dtype, v.data, [&](auto* dx) POOLNB_INLINE {
       for (int r = 0; r < K / 2; ++r)
         if (at.whole()) store_pairs(dx + rows[r], part[2 * r], part[2 * r + 1]);
-        else store_pairs(dx + rows[r], part[2 * r], part[2 * r + 1], at.windows);
+        else store_pairs(dx + rows[r], part[2 * r], part[2 * r + 1], at.held);
     });
   }
 
@@ -98,14 +99,14 @@ class Rows2 : public Registers<Op, T, K, Rows2<Op, T, K, halves, short_rows>> {
     const View& v = q_.grad;
     V g;
     with_float_type<halves>(v.dtype, v.data, [&](auto* y) POOLNB_INLINE {
-      g = at.whole() ? load_as<V>(y + output(v, at)) : load_as<V>(y + output(v, at), at.windows);
+      g = at.whole() ? load_as<V>(y + output(v, at)) : load_as<V>(y + output(v, at), at.held);
     });
     return g;
   }
   POOLNB_HD void write_output(const At& at, V value) const {
     const View& v = q_.output;
     with_float_type<halves>(v.dtype, v.data, [&](auto* y) POOLNB_INLINE {
-      at.whole() ? store_as(y + output(v, at), value) : store_as(y + output(v, at), value, at.windows);
+      at.whole() ? store_as(y + output(v, at), value) : store_as(y + output(v, at), value, at.held);
     });
   }
   POOLNB_HD int64_t output(const View& v, const At& at) const {
@@ -114,6 +115,7 @@ class Rows2 : public Registers<Op, T, K, Rows2<Op, T, K, halves, short_rows>> {
   }
   POOLNB_HD int64_t out(const At& at) const { return p_.out.at(at.d, at.h, at.column); }
   POOLNB_HD int64_t lane(const At&) const { return 0; }
+  POOLNB_HD int64_t held(const At& at) const { return at.held; }
   POOLNB_HD Mask fresh(const At& at) const { return at.fresh; }
 
   // Of even (or odd) numbers of short rows to two taps, and back.

@@ -28,7 +28,7 @@ Step = tuple[Tensor, Tensor]  # what it combines: a map, and the same one furthe
 
 _MOST = 32  # taps from which on steps are faster than a look at each
 
-# Without kernels of PyTorch's, and called from here alone: `starts` has the first taps of all windows, one dimension after the other.
+# Without kernels of PyTorch's, and called from here alone. `starts`: the first taps of windows, dimension by dimension.
 LIBRARY.define("_max_map(Tensor input, Tensor starts, int[] kernel_size, int[] output_size) -> Tensor")
 LIBRARY.define(
     "_max_map_backward(Tensor grad, Tensor input, Tensor starts, int[] kernel_size, int[] output_size) -> Tensor"

@@ -506,3 +506,28 @@ def test_a_channel_beside_one_that_goes_window_by_window_learns_as_alone(name: s
 def test_what_is_no_window_adds_nothing_to_the_gradient_of_a_parameter(p: float) -> None:
     """Between the rows of a block lie sums that no window has; for these exponents some were NaN."""
     _compare_with_float64("gem", _random(1, 3, 12, 9), (2, 1, 1), {"p": torch.full((3,), p)})
+
+
+@pytest.mark.parametrize("name", ["mixed", "ada"])
+def test_a_parameter_expanded_along_the_batch_has_a_gradient_for_every_image(name: str) -> None:
+    x = _random(18, 2, 4, 8)
+    shares = torch.linspace(0, 1, 8, device=x.device).view(1, 1, 2, 4).expand(18, 1, 2, 4)
+    key = {"mixed": "alpha", "ada": "beta"}[name]
+
+    def gradients() -> list[Tensor]:
+        leaf = shares.detach().requires_grad_()
+        y = getattr(F, f"{name}_pool2d")(x, 2, **{key: leaf})
+        return list(torch.autograd.grad(y.square().sum(), leaf))
+
+    (ours,) = gradients()
+    with native.disabled():
+        (expected,) = gradients()
+    assert ours.shape == shares.shape
+    torch.testing.assert_close(ours, expected)
+
+
+def test_rows_shorter_than_a_vector_with_infinities() -> None:
+    """Lanes behind the last window of a folded problem belong to no channel: their weights are not looked at."""
+    x = torch.full((1, 8, 16, 22), math.inf, device=DEVICE)
+    weight = torch.rand(8, 4, device=DEVICE)
+    assert F.rank_pool2d(x, 2, weight=weight).isposinf().all()

@@ -16,11 +16,8 @@ def studies() -> dict[str, Comparison | None]:
     """The studies that compare poolers with max pooling, by title; None as long as a study has no runs."""
     found: dict[str, Comparison | None] = {}
     for dataset, title in TITLES.items():
-        runs, looks = ledger.tuned(dataset)
-        epochs = int(runs["epochs"].iloc[0]) if looks else ledger.EPOCHS
-        found[f"{title}, {epochs} epochs"] = evidence.compared(runs, looks=looks)
-        if not looks:
-            found[f"{ledger.TUNED[dataset][1]}, so far"] = ledger.tuned_so_far(dataset)
+        found[ledger.TUNED[dataset][1]] = ledger.tuned_so_far(dataset)
+        found[f"{title}, {ledger.EPOCHS} epochs"] = evidence.compared(ledger.comparison(dataset))
         found[f"{title}, 25 epochs"] = long_runs(dataset)
     found["300 digits"] = evidence.compared(evidence.few_digits())
     found["ResNet-20, CIFAR-10"] = evidence.compared(ledger.backbone("resnet20"))
