@@ -53,7 +53,7 @@ def alter(path):
     [
         ("C2", "learning-rates-wide", "*-soft-seed0-92d2b475e497"),  # its best rate
         ("C3", "gradients", "*-digits-soft-*"),
-        ("C5", "comparison", "cifar10-lip-*"),
+        ("C5", "comparison-tuned", "cifar10-tdgs-seed0-*"),
         ("C6", "recipe", "cifar10-tdgs-*"),
         ("C7", "initial-temperature-linear", "*"),
         ("C10", "test-pooling", "*-digits-stochastic-*"),
