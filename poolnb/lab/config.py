@@ -163,6 +163,9 @@ class RunConfig:
     pool_learning_rate: float = _parameter(
         1.0, _number(0), "factor on the learning rate of the pooling parameters; 0: they stay as they start"
     )
+    evaluate_every: int = _parameter(
+        1, _integer(1), "epochs from one evaluation on validation and test samples to the next; the last has one"
+    )
     device: str = _parameter(
         "auto",
         Rule(_parse_device, lambda: "auto, cpu, cuda, cuda:N"),
@@ -198,6 +201,10 @@ class RunConfig:
         """A configuration from names and values, such as a line of a sweep. Unknown names raise `ConfigError`."""
         check_names(values, cls.names())
         return cls(**values)
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether the network is evaluated on the validation and test samples after `epoch`, counted from 1."""
+        return epoch % self.evaluate_every == 0 or epoch == self.epochs
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -36,10 +36,10 @@ class Record:
     - `parameters`, `key`: the run's `RunConfig` and its key.
     - `status`: "done" or "failed"; `error` says why it failed.
     - `curves`: one list per quantity, one entry per finished epoch: `train_loss`, `train_accuracy` (running, while the
-      weights change), `validation_loss`, `validation_accuracy`, `test_loss`, `test_accuracy`; accuracies in [0, 1]. An
-      evaluation loss that is not finite is None.
-    - `summary`: the values of the epochs `last` and `early_stopped` (best validation accuracy, the earlier one at a
-      tie; None without validation samples).
+      weights change), `validation_loss`, `validation_accuracy`, `test_loss`, `test_accuracy`; accuracies in [0, 1]. None:
+      an evaluation loss that is not finite, and the evaluations of epochs that had none (`evaluate_every`).
+    - `summary`: the values of the epochs `last` and `early_stopped` (best validation accuracy of those evaluated, the
+      earlier one at a tie; None without validation samples).
     - `pooling`: per learned pooling parameter its shape, statistics and course; see `training.describe_parameter`.
     - `environment`: versions, device, threads, `kernels` (the set in force, and the library's fingerprint; "not
       recorded" in runs of before it was). `hashes`: of the sources and of the data.
@@ -70,7 +70,7 @@ class Record:
         """The record of the same run with so many epochs: its beginning, since nothing depends on the number of epochs.
 
         What is known of the end alone, the learned pooling parameters, is left out. Raises `ValueError` if the run was
-        shorter or has failed, or if its learning rate depends on the number of epochs.
+        shorter or has failed, if its learning rate depends on the number of epochs, or if it has no evaluation there.
         """
         if self.config.schedule != "constant" and epochs != self.config.epochs:
             raise ValueError(
@@ -78,6 +78,8 @@ class Record:
             )
         if self.status != "done" or not 1 <= epochs <= self.config.epochs:
             raise ValueError(f"epochs is {epochs}; accepted: 1 to {self.config.epochs}, of a run that is done")
+        if not self.config.evaluates(epochs):
+            raise ValueError(f"epochs is {epochs}; accepted: multiples of {self.config.evaluate_every}, as evaluated")
         if epochs == self.config.epochs:
             return self
         config = replace(self.config, epochs=epochs)
@@ -103,15 +105,18 @@ class Record:
 def summarise(curves: Curves) -> dict[str, dict[str, float] | None]:
     """The values of the last epoch, and of the early-stopped one (None without validation samples).
 
-    Early stopping takes the epoch with the best validation accuracy, the earlier one at a tie. Test values play no
-    part in it.
+    Early stopping takes the epoch with the best validation accuracy, the earlier one at a tie, of the epochs that were
+    evaluated. Test values play no part in it.
     """
 
     def at(index: int) -> dict[str, float]:
         return {"epoch": index + 1, **{name: curve[index] for name, curve in curves.items()}}
 
     accuracy = curves.get("validation_accuracy")
-    best = at(max(range(len(accuracy)), key=accuracy.__getitem__)) if accuracy else None
+    best = None
+    if accuracy:
+        evaluated = {index: value for index, value in enumerate(accuracy) if value is not None}
+        best = at(max(evaluated, key=evaluated.__getitem__))
     return {"last": at(len(curves["test_accuracy"]) - 1), "early_stopped": best}
 
 
@@ -137,7 +142,7 @@ def _checked(values: dict[str, Any]) -> Record:
         raise RecordError(f"its key {shown(record.key)} does not belong to its parameters (theirs is {config.key!r})")
     if not _is_number(record.timing.get("seconds", 0)):
         raise RecordError("its timing has no number of seconds")
-    _check_curves(record.curves)
+    _check_curves(record.curves, config)
     if record.status == "done":
         _check_done(record, config.epochs)
     elif record.status == "failed":
@@ -152,7 +157,7 @@ _SECTIONS |= {"pooling": dict, "environment": dict, "hashes": dict, "timing": di
 _CURVES = {f"{part}_{quantity}" for part in ("train", "validation", "test") for quantity in ("loss", "accuracy")}
 
 
-def _check_curves(curves: Curves) -> None:
+def _check_curves(curves: Curves, config: RunConfig) -> None:
     """Known names, lists, losses from 0, accuracies in [0, 1]; what may be None is said in `Record`."""
     for name, curve in curves.items():
         if name not in _CURVES:
@@ -160,10 +165,16 @@ def _check_curves(curves: Curves) -> None:
         if not isinstance(curve, list):
             raise RecordError(f"its curve {name} is no list")
         highest = 1 if name.endswith("accuracy") else math.inf
-        may_overflow = name in ("validation_loss", "test_loss")
-        for value in curve:
-            if not (_is_number(value) and 0 <= value <= highest) and not (value is None and may_overflow):
-                raise RecordError(f"its curve {name} has the value {shown(value)}")
+        of_evaluation = not name.startswith("train_")
+        for epoch, value in enumerate(curve, 1):
+            if of_evaluation and not config.evaluates(epoch):
+                accepted = value is None
+            elif value is None:
+                accepted = of_evaluation and name.endswith("loss")
+            else:
+                accepted = _is_number(value) and 0 <= value <= highest
+            if not accepted:
+                raise RecordError(f"its curve {name} has the value {shown(value)} in epoch {epoch}")
 
 
 def _check_done(record: Record, epochs: int) -> None:

@@ -50,7 +50,7 @@ def run(
     """Train and test as `config` says, and return the record.
 
     `results` names the folder that keeps the record (None: it is kept nowhere). `progress` shows a bar on stderr.
-    `on_epoch(epoch, values)` is called after every epoch with its entries of the curves.
+    `on_epoch(epoch, values)` is called after every epoch with its entries of the curves, those that it has.
 
     Raises `ConfigError` or `DataError` before any training if the configuration does not fit this machine, its options
     do not fit the pooler, `results` cannot be written to, or data are missing. Raises `RunError` if training itself
@@ -178,19 +178,21 @@ class Job:
             for epoch in range(1, config.epochs + 1):
                 start = time.perf_counter()
                 values = self._epoch(optimizer, schedule, shuffle, bar)
+                if config.evaluates(epoch):
+                    values |= self._evaluated()
                 self.seconds.append(time.perf_counter() - start)
                 if not math.isfinite(values["train_loss"]):
                     raise FloatingPointError(f"the training loss is {values['train_loss']} in epoch {epoch}")
                 self._note(values)
-                accuracy = values.get("validation_accuracy", values["test_accuracy"])
-                bar.set_postfix_str(f"epoch {epoch}, accuracy {accuracy:.3f}")
+                shown_part = next(part for part in ("validation", "test", "train") if f"{part}_accuracy" in values)
+                bar.set_postfix_str(f"epoch {epoch}, {shown_part} accuracy {values[f'{shown_part}_accuracy']:.3f}")
                 if on_epoch is not None:
                     on_epoch(epoch, values)
 
     def _epoch(
         self, optimizer: torch.optim.Optimizer, schedule: LambdaLR, shuffle: torch.Generator, bar: Any
     ) -> dict[str, float]:
-        """Train on every sample once, then evaluate. Nothing is copied from the device before the epoch's end."""
+        """Train on every sample once. Nothing is copied from the device before the epoch's end."""
         samples = self.samples["train"]
         count = len(samples)
         order = torch.randperm(count, generator=shuffle).to(self.device)
@@ -208,21 +210,31 @@ class Job:
             loss_sum += loss.detach() * len(index)
             correct += (scores.detach().argmax(1) == labels).sum()
             bar.update()
-        values = {"train_loss": float(loss_sum) / count, "train_accuracy": int(correct) / count}
-        for name in ("validation", "test"):
-            if held_out := len(self.samples[name]):
-                loss_sum, correct = evaluate(self.model, self.samples[name])
-                values[f"{name}_loss"], values[f"{name}_accuracy"] = float(loss_sum) / held_out, int(correct) / held_out
+        return {"train_loss": float(loss_sum) / count, "train_accuracy": int(correct) / count}
+
+    def _evaluated(self) -> dict[str, float]:
+        """Loss and accuracy on the samples held out, of the parts that have any."""
+        values = {}
+        for name in self._held_out():
+            loss_sum, correct = evaluate(self.model, self.samples[name])
+            held_out = len(self.samples[name])
+            values[f"{name}_loss"], values[f"{name}_accuracy"] = float(loss_sum) / held_out, int(correct) / held_out
         return values
+
+    def _held_out(self) -> list[str]:
+        return [part for part in ("validation", "test") if len(self.samples[part])]
 
     def _note(self, values: dict[str, float]) -> None:
         means = {name: float(p.double().mean()) for name, p in models.pooling_parameters(self.model).items()}
         for name, mean in means.items():
             if not math.isfinite(mean):
                 raise FloatingPointError(f"the mean of {name} is {mean} after the epoch")
-        for name, value in values.items():
+        evaluations = [f"{part}_{quantity}" for part in self._held_out() for quantity in ("loss", "accuracy")]
+        for name in ("train_loss", "train_accuracy", *evaluations):
+            value = values.get(name)
             # An evaluation loss may overflow while training goes on; JSON has no infinity.
-            self.curves.setdefault(name, []).append(value if math.isfinite(value) else None)  # type: ignore[arg-type]
+            kept = None if value is None or not math.isfinite(value) else value
+            self.curves.setdefault(name, []).append(kept)  # type: ignore[arg-type]
         for name, mean in means.items():
             self.trajectory[name].append(mean)
 

@@ -110,6 +110,11 @@ def test_a_changed_record_is_named_and_left_out(folder, change, reason):
     assert len(caught) == 1 and str(path) in str(caught[0].message) and reason in str(caught[0].message)
 
 
+def test_an_evaluation_that_cannot_have_been_is_no_record():
+    with pytest.raises(RecordError, match="curve validation_accuracy has the value 0.3.* in epoch 1"):
+        parse_record(made_up(evaluate_every=2).to_json())
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', "\x00\x01", "{}"])
 def test_a_foreign_file_is_named_and_left_out(folder, text):
     (folder / "notes.json").write_text(text)

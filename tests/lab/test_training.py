@@ -12,7 +12,7 @@ from poolnb.lab import data, models, training
 from poolnb.lab.config import RunConfig
 from poolnb.lab.errors import ConfigError
 from poolnb.lab.network import build
-from poolnb.lab.records import load_records, read_record, record_path
+from poolnb.lab.records import load_records, read_record, record_path, write_record
 from poolnb.lab.training import RunError, run
 
 SMALL = RunConfig(dataset="digits", epochs=2, limit=256, pooler="soft")
@@ -56,6 +56,27 @@ def test_a_short_run_is_the_beginning_of_a_long_one_to_the_bit(pooler):
     for epochs in (0, 5):
         with pytest.raises(ValueError, match="accepted: 1 to 4"):
             long.first(epochs)
+
+
+def test_fewer_evaluations_leave_the_run_as_it_is(tmp_path):
+    often, seldom = quick(epochs=5, dropout=0.1), quick(epochs=5, dropout=0.1, evaluate_every=2)
+    assert seldom.key != often.key
+    assert seldom.pooling == often.pooling and seldom.summary["last"] == often.summary["last"]
+    for name, curve in often.curves.items():
+        evaluated = range(1, 6) if name.startswith("train_") else (2, 4, 5)
+        assert seldom.curves[name] == [one if epoch in evaluated else None for epoch, one in enumerate(curve, 1)]
+    accuracies = {epoch: often.curves["validation_accuracy"][epoch - 1] for epoch in (2, 4, 5)}
+    assert seldom.summary["early_stopped"]["epoch"] == max(accuracies, key=accuracies.get)
+    assert seldom.first(2).summary["last"] == often.first(2).summary["last"]
+    with pytest.raises(ValueError, match="accepted: multiples of 2, as evaluated"):
+        seldom.first(3)
+    assert read_record(write_record(seldom, tmp_path)) == seldom
+
+
+def test_a_callback_gets_what_an_epoch_has_measured():
+    seen = []
+    run(replace(SMALL, epochs=3, evaluate_every=2), progress=False, on_epoch=lambda epoch, values: seen.append(values))
+    assert ["test_accuracy" in values for values in seen] == [False, True, True]
 
 
 def test_seeds_give_different_runs():

@@ -115,10 +115,11 @@ def table(records: Iterable[Record]) -> pandas.DataFrame:
 
 def _values(record: Record) -> dict[str, float]:
     curves, stopped = record.curves, record.summary["early_stopped"]
+    test_losses = [loss for loss in curves["test_loss"] if loss is not None]
     found = {
         "last": 100 * curves["test_accuracy"][-1],
-        "flattered": 100 * max(curves["test_accuracy"]),
-        "rise": curves["test_loss"][-1] - min(curves["test_loss"]),
+        "flattered": 100 * max(one for one in curves["test_accuracy"] if one is not None),
+        "rise": math.inf if curves["test_loss"][-1] is None else curves["test_loss"][-1] - min(test_losses),
         "train_loss": curves["train_loss"][-1],
     }
     if stopped is not None:

@@ -32,7 +32,7 @@ STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "mnist1000": (
         "All poolers on 1000 images of MNIST for 60 epochs, each with the rates that tuning.toml chose on CIFAR-10",
-        {"dataset": "mnist", "limit": 1000, "epochs": 60, "schedule": "linear"},
+        {"dataset": "mnist", "limit": 1000, "epochs": 60, "schedule": "linear", "evaluate_every": 10},
     ),
 }
 
