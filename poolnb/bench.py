@@ -1,9 +1,14 @@
 """``poolnb bench``: what the operators cost, beside what users write today, torch's own pooling and a plain copy.
 
 Everything that is compared is timed in turns within one run, so that a change of the machine's speed meets all alike; a
-time is the median of the turns. Beside it stands the traffic: the least bytes that the operation has to read and write,
-per second, as a share of what ``copy_`` of the input into a ready tensor reaches in the same run. Every set of windows,
-dtype and layout is printed, and recorded, as soon as it is measured.
+time is the median of the turns. Within a turn the order is drawn, and before every call other memory is read, so that
+each finds the caches and the threads as the others do: else an operation's time depends on which one came before, and
+that of a copy on how many are compared. Beside a time stands the traffic: the least bytes that the operation has to
+read and write, per second, as a share of what ``copy_`` of the input into a ready tensor reaches in the same run. Every
+set of windows, dtype and layout is printed, and recorded, as soon as it is measured.
+
+Of a compiled kernel it is also told what it takes where memory does not count: on inputs that stay in the cache, called
+again and again. Where that is nearly all of its time, arithmetic is what it waits for.
 
 On a GPU the times are those of CUDA events, without what Python takes to launch the kernels.
 """
@@ -17,13 +22,14 @@ import json
 import math
 import os
 import platform
+import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +41,7 @@ from poolnb.ops.examples import example_params
 from poolnb.ops.registration import OPS
 
 Run = Callable[[], Any]
+Task = Callable[[], Run]  # makes ready what is timed, and gives it
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -74,6 +81,8 @@ _EAGER = " eager"
 _RIVALS = tuple(form + way for form in _FORMS for way in ("", _EAGER))  # "": through torch.compile
 _KERNELS = ("compiled", "pytorch", *_RIVALS)
 _CACHES = 256 << 20  # bytes well past the caches of a GPU
+_CACHE = 32 << 20  # bytes of a CPU's largest cache, where the system does not say
+_REPEATS = 25  # of a call whose data stay in the cache
 _AHEAD = 2_000_000  # clock cycles that a GPU waits, while Python launches what will be timed
 
 
@@ -99,7 +108,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """One measured operation; times in milliseconds, traffic in GB/s."""
+    """One measured operation; times in milliseconds, traffic in GB/s.
+
+    `in_cache`: the time of so much work on data that stay in the cache; None where it was not measured.
+    """
 
     operator: str
     kernel: str
@@ -112,6 +124,7 @@ class Row:
     copies: float  # as a multiple of copy_
     traffic: float
     share_of_copy: float
+    in_cache: float | None = None
 
 
 def _params(name: str, setting: Setting, output: Sequence[int]) -> dict[str, Any]:
@@ -134,12 +147,12 @@ OPERATORS = (*native.operator_types(), "auto", "s3", "maxblur")  # the last two:
 # ---- what is timed ---------------------------------------------------------------------------------------------------
 
 
-def _tasks(setting: Setting, operators: Sequence[str], kernels: Sequence[str]) -> dict[tuple[str, str, str], Run]:
-    """(operator, kernel, direction) -> a call that does it once."""
+def _tasks(setting: Setting, operators: Sequence[str], kernels: Sequence[str]) -> dict[tuple[str, str, str], Task]:
+    """(operator, kernel, direction) -> what does it once."""
     x = setting.input()
     ready = torch.empty_like(x)
     windows = WORK[setting.windows].windows(x)
-    tasks: dict[tuple[str, str, str], Run] = {("copy_", "aten", "forward"): lambda: ready.copy_(x)}
+    tasks: dict[tuple[str, str, str], Task] = {("copy_", "aten", "forward"): lambda: lambda: ready.copy_(x)}
     x.requires_grad_()
     for name, pool in _ATEN.items():
         _add(tasks, name, "aten", partial(pool, x, windows), [x])
@@ -166,7 +179,7 @@ def _tasks(setting: Setting, operators: Sequence[str], kernels: Sequence[str]) -
 
 
 def _add_compiled(
-    tasks: dict[Any, Run],
+    tasks: dict[Any, Task],
     name: str,
     kernel: str,
     pool: baselines.Pool,
@@ -178,16 +191,15 @@ def _add_compiled(
     torch._dynamo.config.recompile_limit = 1000  # one function for every layout and dtype
     compiled = torch.compile(pool, dynamic=False)
     try:
-        with torch._functorch.config.patch(donated_buffer=False):  # the graph is kept and used many times
-            _add(tasks, name, kernel, lambda: compiled(x, windows, *params), [x, *params])
-            tasks[name, kernel, "backward"]()
+        _add(tasks, name, kernel, lambda: compiled(x, windows, *params), [x, *params])
+        tasks[name, kernel, "backward"]()()
     except Exception as error:  # whatever the compiler of torch runs into is its own affair: no row, one line
         print(f"torch.compile of {name}, {kernel}: {type(error).__name__}", file=sys.stderr)
         for direction in ("forward", "backward"):
             tasks.pop((name, kernel, direction), None)
 
 
-def _add_published(tasks: dict[Any, Run], x: Tensor, windows: baselines.Windows) -> None:
+def _add_published(tasks: dict[Any, Task], x: Tensor, windows: baselines.Windows) -> None:
     pool = published.soft_pool()
     if isinstance(pool, str):
         print(f"SoftPool's extension: {pool}", file=sys.stderr)
@@ -204,13 +216,19 @@ def _with(context: Callable[[], Any], call: Run) -> Run:
     return run
 
 
-def _add(tasks: dict[Any, Run], name: str, kernel: str, forward: Run, leaves: Sequence[Tensor]) -> None:
-    """Forward without a graph, and backward through a graph that is kept."""
-    y = forward()
+def _add(tasks: dict[Any, Task], name: str, kernel: str, forward: Run, leaves: Sequence[Tensor]) -> None:
+    """Forward without a graph, and backward through a new one: graphs that are kept would fill the memory."""
+    y = forward().detach()
     grad = torch.randn(y.shape, dtype=y.dtype, device=y.device).contiguous(memory_format=_format_of(y))
-    tasks[name, kernel, "forward"] = _with(torch.no_grad, forward)
-    backward = lambda: torch.autograd.grad(y, leaves, grad, retain_graph=True)  # noqa: E731
-    tasks[name, kernel, "backward"] = _with(native.disabled, backward) if kernel == "pytorch" else backward
+    without_graph = _with(torch.no_grad, forward)
+
+    def backward() -> Run:
+        y = forward()
+        run = lambda: torch.autograd.grad(y, leaves, grad)  # noqa: E731
+        return _with(native.disabled, run) if kernel == "pytorch" else run
+
+    tasks[name, kernel, "forward"] = lambda: without_graph
+    tasks[name, kernel, "backward"] = backward
 
 
 def _format_of(y: Tensor) -> torch.memory_format:
@@ -220,35 +238,81 @@ def _format_of(y: Tensor) -> torch.memory_format:
 # ---- timing ----------------------------------------------------------------------------------------------------------
 
 
-def _turns(tasks: dict[tuple[str, str, str], Run], device: str, seconds: float) -> dict[tuple[str, str, str], float]:
+def _turns(tasks: dict[tuple[str, str, str], Task], device: str, seconds: float) -> dict[tuple[str, str, str], float]:
     """The median of every task, in milliseconds, over as many turns as fit into the time, at least 5."""
     timed = _on_gpu if device == "cuda" else _on_cpu
     times: dict[tuple[str, str, str], list[float]] = {key: [] for key in tasks}
     for task in tasks.values():
         timed(task)
+    order, draw = list(tasks), random.Random(0)
     end = time.monotonic() + seconds
-    while len(next(iter(times.values()))) < 5 or time.monotonic() < end:
-        for key, task in tasks.items():
-            times[key].append(timed(task))
+    while len(times[order[0]]) < 5 or time.monotonic() < end:
+        draw.shuffle(order)
+        for key in order:
+            times[key].append(timed(tasks[key]))
     return {key: statistics.median(values) for key, values in times.items()}
 
 
-def _on_cpu(task: Run) -> float:
+def _on_cpu(task: Task) -> float:
+    run = task()
+    _other_memory().sum()
+    return _milliseconds(run)
+
+
+@cache
+def _other_memory() -> Tensor:
+    """Many times what a cache holds, of which a CPU may have several: after it is read, nothing else is there."""
+    return torch.ones(8 * _cache_bytes() // 4)
+
+
+@cache
+def _cache_bytes() -> int:
+    """The size of the CPU's largest cache."""
+    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    try:
+        return max(int(size.read_text().strip().removesuffix("K")) << 10 for size in sizes)
+    except (OSError, ValueError):  # no Linux, or a machine that does not say
+        return _CACHE
+
+
+def _milliseconds(run: Run) -> float:
     began = time.perf_counter()
-    result = task()
+    result = run()
     took = time.perf_counter() - began
     del result
     return 1e3 * took
 
 
-def _on_gpu(task: Run) -> float:
+def _on_gpu(task: Task) -> float:
+    run = task()
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda._sleep(_AHEAD)
     begin.record()
-    task()
+    run()
     end.record()
     torch.cuda.synchronize()
     return float(begin.elapsed_time(end))
+
+
+def _in_cache(setting: Setting, operators: Sequence[str]) -> dict[tuple[str, str, str], float]:
+    """The milliseconds of every compiled kernel for this input, if it lay in the cache.
+
+    They are those of some of its images, less what a call costs on an input of a few numbers.
+    """
+    image = math.prod(setting.shape[1:]) * _DTYPES[setting.dtype].itemsize
+    images = _cache_bytes() // 5 // image  # beside the input lie its gradient, the output and more
+    if setting.device != "cpu" or not 0 < images < setting.shape[0]:
+        return {}
+    extent = WORK[setting.windows].kernel or 2
+    few = _repeated(replace(setting, shape=(1, 1, *[extent] * setting.dims)), operators)
+    many = _repeated(replace(setting, shape=(images, *setting.shape[1:])), operators)
+    return {key: (many[key] - few[key]) / images * setting.shape[0] for key in many}
+
+
+def _repeated(setting: Setting, operators: Sequence[str]) -> dict[tuple[str, str, str], float]:
+    """The median of many calls of one compiled kernel, one after the other."""
+    tasks = {key: task for key, task in _tasks(setting, operators, ["compiled"]).items() if key[1] == "compiled"}
+    return {key: statistics.median(_milliseconds(task()) for _ in range(_REPEATS)) for key, task in tasks.items()}
 
 
 def _least_bytes(setting: Setting, name: str, direction: str) -> int:
@@ -270,6 +334,7 @@ def _second_input(name: str) -> bool:
 def measure(setting: Setting, operators: Sequence[str], kernels: Sequence[str], seconds: float) -> list[Row]:
     """Time everything for one input and one set of windows."""
     times = _turns(_tasks(setting, operators, kernels), setting.device, seconds)
+    in_cache = _in_cache(setting, operators) if "compiled" in kernels else {}
     copy = times["copy_", "aten", "forward"]
     bandwidth = _least_bytes(setting, "copy_", "forward") / copy
     rows = []
@@ -277,7 +342,8 @@ def measure(setting: Setting, operators: Sequence[str], kernels: Sequence[str], 
         traffic = _least_bytes(setting, name, direction) / ms
         where = (setting.windows, setting.dtype, setting.layout, setting.shape)
         figures = (round(ms, 4), round(ms / copy, 3), round(traffic / 1e6, 2), round(traffic / bandwidth, 3))
-        rows.append(Row(name, kernel, direction, *where, *figures))
+        cached = in_cache.get((name, kernel, direction))
+        rows.append(Row(name, kernel, direction, *where, *figures, cached and round(cached, 4)))
     return rows
 
 
@@ -358,6 +424,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.results and (other := _made_elsewhere(arguments)) is not None:
         print(f"poolnb: error: {other}; choose another folder with --results, or remove it", file=sys.stderr)
         return 2
+    if "compiled" in arguments.kernels and not native.operators(arguments.device):
+        print(f"without {native.KINDS[arguments.device]}: {native.status()}", file=sys.stderr)
     _keep_freed_memory()
     for setting in _settings(arguments):
         rows = measure(setting, arguments.operators, arguments.kernels, arguments.seconds)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from poolnb import baselines, bench, published
+from poolnb import baselines, bench, native, published
 from poolnb import functional as F
 
 _FORMS = [(f, n) for f, pools in (("plain", baselines.PLAIN), ("stable", baselines.STABLE)) for n in pools]
@@ -72,6 +72,35 @@ def test_every_kind_of_windows_is_measured(work: str) -> None:
             ("lp", "pytorch"),
             ("copy_", "aten"),
         }
+
+
+def test_what_a_kernel_takes_in_the_cache_is_measured_of_part_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "_cache_bytes", lambda: 5 * 3 * 2 * 8 * 8 * 4)  # three of the eight images
+    seen, tasks = [], bench._tasks
+
+    def noted(setting: bench.Setting, *rest: Any) -> Any:
+        seen.append(setting.shape)
+        return tasks(setting, *rest)
+
+    monkeypatch.setattr(bench, "_tasks", noted)
+    setting = bench.Setting((8, 2, 8, 8), "k2s2", "float32", "nchw", "cpu")
+    rows = {(r.operator, r.direction): r for r in bench.measure(setting, ["soft"], ["compiled"], 0)}
+    assert seen == [(8, 2, 8, 8), (1, 1, 2, 2), (3, 2, 8, 8)]
+    assert rows["copy_", "forward"].in_cache is None
+    if native.operators():
+        assert all(rows["soft", way].in_cache is not None for way in ("forward", "backward"))
+    small = bench.Setting((3, 2, 8, 8), "k2s2", "float32", "nchw", "cpu")
+    assert all(r.in_cache is None for r in bench.measure(small, ["soft"], ["compiled"], 0))
+
+
+def test_no_graph_is_kept_between_calls() -> None:
+    setting = bench.Setting((2, 2, 8, 8), "k2s2", "float32", "nchw", "cpu")
+    backward = bench._tasks(setting, ["soft"], ["pytorch"])["soft", "pytorch", "backward"]
+    once = backward()
+    assert len(once()) == 1
+    with pytest.raises(RuntimeError, match="second time"):
+        once()
+    assert len(backward()()) == 1
 
 
 def test_a_record_of_another_machine_is_not_added_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
