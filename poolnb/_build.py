@@ -24,6 +24,7 @@ from unittest import mock
 import torch
 
 from poolnb import native
+from poolnb._machine import usable_cores
 
 ARCHITECTURES = "8.0;9.0;10.0;12.0"  # of GPUs; TORCH_CUDA_ARCH_LIST names others
 _ROOT = Path(__file__).parent.parent  # where poolnb is imported from
@@ -188,8 +189,7 @@ def _first_line(*command: str) -> str:
 
 
 def _compile(device: str, work: Path, compiler: str, level: str = NATIVE) -> dict[str, Any]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = os.environ.get("MAX_JOBS") or str(cores)
+    jobs = os.environ.get("MAX_JOBS") or str(usable_cores())
     environment = {**os.environ, "PATH": search_path(), "MAX_JOBS": jobs, "POOLNB_NATIVE": "0"}
     environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
     if device == "cuda":
@@ -290,7 +290,7 @@ def compile_here(device: str, level: str, work: Path) -> None:
 
 
 def _check(device: str) -> None:
-    """Compare every compiled kernel with PyTorch's on a small input."""
+    """Compare the compiled kernels of every operator with PyTorch's on a small input."""
     for name, call in _examples(device).items():
         compiled = _gradients(call)
         with native.disabled():
@@ -311,7 +311,7 @@ def _examples(device: str) -> dict[str, Any]:
             x.contiguous(memory_format=layout),
             windows,
         )
-        for name in native.operator_types()
+        for name in [*native.operator_types(), *(native.OF_PARTS if device == "cpu" else ())]
         for layout in (torch.contiguous_format, torch.channels_last)
         for windows in ((2, 2, 0), (3, 2, 1))
     }

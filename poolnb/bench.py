@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from poolnb import baselines, functional, native, published
+from poolnb._machine import processor_name
 from poolnb.ops.examples import example_params
 from poolnb.ops.registration import OPS
 
@@ -141,7 +142,7 @@ def _base(name: str) -> str:
     return "soft" if name == "auto" else name
 
 
-OPERATORS = (*native.operator_types(), "auto", "s3", "maxblur")  # the last two: of compiled parts
+OPERATORS = (*native.operator_types(), "auto", *native.OF_PARTS)
 
 
 # ---- what is timed ---------------------------------------------------------------------------------------------------
@@ -363,7 +364,7 @@ def _table(setting: Setting, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _machine(device: str) -> dict[str, Any]:
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor_name()
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{processor_name()}, {os.cpu_count()} cores"
     facts = {
         "device": name,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -375,15 +376,6 @@ def _machine(device: str) -> dict[str, Any]:
     if hasattr(os, "getloadavg"):
         facts["load"] = round(os.getloadavg()[0], 2)
     return facts
-
-
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {os.cpu_count()} cores" if names else platform.machine()
 
 
 def _parser() -> argparse.ArgumentParser:

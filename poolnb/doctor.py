@@ -12,6 +12,8 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from poolnb._machine import usable_cores
+
 _PACKAGES = {
     "library": ("poolnb", "torch"),
     "lab": ("torchvision", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "seaborn", "papermill", "tqdm"),
@@ -71,8 +73,7 @@ def departures(lock: Path) -> list[str]:
 def _torch() -> list[str]:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    lines = [f"{torch.get_num_threads()} threads, {cores} cores; {torch.backends.cpu.get_cpu_capability()}"]
+    lines = [f"{torch.get_num_threads()} threads, {usable_cores()} cores; {torch.backends.cpu.get_cpu_capability()}"]
     if not torch.cuda.is_available():
         return [*lines, "no CUDA device: everything runs on the CPU"]
     devices = range(torch.cuda.device_count())

@@ -32,6 +32,7 @@ _PACKAGED = _PACKAGE / "lib"  # a folder per level of processors, in a platform 
 _LIBRARIES = {"cpu": "poolnb_native.so", "cuda": "poolnb_native_cuda.so"}
 RECORD = "build.json"  # beside a library: how it was built, its digest, and what a packaged one needs
 _MODES = ("0", "1", "require")
+OF_PARTS = ("s3", "maxblur")  # operators without a kernel of their own, that ext/cpu/bind.cpp compiles the parts of
 KINDS = {"cpu": "compiled kernels", "cuda": "compiled CUDA kernels"}
 _MEND = {"cpu": "builds a new one", "cuda": "builds a new one (with --cuda)"}
 STANDARD = "-std=c++20"  # said: torch 2.11 takes C++17 of itself

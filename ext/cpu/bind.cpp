@@ -27,12 +27,6 @@ struct Cpu {
 
 // ---- what S3 and max-blur pooling are made of: see poolnb/ops/max_map.py --------------------------------------------
 
-Sizes three(const Sizes& given, int64_t fill) {
-  Sizes all(3 - given.size(), fill);
-  all.insert(all.end(), given.begin(), given.end());
-  return all;
-}
-
 // A list of one entry per dimension, each at least 1.
 Sizes take_sizes(Arguments& arguments, const char* name, size_t dims) {
   const Sizes given = arguments.take<Sizes>();
@@ -61,13 +55,14 @@ struct MapCall {
     static constexpr int64_t zero = 0;
     check_input(input, Cpu::device_type());
     const int dims = input.dim() - 2;
-    const Sizes kernel = three(take_sizes(arguments, "kernel_size", dims), 1);
-    const Sizes output = three(take_sizes(arguments, "output_size", dims), 1);
+    Sizes kernel, output, spatial;
+    axes(kernel, take_sizes(arguments, "kernel_size", dims), 1);
+    axes(output, take_sizes(arguments, "output_size", dims), 1);
     check_tensor("starts", starts, input, ScalarType::Long, false, {output[0] + output[1] + output[2] - 3 + dims}, "-");
     if (starts.size(0) > 1 && starts.stride(0) != 1)
       refuse("starts must be contiguous, got a stride of ", starts.stride(0));
     size = sizes(input);
-    const Sizes spatial = three(Sizes(size.begin() + 2, size.end()), 1);
+    axes(spatial, Sizes(size.begin() + 2, size.end()), 1);
     MaxMap& q = problem;
     q = {size[0], size[1], {}, {}, {}, {}, view(input), {}, {}};
     const int64_t* next = static_cast<const int64_t*>(starts.data_ptr());

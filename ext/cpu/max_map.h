@@ -15,7 +15,6 @@ struct MaxMap {
   const int64_t* start[3];  // per axis and window: its first tap, which may lie before the input
   View input, map, grad_input;  // map: its numbers, or the gradient that arrives at them
 
-  int64_t windows() const { return output[0] * output[1] * output[2]; }
   int64_t begin(int axis, int64_t o) const { return std::max<int64_t>(0, start[axis][o]); }
   int64_t end(int axis, int64_t o) const { return std::min(size[axis], start[axis][o] + kernel[axis]); }
 };

@@ -36,8 +36,8 @@ class Record:
     - `parameters`, `key`: the run's `RunConfig` and its key.
     - `status`: "done" or "failed"; `error` says why it failed.
     - `curves`: one list per quantity, one entry per finished epoch: `train_loss`, `train_accuracy` (running, while the
-      weights change), `validation_loss`, `validation_accuracy`, `test_loss`, `test_accuracy`; accuracies in [0, 1]. None:
-      an evaluation loss that is not finite, and the evaluations of epochs that had none (`evaluate_every`).
+      weights change), `validation_loss`, `validation_accuracy`, `test_loss`, `test_accuracy`; accuracies in [0, 1].
+      None: an evaluation loss that is not finite, and the evaluations of epochs that had none (`evaluate_every`).
     - `summary`: the values of the epochs `last` and `early_stopped` (best validation accuracy of those evaluated, the
       earlier one at a tie; None without validation samples).
     - `pooling`: per learned pooling parameter its shape, statistics and course; see `training.describe_parameter`.

@@ -12,7 +12,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from poolnb import native
+from poolnb._machine import processor_name
 from poolnb.lab import data, models
 from poolnb.lab.config import RunConfig
 from poolnb.lab.errors import ConfigError, UserError, shown
@@ -334,19 +334,10 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {
         "versions": versions,
         "device": device.type,
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         "threads": torch.get_num_threads(),
         "kernels": native.in_force(device.type),
     }
-
-
-@functools.lru_cache(maxsize=1)
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 # Once per process: the modules in memory are the ones of its start, whatever happens to the files later.

@@ -26,7 +26,9 @@ from poolnb.ops.taps import all_finite, visible
 Combine = Callable[[Tensor, Tensor], Tensor]
 Step = tuple[Tensor, Tensor]  # what it combines: a map, and the same one further on
 
-_MOST = 32  # taps from which on steps are faster than a look at each
+# Taps up to which a look at each is faster than steps. Max-blur in either layout, one thread of a loaded machine: with
+# 36 taps it took 0.8 of the time of steps, with 49 more than twice as long.
+_MOST = 32
 
 # Without kernels of PyTorch's, and called from here alone. `starts`: the first taps of windows, dimension by dimension.
 LIBRARY.define("_max_map(Tensor input, Tensor starts, int[] kernel_size, int[] output_size) -> Tensor")

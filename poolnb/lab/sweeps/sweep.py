@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from poolnb._machine import usable_cores
 from poolnb.lab.config import RunConfig, check_names
 from poolnb.lab.errors import ConfigError, UserError, shown
 from poolnb.lab.files import WriteError, prepare_folder
@@ -184,8 +185,7 @@ def _count(report: Report, outcome: Outcome) -> None:
 def default_workers(configs: Iterable[RunConfig]) -> int:
     """As many processes as this machine has cores for, each with the threads of the widest run."""
     threads = max((config.threads or 1 for config in configs), default=1)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // threads)
+    return max(1, usable_cores() // threads)
 
 
 def _existing(path: Path) -> Path:
