@@ -264,6 +264,11 @@ def tuned(dataset: str) -> tuple[Any, tuple[int, ...]]:
     return (comparison(dataset), ()) if runs.empty else (runs, LOOKS)
 
 
+def title_of(dataset: str) -> str:
+    """What tables call the study whose runs `tuned` gives."""
+    return TITLES[dataset] if tuned_runs(dataset).empty else TUNED[dataset][1]
+
+
 def tuned_runs(dataset: str) -> Any:
     """The runs of all poolers with tuned rates; none as long as a pooler has not reached the first look."""
     name = TUNED[dataset][0]
@@ -332,8 +337,8 @@ def winner(dataset: str) -> Winner | None:
 def _c5() -> list[Finding]:
     """Answered if all that learn compete and the verdict on the best of them is decided."""
     found = []
-    for dataset, title in TITLES.items():
-        best = winner(dataset)
+    for dataset in TITLES:
+        title, best = title_of(dataset), winner(dataset)
         if best is None:
             found.append(Finding(f"{title}: the best pooler that learns, - max", None, "points", above(None)))
             continue
