@@ -2,7 +2,7 @@
 
 Everything that is compared is timed in turns within one run, so that a change of the machine's speed meets all alike; a
 time is the median of the turns. Within a turn the order is drawn, and before every call other memory is read, so that
-each finds the caches and the threads as the others do: else an operation's time depends on which one came before, and
+each finds a CPU's caches and threads as the others do: else an operation's time depends on which one came before, and
 that of a copy on how many are compared. Beside a time stands the traffic: the least bytes that the operation has to
 read and write, per second, as a share of what ``copy_`` of the input into a ready tensor reaches in the same run. Every
 set of windows, dtype and layout is printed, and recorded, as soon as it is measured.
@@ -129,8 +129,8 @@ class Row:
 
 
 def _params(name: str, setting: Setting, output: Sequence[int]) -> dict[str, Any]:
-    """Every parameter learned; soft's has one value, and auto is soft with a learned one."""
-    if name == "soft":
+    """Every parameter learned; those of soft and lp have one value, and auto is soft with a learned one."""
+    if name in ("soft", "lp"):
         return {}
     x, kernel = setting.input(), WORK[setting.windows].kernel
     taps = math.prod(x.shape[2:]) if kernel is None else kernel**setting.dims
@@ -193,7 +193,8 @@ def _add_compiled(
     compiled = torch.compile(pool, dynamic=False)
     try:
         _add(tasks, name, kernel, lambda: compiled(x, windows, *params), [x, *params])
-        tasks[name, kernel, "backward"]()()
+        for direction in ("forward", "backward"):
+            tasks[name, kernel, direction]()()
     except Exception as error:  # whatever the compiler of torch runs into is its own affair: no row, one line
         print(f"torch.compile of {name}, {kernel}: {type(error).__name__}", file=sys.stderr)
         for direction in ("forward", "backward"):
