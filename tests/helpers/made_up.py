@@ -18,6 +18,9 @@ def record(config, right=0.7, temperature=None):
     rise = np.linspace(0.5, 1, config.epochs)
     curves = {f"{part}_accuracy": (right * rise).tolist() for part in ("train", "validation", "test")}
     curves |= {f"{part}_loss": (2 - right * rise).tolist() for part in ("train", "validation", "test")}
+    for name, curve in curves.items():
+        if not name.startswith("train"):
+            curves[name] = [one if config.evaluates(epoch) else None for epoch, one in enumerate(curve, 1)]
     pooling = {}
     if config.pooler == "tdgs":
         learned = temperature or 0.8
