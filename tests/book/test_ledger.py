@@ -110,6 +110,8 @@ def test_what_is_undecided_stands_with_the_seeds_that_would_decide_it(rows):
     # A paired t test of a difference of 0.8 with sqrt(2) * 2.5 as the standard deviation.
     power = TTestPower().solve_power(0.8 / (2.5 * 2**0.5), power=0.8, alpha=0.05)
     assert int(seeds) == pytest.approx(power, rel=0.03)
+    of_its_own = replace(part, study="mnist1000")
+    assert still_open([ledger.Row(claim, (of_its_own,), OPEN)]).rows[0][3].endswith("of mnist1000")
     unknown = Finding("error", None, "points", UNTESTED)
     assert still_open([ledger.Row(claim, (unknown,), OPEN)]).rows[0][2] == "not known"
     assert not still_open([ledger.Row(claim, (part,), HOLDS)]).rows

@@ -194,7 +194,8 @@ class Finding:
     """One number that a claim is judged by: what it is, its interval (None: it was not measured), and the verdict.
 
     `bound` is what the claim says that it is more, or less, than. With an `aside`, a few words for it, it is no part of
-    the claim, but stands beside the verdict: a rival explanation.
+    the claim, but stands beside the verdict: a rival explanation. `study` names the sweep whose runs decide it, where
+    that is not the claim's own.
     """
 
     what: str
@@ -203,6 +204,7 @@ class Finding:
     verdict: str
     aside: str = ""
     bound: float = 0.0
+    study: str = ""
 
     @property
     def value(self) -> str:

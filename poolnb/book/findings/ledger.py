@@ -346,7 +346,8 @@ def _c5() -> list[Finding]:
         answered = best.count == count and best.verdict != UNDECIDED
         field = f"the {count}" if best.count == count else f"{best.count} of {count}"
         what = f"{title}: {best.name} (best of {field} on validation) - max"
-        found.append(Finding(what, best.difference, "points", ANSWERED if answered else OPEN))
+        verdict, study = ANSWERED if answered else OPEN, TUNED[dataset][0] if tuned(dataset)[1] else "comparison"
+        found.append(Finding(what, best.difference, "points", verdict, study=study))
     return found
 
 

@@ -93,7 +93,7 @@ def still_open(rows: Iterable[Row]) -> Table:
             if not one.aside and one.verdict.startswith((OPEN, UNTESTED)):
                 against = f", against {one.bound:g} {one.unit}".rstrip() if one.bound else ""
                 what, found = f"{row.claim.id}: {one.what}", one.value + against
-                lines.append([what, found, _seeds_that_decide(one), _runs(row.claim.study)])
+                lines.append([what, found, _seeds_that_decide(one), _runs(one.study or row.claim.study)])
     return Table(("undecided", "found", "seeds that would decide it", "runs done"), lines, unfolded=True)
 
 
