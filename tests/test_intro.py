@@ -7,6 +7,7 @@ import torch
 import yaml
 
 import poolnb
+from poolnb.book.sphinxext import findings
 from poolnb.lab.provenance import BOOK, ROOT
 
 TEXT = (BOOK / "intro.md").read_text(encoding="utf-8")
@@ -20,6 +21,15 @@ def test_its_python_runs():
         exec(compile(block, "book/intro.md", "exec"), names)
         x, y, layer = names["x"], names["y"], names["layer"]
         assert y.shape == (8, 64, 16, 16) and torch.equal(layer(x), y)
+
+
+def test_its_sentences_about_the_ledger_are_what_the_records_say():
+    """What the site's build asks, too: there one wrong name costs every page."""
+    asked = {role: re.findall(rf"{{{role}}}`([^`]*)`", TEXT) for role in ("found", "compared", "claims")}
+    assert all(asked.values())
+    for role, there in (("found", findings.rows()), ("compared", findings.studies()), ("claims", findings.rows())):
+        for one in asked[role]:
+            assert getattr(findings, role)(one, there)
 
 
 def test_its_table_names_operators_that_exist():
