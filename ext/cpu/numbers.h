@@ -138,13 +138,23 @@ POOLNB_HD void store_as(typename Traits<V>::Number* p, V x) { store<V>(p, x); }
 
 template <class V>
 POOLNB_HD V load_as(const BFloat* p) {
+#if POOLNB_BYTES == 64  // a compiler takes the vector apart to widen it
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return reinterpret_cast<V>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+#else
   Bits16 half;
   std::memcpy(&half, p, sizeof half);
   return reinterpret_cast<V>(__builtin_convertvector(half, BitsF) << 16);
+#endif
 }
 POOLNB_HD void store_as(BFloat* p, VecF x) {
-  const Bits16 half = __builtin_convertvector(rounded_to_bfloat(x) >> 16, Bits16);
+  const BitsF bits = rounded_to_bfloat(x) >> 16;
+#if POOLNB_BYTES == 64
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(bits)));
+#else
+  const Bits16 half = __builtin_convertvector(bits, Bits16);
   std::memcpy(p, &half, sizeof half);
+#endif
 }
 
 template <class V>

@@ -66,7 +66,7 @@ struct Plan {
         q(clip(folded ? fold(given) : given)), w(q.windows), backward(backward),
         channels(along_channels(q)), axis(w.size[0] > 1 ? 0 : 1) {
     overlapping = op.sums && can_overlap();
-    chunk = channels ? std::min(round_up(q.channels, lanes), (overlapping ? 1 : 4) * lanes) : 1;
+    chunk = channels ? std::min(round_up(q.channels, lanes), (overlapping ? 1 : 16) * lanes) : 1;
     chunks = (q.channels + chunk - 1) / chunk;
     const bool many_numbers = op.tabled || (shared_by_images(q.parameter[0]) && !q.channelwise[0]);
     const bool share = backward && q.want_parameters && many_numbers;
@@ -98,6 +98,7 @@ struct Plan {
   Plan(const Plan&) = delete;
 
   int64_t units() const { return groups * chunks * bands; }
+  bool in_registers() const { return pairs || across; }
   bool has_halo() const { return halo[0] || halo[1] || halo[2]; }
 
   // Sums for parameters of one number per channel: rows of partial sums, and which one a unit adds to. Units of a

@@ -25,7 +25,7 @@ void each_unit(const Plan<T>& plan, const Parallel& parallel, const Each& each) 
       work(Rows2<Op, T, 4, halves.value, false>(plan));
     };
     if constexpr (Plan<T>::fixed)
-      if (plan.across || plan.pairs)
+      if (plan.in_registers())
         return plan.halves ? in_registers(std::true_type()) : in_registers(std::false_type());
     if constexpr (Summed<Op> && Plan<T>::fixed) {
       const auto rows = [&](auto halves) {
@@ -93,14 +93,32 @@ void run_backward(const Problem& q, const Parallel& parallel) {
   }
 }
 
+// An operator that is compiled once more for the parameter that most give it, as `Usual`: it is simpler then.
+template <class Op>
+concept HasUsual = requires { typename Op::Usual; };
+template <class Op>
+bool is_usual(const Problem& q) {
+  const View& p = q.parameter[0];
+  bool all = q.channelwise[0];
+  with_type(p.dtype, p.data, [&](auto* from) {
+    for (int64_t c = 0; all && c < (p.stride[1] ? q.channels : 1); ++c)
+      all = number(from[c * p.stride[1]]) == Op::usual;
+  });
+  return all;
+}
+
 // The number type that sums are kept in follows the input: float32 for the half types.
 template <class Op>
 void forward(const Problem& q, const Parallel& parallel) {
+  if constexpr (HasUsual<Op>)
+    if (is_usual<Op>(q)) return forward<typename Op::Usual>(q, parallel);
   if (q.input[0].dtype == Dtype::float64) run_forward<Op, double>(q, parallel);
   else run_forward<Op, float>(q, parallel);
 }
 template <class Op>
 void backward(const Problem& q, const Parallel& parallel) {
+  if constexpr (HasUsual<Op>)
+    if (is_usual<Op>(q)) return backward<typename Op::Usual>(q, parallel);
   if (q.input[0].dtype == Dtype::float64) run_backward<Op, double>(q, parallel);
   else run_backward<Op, float>(q, parallel);
 }

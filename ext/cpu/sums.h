@@ -3,7 +3,7 @@
 //     features, learned           how many sums a result takes, and how many with the parameter's gradient; 0: that one
 //                                 goes window by window
 //     back                        numbers that a window hands back to its taps
-//     from                        taps per position from which on that pays along channels, where a tap costs less
+//     from[backward]              taps per position from which on that pays along channels, where a tap costs less
 //     reach, reach_back           how far `exponent` may lie from 0, forward and backward
 //     exponent(x, second)         what keeps the features in range; NaN for a tap that needs the window by window path
 //     tap<count>(x, second, f)    the features of a tap, so many; f[0] alone is kept for `tap_grad`
@@ -33,7 +33,7 @@ Operator operator_of(const Problem& q, bool backward) {
   int sums = 0;
   if constexpr (Summed<Op> && Plan<T>::fixed) {
     const bool learns = backward && Op::parameters && q.want_parameters;
-    if (!q.options.draws && (!learns || Op::template Sums<VecF>::learned)) sums = Op::template Sums<VecF>::from;
+    if (!q.options.draws && (!learns || Op::template Sums<VecF>::learned)) sums = Op::template Sums<VecF>::from[backward];
   }
   return {Op::inputs, Tabled<Op>, sums};
 }

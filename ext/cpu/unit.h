@@ -80,9 +80,11 @@ class Unit {
   }
 
   void start(int64_t unit) {
-    const int64_t band = unit / (p_.groups * p_.chunks), rest = unit % (p_.groups * p_.chunks);
-    group_ = rest / p_.chunks;
-    c_ = rest % p_.chunks * p_.chunk;
+    // Memory in its order, where a band needs no preparation; else one band in all images, then the next.
+    const int64_t part = unit / p_.chunks;
+    const int64_t band = p_.in_registers() ? part % p_.bands : part / p_.groups;
+    group_ = p_.in_registers() ? part / p_.bands : part % p_.groups;
+    c_ = unit % p_.chunks * p_.chunk;
     count_ = std::min(p_.chunk, q_.channels - c_);
     // What no tap is must not differ between threads, where it is looked at.
     if (p_.overlapping && (band != band_ || count_ < p_.chunk))
@@ -228,6 +230,7 @@ class Unit {
     }
     y_block_.zero();
     counted_.zero();
+    if (p_.in_registers()) return;
     if (!p_.channels) {
       active_.zero();
       each_window([&](int64_t d, int64_t h, int64_t w) { active_.data()[p_.out.at(d, h, w)] = 1; });

@@ -5,6 +5,9 @@
 
 namespace poolnb {
 
-struct Lp : PowerMean<false> {};
+struct Lp : PowerMean<false> {
+  using Usual = PowerMean<false, true>;
+  static constexpr float usual = 2;
+};
 
 }  // namespace poolnb

@@ -251,7 +251,7 @@ struct Lse {
   // r, with L = r y, either difference above, whichever loses less. The sum of expm1(v) is one of them then.
   template <class V>
   struct Sums {
-    static constexpr int features = 2, learned = 3, back = 1, from = 4;
+    static constexpr int features = 2, learned = 3, back = 1, from[2] = {4, 4};
     static constexpr float reach = 32, reach_back = 32;
     V r, inv_r;
 

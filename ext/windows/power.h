@@ -2,14 +2,14 @@
 // With m the largest size, r = a / m, S = sum c r^p: y = m S^(1/p), dy/da_i = c r_i^p y / (S a_i), and
 // dy/dp = y/p (sum c r^p ln r / S - ln(S) / p). Nothing over- or underflows, because r <= 1.
 // On the fast path, r^p is 2^(p (log2 a - log2 m)): logs do not wait for the largest size, and m need not be exact; and
-// Lp with p = 2, as most use it, is a root of squares, dy/dx_i = x_i / y.
+// Lp with p = 2, as most use it, is a root of squares, dy/dx_i = x_i / y. `two`: p is known to be 2.
 #pragma once
 
 #include "../taps.h"
 
 namespace poolnb {
 
-template <bool gem>
+template <bool gem, bool two = false>
 struct PowerMean {
   static constexpr int inputs = 1, parameters = 1, noise = 0;
 
@@ -70,7 +70,7 @@ struct PowerMean {
   static POOLNB_HD void forward_fast(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
     const V lowest = splat<V>(kLowest<T>), p = w.parameter[0];
-    if (!gem && !any(p != splat<V>(2))) return add_squares(w, taps, saved);
+    if (two || (!gem && !any(p != splat<V>(2)))) return add_squares(w, taps, saved);
     V sum = splat<V>(0), subnormal = splat<V>(0);
     Sum<V> n;
     w.peak = lowest;
@@ -185,7 +185,7 @@ struct PowerMean {
   template <bool safe, class V>
   static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* d_params, V&) {
     using T = typename Traits<V>::Number;
-    if (!gem && !safe && w.squares) {
+    if (!safe && (two || (!gem && w.squares))) {
       const V d = x * w.inv_sum;
       const auto l = vlog2(vmax(vabs(d), splat<V>(std::numeric_limits<T>::min())));
       d_params[0] += d * d * (l.whole + l.part);
@@ -210,7 +210,7 @@ struct PowerMean {
   template <bool safe, class V>
   static POOLNB_HD void finalize_param_grad(const Window<V>& w, V* d_params) {
     using T = typename Traits<V>::Number;
-    if (!gem && !safe && w.squares) {
+    if (!safe && (two || (!gem && w.squares))) {
       d_params[0] = d_params[0] * w.y * splat<V>(T(0.5 * 0.69314718055994531));
       return;
     }
@@ -221,14 +221,14 @@ struct PowerMean {
   // As sums over taps (../cpu/sums.h): of a^p, and of a^p log2 a for p. Lp's taps of 0 have neither, whatever their log.
   template <class V>
   struct Sums {
-    static constexpr int features = 1, learned = 2, back = 1, from = gem ? 4 : 10;
+    static constexpr int features = 1, learned = 2, back = 1, from[2] = {two ? 10 : 4, 4};
     static constexpr float reach = 100, reach_back = 80;  // 2^100 times 2^24 taps is a number; no sum is a difference
     V p, inv_p, eps;
     bool squares, small;
 
     POOLNB_HD Sums(V parameter, const Options& options)
         : p(parameter), inv_p(splat<V>(1) / parameter), eps(splat<V>(gem ? float(options.gem.eps) : 0.0f)),
-          squares(!gem && !any(parameter != splat<V>(2))), small(gem && any(eps < splat<V>(kTiny))) {}
+          squares(two || (!gem && !any(parameter != splat<V>(2)))), small(gem && any(eps < splat<V>(kTiny))) {}
     static constexpr float kTiny = std::numeric_limits<float>::min();
 
     POOLNB_HD V size(V x) const { return gem ? vmax(x, eps) : vabs(x); }
@@ -238,6 +238,10 @@ struct PowerMean {
     }
     POOLNB_HD V exponent(V x, V) const {
       const V a = size(x), none = splat<V>(std::numeric_limits<float>::quiet_NaN());
+      if (squares) {  // within either reach, without a logarithm
+        const auto near = (a >= splat<V>(0x1p-40f)) & (a <= splat<V>(0x1p40f));
+        return select(near | (a == splat<V>(0)), splat<V>(0), none);
+      }
       V l = p * log2_of(a);
       if constexpr (gem) return small ? none : select(a <= splat<V>(kLargest<float>), l, none);
       l = select(a < splat<V>(kTiny), none, l);

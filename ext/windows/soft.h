@@ -122,7 +122,7 @@ struct Soft {
   // less e beta sum g y / sum e.
   template <class V>
   struct Sums {
-    static constexpr int features = 2, learned = 3, back = 2, from = 10;
+    static constexpr int features = 2, learned = 3, back = 2, from[2] = {4, 4};
     static constexpr float reach = 32, reach_back = 16;
     V beta;
     bool semi_grad;

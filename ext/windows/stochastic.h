@@ -150,7 +150,7 @@ struct Stochastic {
   // As sums over taps (../cpu/sums.h), without a draw: of a, a^2, and of x for windows without a positive tap.
   template <class V>
   struct Sums {
-    static constexpr int features = 3, learned = 3, back = 3, from = 10;
+    static constexpr int features = 3, learned = 3, back = 3, from[2] = {10, 10};
     static constexpr float reach = 1, reach_back = 1;
 
     POOLNB_HD Sums(V, const Options&) {}

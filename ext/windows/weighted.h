@@ -107,7 +107,7 @@ struct Weighted {
   // As sums over taps (../cpu/sums.h): of e = exp(l) and e x. dl = e (x sum g / sum e - sum g y / sum e).
   template <class V>
   struct Sums {
-    static constexpr int features = 2, learned = 2, back = 2, from = 10;
+    static constexpr int features = 2, learned = 2, back = 2, from[2] = {4, 4};
     static constexpr float reach = 32, reach_back = 32;  // the logits' size is in no difference
 
     POOLNB_HD Sums(V, const Options&) {}

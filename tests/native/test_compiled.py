@@ -349,17 +349,18 @@ def test_offsets_beyond_32_bits(name: str) -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize("scale", [1, 1e-25, 1e25, 0])
-@pytest.mark.parametrize("twos", [32, 20], ids=["everywhere", "in some channels"])
-def test_lp_of_squares(layout: torch.memory_format, scale: float, twos: int) -> None:
+@pytest.mark.parametrize("scale", [1, 1e-25, 1e25, 1e12, 0])
+@pytest.mark.parametrize("twos", [32, 20, None], ids=["everywhere", "in some channels", "a number"])
+@pytest.mark.parametrize("windows", [(2,), (3, 2, 1), (3, 1, 1), (7, 1, 3), (None,)], ids=str)
+def test_lp_of_squares(layout: torch.memory_format, scale: float, twos: int | None, windows: tuple[Any, ...]) -> None:
     """An exponent of 2 goes a shorter way, which squares of such sizes leave again."""
     exponents = torch.full((32,), 2.0)
-    exponents[twos:] = 3
+    exponents[twos or 32 :] = 3
     x = _random(2, 32, 8, 32).contiguous(memory_format=layout)
     x[:, ::2] *= scale
     x[:, :, :2] = 0  # windows of zeros
-    _compare("lp", x, 2, norm_type=exponents)
-    _compare("lp", x, 3, 2, 1, norm_type=exponents)
+    for dtype in (torch.float32, torch.bfloat16):
+        _compare("lp", x.to(dtype), *windows, norm_type=exponents if twos else 2.0)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
