@@ -66,7 +66,9 @@ struct Plan {
         q(clip(folded ? fold(given) : given)), w(q.windows), backward(backward),
         channels(along_channels(q)), axis(w.size[0] > 1 ? 0 : 1) {
     overlapping = op.sums && can_overlap();
-    chunk = channels ? std::min(round_up(q.channels, lanes), (overlapping ? 1 : 16) * lanes) : 1;
+    tiles_input = fixed && w.taps() == 4 && w.tile_input();  // the one case that is compiled apart
+    const bool small = tiles_input || whole_lines;  // what a unit keeps: memory is best read in its order then
+    chunk = channels ? std::min(round_up(q.channels, lanes), (overlapping ? 1 : small ? 16 : 4) * lanes) : 1;
     chunks = (q.channels + chunk - 1) / chunk;
     const bool many_numbers = op.tabled || (shared_by_images(q.parameter[0]) && !q.channelwise[0]);
     const bool share = backward && q.want_parameters && many_numbers;
@@ -76,7 +78,6 @@ struct Plan {
     for (int a = 0; a < 3; ++a) {
       inside = inside && w.padding[a] == 0 && reach(a) <= w.size[a];
     }
-    tiles_input = fixed && w.taps() == 4 && w.tile_input();  // the one case that is compiled apart
     cut();
     lay_out();
     overlapping = overlapping && !in.gapless && in.size <= kSummed;
