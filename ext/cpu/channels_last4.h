@@ -28,10 +28,10 @@ class ChannelsLast4 : public Registers<Op, T, 4, ChannelsLast4<Op, T, halves>> {
   template <class Each>
   POOLNB_HD void each_vector(const Each& each) {
     for (int i = 0; i < Op::inputs; ++i) {
-      x_[i] = this->memory(q_.input[i]);
-      if (p_.backward && q_.grad_input[i].data) dx_[i] = this->memory(q_.grad_input[i]);
+      x_[i] = this->at_positions(q_.input[i]);
+      if (p_.backward && q_.grad_input[i].data) dx_[i] = this->at_positions(q_.grad_input[i]);
     }
-    y_ = this->memory(p_.backward ? q_.grad : q_.output);
+    y_ = this->at_windows(p_.backward ? q_.grad : q_.output);
     const int64_t width = this->vectors_ * lanes;
     int64_t out = 0;
     for (int64_t d = 0; d < this->windows_[0]; ++d)

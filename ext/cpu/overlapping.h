@@ -133,7 +133,7 @@ class Overlapping : Generic<Op, T> {
   int64_t number_size() const { return p_.halves ? 2 : sizeof(T); }
   const char* next_channel() const {
     const View& v = q_.input[0];
-    return static_cast<const char*>(this->memory(v)) + v.stride[1] * count_ * number_size();
+    return static_cast<const char*>(this->at_positions(v)) + v.stride[1] * count_ * number_size();
   }
 
   template <class Valid>

@@ -67,8 +67,9 @@ struct Plan {
         channels(along_channels(q)), axis(w.size[0] > 1 ? 0 : 1) {
     overlapping = op.sums && can_overlap();
     tiles_input = fixed && w.taps() == 4 && w.tile_input();  // the one case that is compiled apart
-    const bool small = tiles_input || whole_lines;  // what a unit keeps: memory is best read in its order then
-    chunk = channels ? std::min(round_up(q.channels, lanes), (overlapping ? 1 : small ? 16 : 4) * lanes) : 1;
+    // Where a unit keeps little, memory is best read in its order; but few images are cut for many threads.
+    const bool wide = tiles_input || (whole_lines && q.batch >= 16);
+    chunk = channels ? std::min(round_up(q.channels, lanes), (overlapping ? 1 : wide ? 16 : 4) * lanes) : 1;
     chunks = (q.channels + chunk - 1) / chunk;
     const bool many_numbers = op.tabled || (shared_by_images(q.parameter[0]) && !q.channelwise[0]);
     const bool share = backward && q.want_parameters && many_numbers;

@@ -80,10 +80,10 @@ class Unit {
   }
 
   void start(int64_t unit) {
-    // Memory in its order, where a band needs no preparation; else one band in all images, then the next.
+    // With channels last, memory in its order: all bands of an image. Else one band in all images, then the next.
     const int64_t part = unit / p_.chunks;
-    const int64_t band = p_.in_registers() ? part % p_.bands : part / p_.groups;
-    group_ = p_.in_registers() ? part / p_.bands : part % p_.groups;
+    const int64_t band = p_.across ? part % p_.bands : part / p_.groups;
+    group_ = p_.across ? part / p_.bands : part % p_.groups;
     c_ = unit % p_.chunks * p_.chunk;
     count_ = std::min(p_.chunk, q_.channels - c_);
     // What no tap is must not differ between threads, where it is looked at.
@@ -307,13 +307,17 @@ class Unit {
   int64_t skip(int a) const { return own_[a] - first_[a]; }
   int64_t own_place() const { return p_.out.at(skip(0), skip(1), skip(2)); }
 
-  // The tensor's memory at the block's first position or window.
-  void* memory(const View& v) const {
-    const bool input = v.data != q_.output.data && v.data != q_.grad.data;
-    const int64_t s[3] = {input ? w_.stride[0] : 1, input ? w_.stride[1] : 1, input ? w_.stride[2] : 1};
-    return memory_at(v, v.offset(n_, c_, first_[0] * s[0], first_[1] * s[1], first_[2] * s[2]));
+  // A tensor's memory at the block's first position; at its first window. The caller knows which of the two a tensor
+  // has: not its address, which the output's gradient may share with the input.
+  void* at_positions(const View& v) const { return at_multiples(v, w_.stride); }
+  void* at_windows(const View& v) const {
+    constexpr int64_t one[3] = {1, 1, 1};
+    return at_multiples(v, one);
   }
-  T* tensor(const View& v) const { return static_cast<T*>(memory(v)); }
+  static T* numbers(void* memory) { return static_cast<T*>(memory); }
+  void* at_multiples(const View& v, const int64_t* of) const {
+    return memory_at(v, v.offset(n_, c_, first_[0] * of[0], first_[1] * of[1], first_[2] * of[2]));
+  }
 
   // ---- a vector of windows ------------------------------------------------------------------------------------------
 

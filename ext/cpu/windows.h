@@ -18,9 +18,10 @@ class Generic : protected Unit<Op, T> {
   using Base::lanes, Base::p_, Base::q_, Base::w_, Base::masked_, Base::read_, Base::valid_, Base::sum_,
       Base::x_block_, Base::sum_block_, Base::y_block_, Base::valid_block_, Base::counted_, Base::carried_,
       Base::saved_, Base::weights_, Base::parameter_sum, Base::plain_, Base::band_, Base::own_, Base::first_,
-      Base::windows_, Base::n_, Base::c_, Base::count_, Base::vectors_, Base::each_image, Base::tensor,
-      Base::place, Base::window_box, Base::own_box, Base::own_place, Base::skip, Base::is_last_,
-      Base::read_parameters, Base::noise, Base::is_active, Base::out_place, Base::write_parameters;
+      Base::windows_, Base::n_, Base::c_, Base::count_, Base::vectors_, Base::each_image, Base::at_windows,
+      Base::at_positions, Base::numbers, Base::place, Base::window_box, Base::own_box, Base::own_place,
+      Base::skip, Base::is_last_, Base::read_parameters, Base::noise, Base::is_active, Base::out_place,
+      Base::write_parameters;
 
  public:
   explicit Generic(const Plan<T>& plan) : Base(plan) {}
@@ -109,7 +110,7 @@ class Generic : protected Unit<Op, T> {
   // ---- forward ----------------------------------------------------------------------------------------------------
 
   void forward_image() {
-    T* y = p_.direct_out ? tensor(q_.output) : y_block_.data();
+    T* y = p_.direct_out ? numbers(at_windows(q_.output)) : y_block_.data();
     fixed_taps([&](auto taps) { forward_windows<taps.value>(y); });
     if (!p_.direct_out) write_block(y, p_.out, window_box(), q_.output, n_, c_, count_);
   }
@@ -133,7 +134,7 @@ class Generic : protected Unit<Op, T> {
 
   std::array<const T*, kMaxInputs> inputs() const {
     std::array<const T*, kMaxInputs> x{};
-    for (int i = 0; i < Op::inputs; ++i) x[i] = p_.direct_in ? tensor(q_.input[i]) : x_block_[i].data();
+    for (int i = 0; i < Op::inputs; ++i) x[i] = p_.direct_in ? numbers(at_positions(q_.input[i])) : x_block_[i].data();
     return x;
   }
 
@@ -150,7 +151,7 @@ class Generic : protected Unit<Op, T> {
     if (!p_.direct_sum && !p_.tiles_input)
       for (int i = 0; i < Op::inputs; ++i) sum_block_[i].zero(), carried_[i].zero();
     if (!p_.direct_out) read_block(y_block_.data(), p_.out, window_box(), q_.grad, n_, c_, count_);
-    const T* g = p_.direct_out ? tensor(q_.grad) : y_block_.data();
+    const T* g = p_.direct_out ? numbers(at_windows(q_.grad)) : y_block_.data();
     const bool tiles_input = p_.tiles_input;
     fixed_taps([&](auto taps) {
       if constexpr (taps.value == 4) tiles_input ? backward_windows<4, true>(g) : backward_windows<4, false>(g);
@@ -190,7 +191,8 @@ class Generic : protected Unit<Op, T> {
     int64_t vectors = 0;
     const auto x = inputs();
     T* to[kMaxInputs];
-    for (int i = 0; i < Op::inputs; ++i) to[i] = p_.direct_sum ? tensor(q_.grad_input[i]) : sum_block_[i].data();
+    for (int i = 0; i < Op::inputs; ++i)
+      to[i] = p_.direct_sum ? numbers(at_positions(q_.grad_input[i])) : sum_block_[i].data();
     const T* g_counted = counted(g);
     each_vector([&](const Place& at) {
       Window w;

@@ -374,7 +374,7 @@ def _c9() -> list[Finding]:
 
 
 def max_against_average() -> dict[str, Difference | None]:
-    """Test accuracy of the last epoch, max - avg, in the experiments that train the recipe network with both.
+    """Test accuracy of the last epoch, max - avg, in the experiments that train a network with both.
 
     Of the learning rates each pooler has its best one, by validation.
     """
@@ -385,6 +385,7 @@ def max_against_average() -> dict[str, Difference | None]:
         "300 digits, 40 epochs": few_digits(),
         f"CIFAR-10, SGD, {length('learning-rates')} epochs": at_best_rates(learning_rates()),
         "clips, 12 epochs": study("clips"),
+        "CIFAR-10, ResNet-20": study("backbones"),
     }
     found = {title: difference(runs, "last", "max", "avg") for title, runs in cases.items()}
     for dataset, (_, title) in TUNED.items():
