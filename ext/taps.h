@@ -68,6 +68,15 @@ class Sum {
   bool long_ = false;
 };
 
+// What a window hands back to its taps, the gradient `g` over a `sum` of features: NaN, for the safe path, where it has
+// fewer digits than a normal number, which a tap's feature would not bring back.
+template <class V>
+POOLNB_HD V normal_or_nan(V x, V g, V sum) {
+  using T = typename Traits<V>::Number;
+  const auto lost = (vabs(x) < splat<V>(std::numeric_limits<T>::min())) & (g != splat<V>(0)) & (sum != splat<V>(0));
+  return select(lost, splat<V>(std::numeric_limits<T>::quiet_NaN()), x);
+}
+
 // A gradient takes differences of taps, and squares of them: a sum that is NaN where those could overflow, else 0. The
 // fast path of `backward` adds it to the result, so that such windows take the safe one.
 template <class V, bool backward>

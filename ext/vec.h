@@ -246,6 +246,17 @@ POOLNB_HD double vabs(double x) { return fabs(x); }
 POOLNB_HD VecF vabs(VecF x) { return reinterpret_cast<VecF>(reinterpret_cast<BitsF>(x) & 0x7fffffffu); }
 POOLNB_HD VecD vabs(VecD x) { return reinterpret_cast<VecD>(reinterpret_cast<BitsD>(x) & 0x7fffffffffffffffull); }
 #endif
+// 0 where both are, and nowhere else.
+POOLNB_HD float either(float a, float b) { return fabsf(a) + fabsf(b); }
+POOLNB_HD double either(double a, double b) { return fabs(a) + fabs(b); }
+#if defined(POOLNB_VECTORS)
+POOLNB_HD VecF either(VecF a, VecF b) {
+  return reinterpret_cast<VecF>(reinterpret_cast<BitsF>(a) | reinterpret_cast<BitsF>(b));
+}
+POOLNB_HD VecD either(VecD a, VecD b) {
+  return reinterpret_cast<VecD>(reinterpret_cast<BitsD>(a) | reinterpret_cast<BitsD>(b));
+}
+#endif
 template <class V>
 POOLNB_HD auto infinite_or_nan(V x) { return (x - x) != (x - x); }
 template <class V>

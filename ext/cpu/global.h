@@ -1,9 +1,11 @@
 // One window over all of the input, of an operator that goes by sums (sums.h): a line of numbers per channel, used where
 // it lies. `along_taps`: a vector holds taps that follow each other, and short lines are summed side by side, so that
-// what follows is done for a vector of channels; else, where channels lie together, it holds channels. Nothing is
-// copied, and a mask is read as it is. A unit with values out of reach goes window by window.
+// what follows is done for a vector of channels. Else, where channels lie together, it holds channels, and several such
+// vectors are read one after the other, tap by tap, as they lie in memory. Nothing is copied, and a mask is read as it
+// is. A unit with values out of reach goes window by window.
 #pragma once
 
+#include <array>
 #include <optional>
 
 #include "sums.h"
@@ -18,6 +20,7 @@ class Global {
   using V = Vec<T>;
   using M = typename Traits<V>::Mask;
   using Sums = typename Op::template Sums<V>;
+  static constexpr int side = along_taps ? 1 : together;  // vectors that one tap has
   static constexpr int64_t lanes = Traits<V>::lanes;
   static constexpr int64_t kSoon = 1024;  // taps
   static constexpr int64_t kKept = 4096;  // vectors of taps of which backward keeps a feature between its two passes
@@ -25,7 +28,7 @@ class Global {
  public:
   explicit Global(const Plan<T>& plan)
       : p_(plan), q_(plan.q), taps_(plan.w.taps()), steps_(along_taps ? (taps_ + lanes - 1) / lanes : taps_),
-        kept_(plan.backward && steps_ <= kKept ? together * steps_ * lanes : 0) {
+        kept_(plan.backward && Sums::keeps && steps_ <= kKept ? together * steps_ * lanes : 0) {
     for (int i = 0; i < Op::inputs; ++i) step_[i] = Plan<T>::one_step(q_.input[i], plan.w);
     for (int i = 0; i < Op::inputs; ++i) grad_step_[i] = Plan<T>::one_step(q_.grad_input[i], plan.w);
     mask_step_ = Plan<T>::one_step(q_.mask, plan.w);
@@ -55,28 +58,22 @@ class Global {
   }
 
  private:
-  // The windows of so many channels from c on, or of a vector of channels; `fresh`: channels that the vector before did
-  // not hold.
+  // The windows of so many channels from c on, or of `side` vectors of channels.
   struct Lines {
     int64_t n, c, count;
-    M fresh;
   };
 
   // False, as soon as call(lines) is.
   template <class Call>
   bool each_vector(int64_t unit, const Call& call) const {
+    constexpr int64_t step = along_taps ? together : side * lanes;
     const int64_t n = unit / p_.chunks, begin = unit % p_.chunks * p_.chunk;
     const int64_t end = std::min(begin + p_.chunk, q_.channels);
-    const M all = splat<V>(0) == splat<V>(0);
-    if constexpr (along_taps) {
-      for (int64_t c = begin; c < end; c += together)
-        if (!call(Lines{n, c, std::min<int64_t>(together, end - c), all})) return false;
-      return true;
-    }
-    if (end - begin < lanes) return false;
-    for (int64_t c = begin; c < end; c += lanes) {
-      const int64_t at = std::min(c, end - lanes);  // the last vector overlaps its neighbour
-      if (!call(Lines{n, at, 1, at == c ? all : number_ >= splat<V>(T(c - at))})) return false;
+    if (!along_taps && end - begin < step) return false;
+    for (int64_t c = begin; c < end; c += step) {
+      const bool done = along_taps ? call(Lines{n, c, std::min<int64_t>(together, end - c)})
+                                   : call(Lines{n, std::min(c, end - step), 1});  // the last overlap their neighbours
+      if (!done) return false;
     }
     return true;
   }
@@ -90,118 +87,130 @@ class Global {
 
   // Their sums, one lane per channel; lanes without a channel repeat the last one.
   template <bool masked, int count>
-  POOLNB_HD bool add(const Lines& lines, V parameter, V* totals, V& n, float reach, T* kept) const {
+  POOLNB_HD bool add(const Lines& lines, const V* parameter, V (*totals)[count + 1], float reach, T* kept) const {
     Reach<V> seen;
-    V sums[count + 1][together];
-    for (int64_t k = 0; k < (together > 1 ? lines.count : 1); ++k) {
-      const Sums op(parameter_of(parameter, k), q_.options);
-      V line[count + 1];
-      add_line<masked, count>(line_of(lines, k), op, line, seen, kept ? kept + k * steps_ * lanes : nullptr);
-      for (int f = 0; f <= count; ++f) sums[f][k] = line[f];
+    if constexpr (!along_taps) {
+      add_line<masked, count>(lines, parameter, totals, seen, kept);
+    } else {
+      V sums[count + 1][together];
+      for (int64_t k = 0; k < lines.count; ++k) {
+        const V own = splat<V>(parameter[0][k]);
+        V line[1][count + 1];
+        add_line<masked, count>(line_of(lines, k), &own, line, seen, kept ? kept + k * steps_ * lanes : nullptr);
+        for (int f = 0; f <= count; ++f) sums[f][k] = line[0][f];
+      }
+      for (int64_t k = lines.count; k < together; ++k)
+        for (int f = 0; f <= count; ++f) sums[f][k] = sums[f][k - 1];
+      for (int f = 0; f <= count; ++f) totals[0][f] = total(sums[f]);
     }
-    for (int64_t k = lines.count; k < together; ++k)
-      for (int f = 0; f <= count; ++f) sums[f][k] = sums[f][k - 1];
-    for (int f = 0; f < count; ++f) totals[f] = total(sums[f]);
-    n = masked ? total(sums[count]) : splat<V>(T(taps_));
+    if (!masked)
+      for (int s = 0; s < side; ++s) totals[s][count] = splat<V>(T(taps_));
     return seen.within(reach);
   }
 
+  // `totals` of each vector: its sums, and how many taps are valid.
   template <bool masked, int count>
-  POOLNB_HD void add_line(const Lines& line, const Sums& op, V* totals, Reach<V>& seen, T* kept) const {
-    Sum<V> sums[count], number;
+  POOLNB_HD void add_line(const Lines& line, const V* parameter, V (*totals)[count + 1], Reach<V>& seen, T* kept) const {
+    Sum<V> sums[side][count], number[side];
     const Place first = input_of(line, 0), other = input_of(line, Op::inputs - 1);
-    each_tap<masked>(line, [&](int64_t i, int64_t at, auto valid, auto fresh) POOLNB_INLINE {
-      const V x = read<true>(first, at, valid);
-      const V second = Op::inputs > 1 ? read<true>(other, at, valid) : x;
+    const auto ops = operators(parameter, std::make_index_sequence<side>());
+    each_tap<masked>(line, [&](int64_t i, int64_t at, int s, auto valid, auto fresh) POOLNB_INLINE {
+      const Sums& op = ops[s];
+      const V x = read<true>(first, at, s, valid);
+      const V second = Op::inputs > 1 ? read<true>(other, at, s, valid) : x;
       seen.look(select(valid, op.exponent(x, second), splat<V>(0)));
       V f[count];
       op.template tap<count>(x, second, f);
-      for (int k = 0; k < count; ++k) sums[k] += select(valid & fresh, f[k], splat<V>(0));
-      if constexpr (masked) number += one_where<V>(valid & fresh);
-      if (kept) store<V>(kept + i * lanes, f[0]);
+      for (int k = 0; k < count; ++k) sums[s][k] += select(valid & fresh, f[k], splat<V>(0));
+      if constexpr (masked) number[s] += one_where<V>(valid & fresh);
+      if (kept) store<V>(kept + (i * side + s) * lanes, f[0]);
     }, [&] {
-      for (auto& sum : sums) sum.carry();
-      number.carry();
+      for (int s = 0; s < side; ++s) {
+        for (auto& sum : sums[s]) sum.carry();
+        number[s].carry();
+      }
     });
-    for (int k = 0; k < count; ++k) totals[k] = sums[k].value();
-    totals[count] = number.value();
+    for (int s = 0; s < side; ++s) {
+      for (int k = 0; k < count; ++k) totals[s][k] = sums[s][k].value();
+      totals[s][count] = number[s].value();
+    }
   }
 
-  POOLNB_HD V total(const V* sums) const {
-    if constexpr (!along_taps) return sums[0];
-    else return together > 1 ? sums_of_lanes<together>(sums) : sum_of_lanes(sums[0]);
+  static POOLNB_HD V total(const V* sums) {
+    return together > 1 ? sums_of_lanes<along_taps ? together : 1>(sums) : sum_of_lanes(sums[0]);
   }
-  static POOLNB_HD Lines line_of(const Lines& lines, int64_t k) {
-    return along_taps ? Lines{lines.n, lines.c + k, 1, lines.fresh} : lines;
-  }
-  // Of the channel of a line, or of all channels of the vector.
-  static POOLNB_HD V parameter_of(V parameter, int64_t k) {
-    if constexpr (along_taps) return splat<V>(parameter[k]);
-    return parameter;
-  }
-  // put(k, channel) for the lanes that hold a channel.
+  static POOLNB_HD Lines line_of(const Lines& lines, int64_t k) { return {lines.n, lines.c + k, 1}; }
+  // put(k, channel) for the lanes of a vector that hold a channel.
   template <class Put>
-  POOLNB_HD void each_channel(const Lines& lines, const Put& put) const {
-    for (int64_t k = 0; k < (along_taps ? lines.count : lanes); ++k) put(k, lines.c + k);
+  static POOLNB_HD void each_channel(const Lines& lines, int s, const Put& put) {
+    for (int64_t k = 0; k < (along_taps ? lines.count : lanes); ++k) put(k, lines.c + s * lanes + k);
   }
 
   template <bool masked>
   __attribute__((noinline)) bool forward_lines(const Lines& lines) const {
-    const V parameter = parameters(lines);
-    V sums[Sums::features], n;
-    if (!add<masked, Sums::features>(lines, parameter, sums, n, Sums::reach, nullptr)) return false;
-    const V y = Sums(parameter, q_.options).template value<Sums::features>(sums, n);
-    if (any(infinite_or_nan(y))) return false;
+    constexpr int count = Sums::features;
+    V parameter[side], sums[side][count + 1];
+    parameters(lines, parameter);
+    if (!add<masked, count>(lines, parameter, sums, Sums::reach, nullptr)) return false;
     const View& v = q_.output;
-    with_float_type<halves>(v.dtype, v.data, [&](auto* to) {
-      each_channel(lines, [&](int64_t k, int64_t c) { put(to + v.offset(lines.n, c, 0, 0, 0), y[k]); });
-    });
+    for (int s = 0; s < side; ++s) {
+      const V y = Sums(parameter[s], q_.options).template value<count>(sums[s], sums[s][count]);
+      if (any(infinite_or_nan(y))) return false;
+      with_float_type<halves>(v.dtype, v.data, [&](auto* to) {
+        each_channel(lines, s, [&](int64_t k, int64_t c) { put(to + v.offset(lines.n, c, 0, 0, 0), y[k]); });
+      });
+    }
     return true;
   }
 
   template <bool masked, bool learns>
   __attribute__((noinline)) bool backward_lines(const Lines& lines, T* partial) {
     constexpr int count = learns ? Sums::learned : Sums::features;
-    const V parameter = parameters(lines);
-    const Sums op(parameter, q_.options);
     T* kept = kept_.size() ? kept_.data() : nullptr;
-    V sums[count], n, back[Sums::back];
-    if (!add<masked, count>(lines, parameter, sums, n, Sums::reach_back, kept)) return false;
-    const V y = op.template value<count>(sums, n), g = gathered(q_.grad, lines);
-    op.hand_back(sums, n, y, g, back);
-    if (any(infinite_or_nan(y + g))) return false;
-    if constexpr (learns) {
-      V rough;
-      const V d = op.param_grad(sums, n, y, rough);
-      if (any(rough > splat<V>(kRough) * vabs(d))) return false;
-      const V part = g * d;
-      each_channel(lines, [&](int64_t k, int64_t c) { partial[lines.n * q_.channels + c] = part[k]; });
+    V parameter[side], sums[side][count + 1], back[side][Sums::back];
+    parameters(lines, parameter);
+    if (!add<masked, count>(lines, parameter, sums, Sums::reach_back, kept)) return false;
+    for (int s = 0; s < side; ++s) {
+      const Sums op(parameter[s], q_.options);
+      const V n = sums[s][count], y = op.template value<count>(sums[s], n), g = gathered(q_.grad, lines, s);
+      op.hand_back(sums[s], n, y, g, back[s]);
+      if (any(infinite_or_nan(y + g))) return false;
+      if constexpr (learns) {
+        V rough;
+        const V d = op.param_grad(sums[s], n, y, rough);
+        if (any(rough > splat<V>(kRough) * vabs(d))) return false;
+        const V part = g * d;
+        each_channel(lines, s, [&](int64_t k, int64_t c) { partial[lines.n * q_.channels + c] = part[k]; });
+      }
     }
+    if constexpr (!along_taps) return write_grads<masked>(lines, parameter, back, kept);
     for (int64_t k = 0; k < lines.count; ++k) {
-      V handed[Sums::back];
-      for (int b = 0; b < Sums::back; ++b) handed[b] = parameter_of(back[b], k);
-      const Sums own(parameter_of(parameter, k), q_.options);
-      if (!write_grads<masked>(line_of(lines, k), own, handed, kept ? kept + k * steps_ * lanes : nullptr)) return false;
+      const V own = splat<V>(parameter[0][k]);
+      V handed[1][Sums::back];
+      for (int b = 0; b < Sums::back; ++b) handed[0][b] = splat<V>(back[0][b][k]);
+      if (!write_grads<masked>(line_of(lines, k), &own, handed, kept ? kept + k * steps_ * lanes : nullptr)) return false;
     }
     return true;
   }
 
   template <bool masked>
-  POOLNB_HD bool write_grads(const Lines& line, const Sums& op, const V* back, const T* kept) const {
+  POOLNB_HD bool write_grads(const Lines& line, const V* parameter, const V (*back)[Sums::back], const T* kept) const {
     Reach<V> seen;
     const Place first = input_of(line, 0), other = input_of(line, Op::inputs - 1);
     const Place to = gradient_of(line, 0), to_other = gradient_of(line, Op::inputs - 1);
-    each_tap<masked>(line, [&](int64_t i, int64_t at, auto valid, auto) POOLNB_INLINE {
-      const V x = read(first, at, valid), second = Op::inputs > 1 ? read(other, at, valid) : x;
+    const auto ops = operators(parameter, std::make_index_sequence<side>());
+    each_tap<masked>(line, [&](int64_t i, int64_t at, int s, auto valid, auto) POOLNB_INLINE {
+      const Sums& op = ops[s];
+      const V x = read(first, at, s, valid), second = Op::inputs > 1 ? read(other, at, s, valid) : x;
       V f[Sums::features], d_second = splat<V>(0);
-      if (kept) f[0] = load<V>(kept + i * lanes);
+      if (kept) f[0] = load<V>(kept + (i * side + s) * lanes);
       else op.template tap<Sums::features>(x, second, f);
-      const V d = select(valid, op.tap_grad(x, second, f[0], back, d_second), splat<V>(0));
+      const V d = select(valid, op.tap_grad(x, second, f[0], back[s], d_second), splat<V>(0));
       d_second = select(valid, d_second, splat<V>(0));
       seen.result(d);
       seen.result(d_second);
-      write(to, at, d);
-      if (Op::inputs > 1 && to_other.data) write(to_other, at, d_second);
+      write(to, at, s, d);
+      if (Op::inputs > 1 && to_other.data) write(to_other, at, s, d_second);
     }, [] {});
     return seen.finite();
   }
@@ -222,7 +231,7 @@ class Global {
     return place_of(q_.grad_input[i], line, grad_step_[i]);
   }
 
-  // each(step, tap, valid, fresh), and pause() between blocks of steps. Along taps, the last vector overlaps its
+  // each(step, tap, s, valid, fresh) for the vectors s, and pause() between blocks of steps. Along taps, the last vector overlaps its
   // neighbour: `fresh` are its lanes that were not there.
   template <bool masked, class Each, class Pause>
   POOLNB_HD void each_tap(const Lines& line, const Each& each, const Pause& pause) const {
@@ -233,53 +242,62 @@ class Global {
       const int64_t end = std::min(begin + kTerms, whole);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t at = along_taps ? i * lanes : i;
-        each(i, at, valid<masked>(mask, shared, at), Always{});
+        for (int s = 0; s < side; ++s) each(i, at, s, valid<masked>(mask, shared, at, s), Always{});
       }
       if (whole > kTerms) pause();
     }
     if (whole == steps) return;
     const int64_t at = taps - lanes;
-    each(whole, at, valid<masked>(mask, shared, at), number_ >= splat<V>(T(whole * lanes - at)));
+    each(whole, at, 0, valid<masked>(mask, shared, at, 0), number_ >= splat<V>(T(whole * lanes - at)));
   }
 
   template <bool masked>
-  static POOLNB_HD auto valid(const Place& mask, bool shared, int64_t tap) {
+  static POOLNB_HD auto valid(const Place& mask, bool shared, int64_t tap, int s) {
     if constexpr (!masked) return Always{};
     else {
       const auto* from = static_cast<const uint8_t*>(mask.data) + tap * mask.step;
-      return shared ? splat<V>(*from) != splat<V>(0) : load_mask<V>(from);
+      return shared ? splat<V>(*from) != splat<V>(0) : load_mask<V>(from + s * lanes);
     }
   }
 
   // `first`: of the first look, which asks the memory for what comes soon.
   template <bool first = false, class Valid>
-  static POOLNB_HD V read(const Place& place, int64_t tap, Valid valid) {
+  static POOLNB_HD V read(const Place& place, int64_t tap, int s, Valid valid) {
     V x;
     with_float_type<halves>(place.dtype, place.data, [&](auto* from) POOLNB_INLINE {
-      from += tap * place.step;
+      from += tap * place.step + s * lanes;
       if (first) __builtin_prefetch(from + (along_taps ? kSoon : 4 * lanes), 0, 2);
       x = load_as<V>(from);
     });
     return select(valid, x, splat<V>(0));
   }
-  static POOLNB_HD void write(const Place& place, int64_t tap, V d) {
-    with_float_type<halves>(place.dtype, place.data, [&](auto* to) POOLNB_INLINE { store_as(to + tap * place.step, d); });
+  static POOLNB_HD void write(const Place& place, int64_t tap, int s, V d) {
+    with_float_type<halves>(place.dtype, place.data, [&](auto* to) POOLNB_INLINE {
+      store_as(to + tap * place.step + s * lanes, d);
+    });
   }
 
   // ---- what a window has ------------------------------------------------------------------------------------------
 
   // One lane per channel; those without one repeat the last.
-  V gathered(const View& v, const Lines& lines) const {
+  V gathered(const View& v, const Lines& lines, int s) const {
     V x = splat<V>(0);
     with_type(v.dtype, v.data, [&](auto* from) {
       for (int64_t k = 0; k < lanes; ++k) {
-        const int64_t channel = along_taps ? std::min(k, lines.count - 1) : k;
+        const int64_t channel = along_taps ? std::min(k, lines.count - 1) : s * lanes + k;
         x[k] = T(number(from[v.offset(lines.n, lines.c + channel, 0, 0, 0)]));
       }
     });
     return x;
   }
-  V parameters(const Lines& lines) const { return Op::parameters ? gathered(q_.parameter[0], lines) : splat<V>(0); }
+  template <size_t... s>
+  POOLNB_HD std::array<Sums, side> operators(const V* parameter, std::index_sequence<s...>) const {
+    return {Sums(parameter[s], q_.options)...};
+  }
+  void parameters(const Lines& lines, V* parameter) const {
+    for (int s = 0; s < side; ++s)
+      parameter[s] = Op::parameters ? gathered(q_.parameter[0], lines, s) : splat<V>(0);
+  }
 
   const Plan<T>& p_;
   const Problem& q_;

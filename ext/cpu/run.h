@@ -36,7 +36,9 @@ void each_unit(const Plan<T>& plan, const Parallel& parallel, const Each& each) 
       if (plan.overlapping) return work(Overlapping<Op, T>(plan));
       const auto whole = [&](auto halves) {
         constexpr int lanes = Plan<T>::lanes;
-        if (!plan.along_taps()) work(Global<Op, T, halves.value, false, 1>(plan));
+        constexpr int side = Op::template Sums<VecF>::keeps ? 1 : 4;  // a tap that costs much gains nothing by more
+        if (!plan.along_taps() && plan.q.channels % (side * lanes)) work(Global<Op, T, halves.value, false, 1>(plan));
+        else if (!plan.along_taps()) work(Global<Op, T, halves.value, false, side>(plan));
         else if (plan.w.taps() > kShortLine * lanes) work(Global<Op, T, halves.value, true, 1>(plan));
         else work(Global<Op, T, halves.value, true, lanes>(plan));
       };

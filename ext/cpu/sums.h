@@ -3,6 +3,7 @@
 //     features, learned           how many sums a result takes, and how many with the parameter's gradient; 0: that one
 //                                 goes window by window
 //     back                        numbers that a window hands back to its taps
+//     keeps                       whether f[0] costs more to make again than to keep
 //     from[backward]              taps per position from which on that pays along channels, where a tap costs less
 //     reach, reach_back           how far `exponent` may lie from 0, forward and backward
 //     exponent(x, second)         what keeps the features in range; NaN for a tap that needs the window by window path

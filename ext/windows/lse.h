@@ -252,6 +252,7 @@ struct Lse {
   template <class V>
   struct Sums {
     static constexpr int features = 2, learned = 3, back = 1, from[2] = {4, 4};
+    static constexpr bool keeps = true;
     static constexpr float reach = 32, reach_back = 32;
     V r, inv_r;
 
@@ -280,7 +281,8 @@ struct Lse {
       return select(n == splat<V>(0), splat<V>(0), log_mean * inv_r);
     }
     POOLNB_HD void hand_back(const V* sums, V, V, V g, V* b) const {
-      b[0] = select(sums[0] == splat<V>(0), splat<V>(0), g * quick_reciprocal(sums[0]));
+      const V share = select(sums[0] == splat<V>(0), splat<V>(0), g * quick_reciprocal(sums[0]));
+      b[0] = normal_or_nan(share, g, sums[0]);
     }
     POOLNB_HD V tap_grad(V, V, V e, const V* s, V&) const { return e * s[0]; }
     POOLNB_HD V param_grad(const V* sums, V n, V y, V& rough) const {

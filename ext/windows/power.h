@@ -120,21 +120,19 @@ struct PowerMean {
     using T = typename Traits<V>::Number;
     constexpr T step = std::numeric_limits<T>::epsilon(), least = std::numeric_limits<T>::min() / (step * step);
     w.squares = true;
-    V sum = splat<V>(0);
+    V some = splat<V>(0);  // not 0 where a tap is not
     Sum<V> squares;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V x = taps.x(i);
       saved.put(i, splat<V>(0));
-      sum = sum + vabs(x);
-      squares += x * x;
+      some = either(some, x);
+      squares.add_product(x, x);
     }, squares);
     const V total = squares.value();
-    const auto nothing = sum == splat<V>(0);
-    const V over = quick_rsqrt(select(nothing, splat<V>(1), total));
-    w.inv_sum = select(nothing, splat<V>(0), over);
-    // What is not finite has to show, and what a square lost.
-    const V show = select((total < splat<V>(least)) & !nothing, splat<V>(kInf<T>), sum * splat<V>(0));
-    w.y = total * over + show;
+    // Where all taps are 0 the gradient is 0 times this. Of what is not finite, y is NaN.
+    w.inv_sum = quick_rsqrt(vmax(total, splat<V>(least)));
+    const auto lost = (total < splat<V>(least)) & (some != splat<V>(0));  // digits of a square
+    w.y = select(lost, splat<V>(std::numeric_limits<T>::quiet_NaN()), total * w.inv_sum);
   }
 
   template <class V, class Taps, class Saved>
@@ -222,6 +220,7 @@ struct PowerMean {
   template <class V>
   struct Sums {
     static constexpr int features = 1, learned = 2, back = 1, from[2] = {two ? 10 : 4, 4};
+    static constexpr bool keeps = !two;
     static constexpr float reach = 100, reach_back = 80;  // 2^100 times 2^24 taps is a number; no sum is a difference
     V p, inv_p, eps;
     bool squares, small;
@@ -264,7 +263,8 @@ struct PowerMean {
       return select(total == splat<V>(0), splat<V>(0), root);
     }
     POOLNB_HD void hand_back(const V* sums, V, V y, V g, V* b) const {
-      b[0] = select(sums[0] == splat<V>(0), splat<V>(0), g * y * quick_reciprocal(sums[0]));
+      const V share = select(sums[0] == splat<V>(0), splat<V>(0), g * (y * quick_reciprocal(sums[0])));
+      b[0] = normal_or_nan(share, g, sums[0]);
     }
     // dy/da = a^(p - 1) y / sum a^p.
     POOLNB_HD V tap_grad(V x, V, V e, const V* s, V&) const {

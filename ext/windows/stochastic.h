@@ -151,6 +151,7 @@ struct Stochastic {
   template <class V>
   struct Sums {
     static constexpr int features = 3, learned = 3, back = 3, from[2] = {10, 10};
+    static constexpr bool keeps = true;
     static constexpr float reach = 1, reach_back = 1;
 
     POOLNB_HD Sums(V, const Options&) {}
@@ -172,7 +173,7 @@ struct Stochastic {
     }
     POOLNB_HD void hand_back(const V* sums, V n, V y, V g, V* b) const {
       const auto flat = sums[0] == splat<V>(0);
-      b[0] = g * inverse(sums[0]);
+      b[0] = normal_or_nan(g * inverse(sums[0]), g, sums[0]);
       b[1] = select(flat, splat<V>(0), b[0] * y);
       b[2] = select(flat, g * inverse(n), splat<V>(0));
     }

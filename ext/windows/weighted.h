@@ -108,6 +108,7 @@ struct Weighted {
   template <class V>
   struct Sums {
     static constexpr int features = 2, learned = 2, back = 2, from[2] = {4, 4};
+    static constexpr bool keeps = true;
     static constexpr float reach = 32, reach_back = 32;  // the logits' size is in no difference
 
     POOLNB_HD Sums(V, const Options&) {}
@@ -121,7 +122,7 @@ struct Weighted {
     template <int>
     POOLNB_HD V value(const V* sums, V) const { return sums[1] * inverse(sums[0]); }
     POOLNB_HD void hand_back(const V* sums, V, V y, V g, V* b) const {
-      b[0] = g * inverse(sums[0]);
+      b[0] = normal_or_nan(g * inverse(sums[0]), g, sums[0]);
       b[1] = b[0] * y;
     }
     POOLNB_HD V tap_grad(V x, V, V e, const V* s, V& d_second) const {

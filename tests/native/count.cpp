@@ -67,6 +67,7 @@ inline Counted quick_reciprocal(Counted x) { return Counted(1) / x; }
 inline Counted quick_rsqrt(Counted x) { return Counted(1) / vsqrt(x); }
 inline double widen(Counted x) { return x.value; }
 inline Counted vabs(Counted x) { return fabsf(x.value); }
+inline Counted either(Counted a, Counted b) { return vabs(a) + vabs(b); }
 inline Counted vfma(Counted a, Counted b, Counted c) { return a * b + c; }
 
 }  // namespace poolnb

@@ -496,6 +496,26 @@ def test_what_sums_cannot_hold_goes_window_by_window(name: str, windows: Any, ch
         _compare_with_float64(name, layout, windows, params, learns=change == "scaled")
 
 
+@summed
+@pytest.mark.parametrize("windows", [(3, 1, 1), (3, 2, 1), (7, 1, 3), (None,)], ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("size", [1e-30, 1e-33, 1e-35])
+def test_a_small_gradient_keeps_its_digits(
+    name: str, windows: tuple[Any, ...], layout: torch.memory_format, size: float
+) -> None:
+    """Over a large sum it may be no normal number, though times a large feature it is one again."""
+    large = {"lp": 1e11, "gem": 1e6, "stochastic": 1e12}.get(name, 25.0)
+    x = (large * (1 + torch.rand(2, 32, 16, 16)) / 2).contiguous(memory_format=layout)
+    params = _summed(name, x, windows)
+    leaf, wide = x.clone().requires_grad_(), x.double().requires_grad_()
+    grads = []
+    for one in (leaf, wide):
+        own = {k: v.to(one) if isinstance(v, Tensor) else v for k, v in params.items()}
+        y = getattr(F, f"{name}_pool2d")(one, *windows, **own)
+        grads += torch.autograd.grad(y, one, size * torch.linspace(1, 2, y.numel()).view(y.shape).to(y))
+    assert (grads[0] - grads[1]).abs().max() <= 2e-5 * grads[1].abs().max()
+
+
 @pytest.mark.cpu
 @summed
 def test_a_block_beside_one_that_goes_window_by_window_is_as_alone(name: str) -> None:
