@@ -193,9 +193,9 @@ def compare(
     `frame` has one row per run, with a column `seed`; a run without a value (NaN) is one that failed: it is counted,
     and since it is worse than any other, a verdict that it could overturn is not given. `looks` are the numbers of
     seeds after which a sequential study is looked at; `alpha` is spent on them in proportion to the seeds, each look on
-    its own, so that all looks together err with probability `alpha` at most. Seeds beyond the last look that every
-    group has reached are left out until their block is complete; before the first look there are intervals, and no
-    verdict. Without `looks` the study is looked at once.
+    its own, so that all looks together err with probability `alpha` at most. Seeds beyond the last look that the
+    baseline and every group that is stated have reached are left out until their block is complete; before the first
+    look there are intervals, and no verdict. Without `looks` the study is looked at once.
 
     A group whose runs have all failed has a row without numbers. Raises `ValueError` if no run of the `baseline` has
     finished, if a group holds one seed twice, or if no seeds connect the groups.
@@ -208,7 +208,8 @@ def compare(
     if frame.duplicated([by, "seed"]).any():
         twice = frame.loc[frame.duplicated([by, "seed"]), by].iloc[0]
         raise ValueError(f"{twice}: one seed stands for several runs; choose rows that differ in their seed alone")
-    kept, waiting, complete = _looked_at(frame, by, looks)
+    wanted = [name for name in groups if of is None or name in of or name == baseline]
+    kept, waiting, complete = _looked_at(frame, by, wanted, looks)
     spent = alpha_at(kept["seed"].nunique(), looks, alpha)
     done = kept[kept[value].notna()]
     finished, failed = (dict(rows[by].value_counts()) for rows in (done, kept[kept[value].isna()]))
@@ -275,13 +276,17 @@ def alpha_at(seeds: int, looks: Sequence[int] = LOOKS, alpha: float = ALPHA) -> 
     return alpha * (added / looks[-1])
 
 
-def _looked_at(frame: pandas.DataFrame, by: str, looks: Sequence[int]) -> tuple[pandas.DataFrame, int, bool]:
-    """The runs of the last look that all groups have reached, how many seeds wait for the next, and if there is one."""
+def _looked_at(
+    frame: pandas.DataFrame, by: str, groups: Sequence[Any], looks: Sequence[int]
+) -> tuple[pandas.DataFrame, int, bool]:
+    """The runs of the last look that these groups have reached, how many seeds wait for the next, and if there is one.
+
+    With each seed that is kept, the runs of the other groups are.
+    """
     if not looks:
         return frame, 0, True
-    groups = frame[by].nunique()
-    per_seed = frame.groupby("seed")[by].nunique().sort_index()
-    whole = [seed for seed, _ in itertools.takewhile(lambda one: one[1] == groups, per_seed.items())]
+    per_seed = frame[frame[by].isin(groups)].groupby("seed")[by].nunique().sort_index()
+    whole = [seed for seed, _ in itertools.takewhile(lambda one: one[1] == len(groups), per_seed.items())]
     reached = [look for look in looks if look <= len(whole)]
     if not reached:
         return frame, 0, False

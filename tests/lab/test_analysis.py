@@ -239,6 +239,15 @@ def test_a_block_of_seeds_counts_once_all_groups_have_it():
     assert set(lacking.residuals["seed"]) == set(range(12))
 
 
+def test_a_group_that_is_stated_alone_does_not_wait_for_the_others():
+    frame = study((0, 1, 2), 12)
+    frame = frame[(frame.pooler != "pool2") | (frame.seed < 5)]
+    together, alone = compare(frame, looks=(5, 12)), compare(frame, of=["pool1"], looks=(5, 12))
+    assert (together.seeds, together.waiting, alone.seeds, alone.waiting) == (5, 7, 12, 0)
+    assert (together.alpha, alone.alpha) == pytest.approx((0.05 * 5 / 12, 0.05 * 7 / 12))
+    assert alone.df == (12 - 1) + (5 - 1)  # the runs of the other group still say how large the rest is
+
+
 def test_the_half_width_at_a_number_of_seeds_is_what_a_study_of_them_has():
     found = compare(study((0, 0, 0, 0), 7))
     assert half_width(7, found.sd, 4) == pytest.approx((found.table["high"] - found.table["low"]).iloc[0] / 2)

@@ -23,6 +23,7 @@ SWEEPS = (
     "initial-temperature",
     "learning-rates",
     "backbones",
+    "backbones-average",
     "clips",
     "sampling-digits",
     "softmax-baselines",

@@ -20,9 +20,7 @@ def studies() -> dict[str, Comparison | None]:
         found[f"{title}, {ledger.EPOCHS} epochs"] = evidence.compared(ledger.comparison(dataset))
         found[f"{title}, 25 epochs"] = long_runs(dataset)
     found["300 digits"] = evidence.compared(evidence.few_digits())
-    found["ResNet-20, CIFAR-10"] = evidence.compared(ledger.backbone("resnet20"))
-    found["clips, in 3-D"] = evidence.compared(ledger.backbone("clips"))
-    return found
+    return found | ledger.on_backbones()
 
 
 def long_runs(dataset: str) -> Comparison | None:

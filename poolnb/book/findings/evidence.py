@@ -76,17 +76,17 @@ def select(*folders: str, epochs: int, vary: Sequence[str] = ("pooler", "seed"),
     return list(found.values())
 
 
-def study(sweep: str, folder: str | None = None) -> pandas.DataFrame:
+def study(*sweeps: str) -> pandas.DataFrame:
     """The runs of a sweep that are there, one row each as in `table`: also those that failed, whose values are NaN.
 
-    `folder` of `book/results` has its records (default: the one of the sweep's name). A sweep whose file is not there
-    yet has no runs.
+    Of several sweeps, all runs: their records are in the folder of the first one's name. A sweep whose file is not
+    there yet has no runs.
     """
-    if not (SWEEPS / f"{sweep}.toml").is_file() or not (RESULTS / (folder or sweep)).is_dir():
+    there = [sweep for sweep in sweeps if (SWEEPS / f"{sweep}.toml").is_file()]
+    keys = {config.key for sweep in there for config in planned(sweep)}
+    if not keys or not (RESULTS / sweeps[0]).is_dir():
         return table([])
-    keys = {config.key for config in planned(sweep)}
-    there = load_records(RESULTS / (folder or sweep), failed=True)
-    return table(record for record in there if record.key in keys)
+    return table(record for record in load_records(RESULTS / sweeps[0], failed=True) if record.key in keys)
 
 
 def few_digits() -> pandas.DataFrame:

@@ -21,6 +21,7 @@ ORDER = (
     "learning-rates-wide",
     "largest-rate",
     "backbones",
+    "backbones-average",
     "overfitting",
     "scale",
     "overlap",
@@ -38,7 +39,7 @@ ORDER = (
     "temperature-digits",
 )
 # Sweeps that train alike keep their records in one folder, so that no run is done twice.
-FOLDERS = dict.fromkeys(("tdgs", "overfitting", "softmax-baselines"), "recipe")
+FOLDERS = dict.fromkeys(("tdgs", "overfitting", "softmax-baselines"), "recipe") | {"backbones-average": "backbones"}
 
 
 @dataclass(frozen=True)

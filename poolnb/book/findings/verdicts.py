@@ -38,6 +38,7 @@ def rules() -> dict[str, Any]:
         "margin in points": analysis.MARGIN,
         "seeds for a verdict": analysis.ENOUGH,
         "looks": list(analysis.LOOKS),
+        "looks at a backbone": list(ledger.BACKBONE_LOOKS),
         "small overhead in percent": ledger.SMALL,
         "collapse in points": ledger.COLLAPSE,
         "training succeeds above percent": ledger.TRAINS,
