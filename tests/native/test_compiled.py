@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -350,14 +351,14 @@ def test_offsets_beyond_32_bits(name: str) -> None:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("scale", [1, 1e-25, 1e25, 2.0**-40, 2.0**40, 0])
-@pytest.mark.parametrize("twos", [32, 20, None], ids=["everywhere", "in some channels", "a number"])
+@pytest.mark.parametrize("twos", [64, 40, None], ids=["everywhere", "in some channels", "a number"])
 @pytest.mark.parametrize("windows", [(2,), (3, 2, 1), (3, 1, 1), (7, 1, 3), (None,)], ids=str)
 def test_lp_of_squares(layout: torch.memory_format, scale: float, twos: int | None, windows: tuple[Any, ...]) -> None:
     """An exponent of 2 goes a shorter way, which squares of such sizes leave again."""
-    exponents = torch.full((32,), 2.0)
-    exponents[twos or 32 :] = 3
+    exponents = torch.full((64,), 2.0)
+    exponents[twos or 64 :] = 3
     params = {"norm_type": exponents if twos else 2.0}
-    x = _random(2, 32, 8, 32).contiguous(memory_format=layout)
+    x = _random(2, 64, 8, 32).contiguous(memory_format=layout)
     x[:, ::2] *= scale
     x[:, :, :2] = 0  # windows of zeros
     for dtype, rough in ((torch.float32, 2e-5), (torch.bfloat16, 2e-2)):
@@ -414,6 +415,8 @@ _SHARED = [
     ((2, 3, 400), (9, 2, 4)),
     ((2, 70, 7, 7), (None,)),
     ((2, 19, 4, 4), (None,)),
+    ((3, 128, 5, 5), (None,)),
+    ((17, 320, 3, 3), (None,)),
     ((2, 18, 257), (None,)),
     ((1, 2, 5000), (None,)),
 ]
@@ -469,10 +472,10 @@ def test_sums_over_taps_keep_their_digits(name: str, windows: Any, last: bool) -
     masks = [None, _random(*shape) < 0.7, _random(shape[0], 1, *shape[2:]) < 0.7]
     for mask in masks[1:]:
         mask[0, ..., : shape[-1] // 2] = False  # windows without a tap
-    for mask in masks:
+    squares = [{"norm_type": torch.full((shape[1],), 2.0)}] if name == "lp" else []
+    for own, mask, learns in itertools.product([params, *squares], masks, (False, True)):
         dirty = x if mask is None else x.masked_fill(~mask, torch.nan)
-        for learns in (False, True):
-            _compare_with_float64(name, dirty, windows, params | ({} if mask is None else {"mask": mask}), learns)
+        _compare_with_float64(name, dirty, windows, own | ({} if mask is None else {"mask": mask}), learns)
 
 
 @summed
