@@ -68,8 +68,8 @@ class Sum {
   bool long_ = false;
 };
 
-// What a window hands back to its taps, the gradient `g` over a `sum` of features: NaN, for the safe path, where it has
-// fewer digits than a normal number, which a tap's feature would not bring back.
+// What a window hands back to its taps (cpu/sums.h), the gradient `g` over a `sum` of features: NaN, which goes window
+// by window, where it has fewer digits than a normal number, since a tap's feature would not bring them back.
 template <class V>
 POOLNB_HD V normal_or_nan(V x, V g, V sum) {
   using T = typename Traits<V>::Number;

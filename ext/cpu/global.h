@@ -18,7 +18,6 @@ constexpr int64_t kShortLine = 32;  // vectors of taps of a line that is summed 
 template <class Op, class T, bool halves, bool along_taps, int together>
 class Global {
   using V = Vec<T>;
-  using M = typename Traits<V>::Mask;
   using Sums = typename Op::template Sums<V>;
   static constexpr int side = along_taps ? 1 : together;  // vectors that one tap has
   static constexpr int64_t lanes = Traits<V>::lanes;
@@ -72,7 +71,7 @@ class Global {
     if (!along_taps && end - begin < step) return false;
     for (int64_t c = begin; c < end; c += step) {
       const bool done = along_taps ? call(Lines{n, c, std::min<int64_t>(together, end - c)})
-                                   : call(Lines{n, std::min(c, end - step), 1});  // the last overlap their neighbours
+                                   : call(Lines{n, std::min(c, end - step), 1});  // the last overlaps its neighbour
       if (!done) return false;
     }
     return true;
@@ -123,7 +122,8 @@ class Global {
       op.template tap<count>(x, second, f);
       for (int k = 0; k < count; ++k) sums[s][k] += select(valid & fresh, f[k], splat<V>(0));
       if constexpr (masked) number[s] += one_where<V>(valid & fresh);
-      if (kept) store<V>(kept + (i * side + s) * lanes, f[0]);
+      if constexpr (Sums::keeps)
+        if (kept) store<V>(kept + i * lanes, f[0]);
     }, [&] {
       for (int s = 0; s < side; ++s) {
         for (auto& sum : sums[s]) sum.carry();
@@ -137,7 +137,7 @@ class Global {
   }
 
   static POOLNB_HD V total(const V* sums) {
-    return together > 1 ? sums_of_lanes<along_taps ? together : 1>(sums) : sum_of_lanes(sums[0]);
+    return together > 1 ? sums_of_lanes<together>(sums) : sum_of_lanes(sums[0]);
   }
   static POOLNB_HD Lines line_of(const Lines& lines, int64_t k) { return {lines.n, lines.c + k, 1}; }
   // put(k, channel) for the lanes of a vector that hold a channel.
@@ -183,14 +183,18 @@ class Global {
         each_channel(lines, s, [&](int64_t k, int64_t c) { partial[lines.n * q_.channels + c] = part[k]; });
       }
     }
-    if constexpr (!along_taps) return write_grads<masked>(lines, parameter, back, kept);
-    for (int64_t k = 0; k < lines.count; ++k) {
-      const V own = splat<V>(parameter[0][k]);
-      V handed[1][Sums::back];
-      for (int b = 0; b < Sums::back; ++b) handed[0][b] = splat<V>(back[0][b][k]);
-      if (!write_grads<masked>(line_of(lines, k), &own, handed, kept ? kept + k * steps_ * lanes : nullptr)) return false;
+    if constexpr (!along_taps) {
+      return write_grads<masked>(lines, parameter, back, kept);
+    } else {
+      for (int64_t k = 0; k < lines.count; ++k) {
+        const V own = splat<V>(parameter[0][k]);
+        V handed[1][Sums::back];
+        for (int b = 0; b < Sums::back; ++b) handed[0][b] = splat<V>(back[0][b][k]);
+        T* const line_kept = kept ? kept + k * steps_ * lanes : nullptr;
+        if (!write_grads<masked>(line_of(lines, k), &own, handed, line_kept)) return false;
+      }
+      return true;
     }
-    return true;
   }
 
   template <bool masked>
@@ -203,7 +207,7 @@ class Global {
       const Sums& op = ops[s];
       const V x = read(first, at, s, valid), second = Op::inputs > 1 ? read(other, at, s, valid) : x;
       V f[Sums::features], d_second = splat<V>(0);
-      if (kept) f[0] = load<V>(kept + (i * side + s) * lanes);
+      if (Sums::keeps && kept) f[0] = load<V>(kept + i * lanes);
       else op.template tap<Sums::features>(x, second, f);
       const V d = select(valid, op.tap_grad(x, second, f[0], back[s], d_second), splat<V>(0));
       d_second = select(valid, d_second, splat<V>(0));
@@ -231,8 +235,8 @@ class Global {
     return place_of(q_.grad_input[i], line, grad_step_[i]);
   }
 
-  // each(step, tap, s, valid, fresh) for the vectors s, and pause() between blocks of steps. Along taps, the last vector overlaps its
-  // neighbour: `fresh` are its lanes that were not there.
+  // each(step, tap, s, valid, fresh) for the vectors s, and pause() between blocks of steps. Along taps, the last vector
+  // overlaps its neighbour: `fresh` are its lanes that were not there.
   template <bool masked, class Each, class Pause>
   POOLNB_HD void each_tap(const Lines& line, const Each& each, const Pause& pause) const {
     const int64_t taps = taps_, steps = steps_, whole = along_taps ? taps / lanes : taps;

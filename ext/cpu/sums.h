@@ -3,13 +3,14 @@
 //     features, learned           how many sums a result takes, and how many with the parameter's gradient; 0: that one
 //                                 goes window by window
 //     back                        numbers that a window hands back to its taps
-//     keeps                       whether f[0] costs more to make again than to keep
+//     keeps                       whether f[0] costs more to make again than to keep; if not, several vectors of
+//                                 channels are taken at once where one window covers all
 //     from[backward]              taps per position from which on that pays along channels, where a tap costs less
 //     reach, reach_back           how far `exponent` may lie from 0, forward and backward
 //     exponent(x, second)         what keeps the features in range; NaN for a tap that needs the window by window path
 //     tap<count>(x, second, f)    the features of a tap, so many; f[0] alone is kept for `tap_grad`
 //     value<count>(sums, n)       the output of a window with n valid taps; 0 of none, as every operator has it
-//     hand_back(sums, n, y, g, b) from the output's gradient g
+//     hand_back(sums, n, y, g, b) from the output's gradient g; NaN where digits are lost
 //     tap_grad(x, second, f0, s, d_second)   dx, of the sums of what its windows hand back; sets the second input's
 //     param_grad(sums, n, y, rough)          dy/dparameter; `rough`: the size of what was subtracted to get it
 // Features are made once per tap, not once per tap and window: see overlapping.h and global.h.

@@ -20,7 +20,7 @@ struct PowerMean {
     V share, inv_p, inv_sum, entropy, y;
     V log_root;                      // safe path: ln S / p
     typename Traits<V>::Mask has_pos_inf;    // safe path: the window holds an infinite size
-    bool squares = false;            // on the fast path: p = 2, and `inv_sum` is 1 / y
+    bool squares = false;            // on the fast path: p = 2, and `inv_sum` is 1 / y, or finite where y is 0
 
     // r^p on the fast path; `exponent` becomes its log2.
     POOLNB_HD V power(V a, auto valid, V& exponent) const {
@@ -263,15 +263,17 @@ struct PowerMean {
       return select(total == splat<V>(0), splat<V>(0), root);
     }
     POOLNB_HD void hand_back(const V* sums, V, V y, V g, V* b) const {
-      const V share = select(sums[0] == splat<V>(0), splat<V>(0), g * (y * quick_reciprocal(sums[0])));
+      // Of a window of zeros: 0, or NaN, which shows what g is.
+      const V share = g * select(sums[0] == splat<V>(0), splat<V>(0), y * quick_reciprocal(sums[0]));
       b[0] = normal_or_nan(share, g, sums[0]);
     }
     // dy/da = a^(p - 1) y / sum a^p.
     POOLNB_HD V tap_grad(V x, V, V e, const V* s, V&) const {
       if (squares) return x * s[0];
       const V a = size(x);
-      if constexpr (gem) return select(x < eps, splat<V>(0), e * s[0] * quick_reciprocal(a));
-      const V d = select(a == splat<V>(0), splat<V>(0), e * s[0] * quick_reciprocal(vmax(a, splat<V>(kTiny))));
+      // e / a first: times s, a small e may be no normal number.
+      if constexpr (gem) return select(x < eps, splat<V>(0), e * quick_reciprocal(a) * s[0]);
+      const V d = select(a == splat<V>(0), splat<V>(0), e * quick_reciprocal(vmax(a, splat<V>(kTiny))) * s[0]);
       return select(x < splat<V>(0), -d, d);
     }
     POOLNB_HD V param_grad(const V* sums, V n, V y, V& rough) const {

@@ -123,7 +123,7 @@ struct Weighted {
     POOLNB_HD V value(const V* sums, V) const { return sums[1] * inverse(sums[0]); }
     POOLNB_HD void hand_back(const V* sums, V, V y, V g, V* b) const {
       b[0] = normal_or_nan(g * inverse(sums[0]), g, sums[0]);
-      b[1] = b[0] * y;
+      b[1] = normal_or_nan(b[0] * y, b[0], y);
     }
     POOLNB_HD V tap_grad(V x, V, V e, const V* s, V& d_second) const {
       d_second = e * (x * s[0] - s[1]);

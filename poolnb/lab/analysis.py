@@ -210,7 +210,7 @@ def compare(
         raise ValueError(f"{twice}: one seed stands for several runs; choose rows that differ in their seed alone")
     wanted = [name for name in groups if of is None or name in of or name == baseline]
     kept, waiting, complete = _looked_at(frame, by, wanted, looks)
-    spent = alpha_at(kept["seed"].nunique(), looks, alpha)
+    spent = alpha_at(kept["seed"].nunique() if complete else 0, looks, alpha)
     done = kept[kept[value].notna()]
     finished, failed = (dict(rows[by].value_counts()) for rows in (done, kept[kept[value].isna()]))
     others = [name for name in groups if name != baseline and name in finished]

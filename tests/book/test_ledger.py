@@ -149,6 +149,24 @@ def test_the_question_who_wins_waits_for_every_pooler(tmp_path, monkeypatch, lef
     assert found.verdict == verdict and ("best of 8 of 9 on" if left_out else "best of the 9 on") in found.what
 
 
+@pytest.mark.parametrize("seeds", [5, 9, 12])
+def test_a_second_look_counts_once_both_poolers_have_its_seeds(seeds, tmp_path, monkeypatch):
+    made_up.read_from(monkeypatch, tmp_path)
+    for sweep in ("backbones", "backbones-average"):
+        one = studies.study(sweep)
+        for config in one.sweep.configs:
+            if config.seed < seeds or (config.pooler == "max" and seeds > 5):
+                right = {"max": 0.76, "avg": 0.76, "soft": 0.74, "lip": 0.78}[config.pooler]
+                made_up.write(tmp_path, one.folder, [config], right=right + (config.seed * 7 % 5) / 1e4)
+    first, second = ledger.on_backbones()["ResNet-20, CIFAR-10"], ledger.second_look()
+    assert first.seeds == 5 and set(first.table["n"]) == {5} and first.alpha == pytest.approx(0.05 * 5 / 12)
+    assert (second is not None) == (seeds == 12)
+    if second is not None:
+        assert second.seeds == 12 and list(second.verdicts) == ["avg"] and second.alpha == pytest.approx(0.05 * 7 / 12)
+    told = ledger.max_against_average()["CIFAR-10, ResNet-20"]
+    assert told.n == (12 if seeds == 12 else 5) and told.verdict == "equal"
+
+
 def test_the_finer_rates_tell_what_the_largest_is_that_trains(tmp_path, monkeypatch):
     """A finer study decides it; of the coarse one the result stands beside. A seed without all rates counts nowhere."""
     made_up.read_from(monkeypatch, tmp_path)

@@ -246,6 +246,8 @@ def test_a_group_that_is_stated_alone_does_not_wait_for_the_others():
     assert (together.seeds, together.waiting, alone.seeds, alone.waiting) == (5, 7, 12, 0)
     assert (together.alpha, alone.alpha) == pytest.approx((0.05 * 5 / 12, 0.05 * 7 / 12))
     assert alone.df == (12 - 1) + (5 - 1)  # the runs of the other group still say how large the rest is
+    early = compare(frame[(frame.pooler == "max") | (frame.seed < 3)], of=["pool1"], looks=(5, 12))
+    assert not early.complete and early.alpha == pytest.approx(0.05 * 5 / 12)
 
 
 def test_the_half_width_at_a_number_of_seeds_is_what_a_study_of_them_has():

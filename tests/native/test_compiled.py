@@ -502,21 +502,32 @@ def test_what_sums_cannot_hold_goes_window_by_window(name: str, windows: Any, ch
 @summed
 @pytest.mark.parametrize("windows", [(3, 1, 1), (3, 2, 1), (7, 1, 3), (None,)], ids=str)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
-@pytest.mark.parametrize("size", [1e-30, 1e-33, 1e-35])
+@pytest.mark.parametrize("size", [1e-21, 1e-30, 1e-33, 1e-34])
+@pytest.mark.parametrize("features", ["large", "small"])
 def test_a_small_gradient_keeps_its_digits(
-    name: str, windows: tuple[Any, ...], layout: torch.memory_format, size: float
+    name: str, windows: tuple[Any, ...], layout: torch.memory_format, size: float, features: str
 ) -> None:
-    """Over a large sum it may be no normal number, though times a large feature it is one again."""
-    large = {"lp": 1e11, "gem": 1e6, "stochastic": 1e12}.get(name, 25.0)
-    x = (large * (1 + torch.rand(2, 32, 16, 16)) / 2).contiguous(memory_format=layout)
+    """Over a large sum, or times a small feature, it may be no normal number; what is made of it may be one again."""
+    large = {"lp": 1e11, "gem": 1e6, "stochastic": 1e12, "weighted": 1}.get(name, 25.0)
+    scale = large if features == "large" else 1e-8
+    x = (scale * (1 + torch.rand(2, 32, 16, 16)) / 2).contiguous(memory_format=layout)
     params = _summed(name, x, windows)
-    leaf, wide = x.clone().requires_grad_(), x.double().requires_grad_()
+    if name == "gem":
+        params["eps"] = 1e-9
+    if name == "weighted":
+        params["logits"] = (25 + torch.randn_like(x)).contiguous(memory_format=layout)
     grads = []
-    for one in (leaf, wide):
-        own = {k: v.to(one) if isinstance(v, Tensor) else v for k, v in params.items()}
-        y = getattr(F, f"{name}_pool2d")(one, *windows, **own)
-        grads += torch.autograd.grad(y, one, size * torch.linspace(1, 2, y.numel()).view(y.shape).to(y))
-    assert (grads[0] - grads[1]).abs().max() <= 2e-5 * grads[1].abs().max()
+    for dtype in (torch.float32, torch.float64):
+        given = {"x": x, **{k: v for k, v in params.items() if name == "weighted"}}
+        leaves = {k: v.to(dtype).clone().requires_grad_() for k, v in given.items()}
+        own = {k: v.to(dtype) if isinstance(v, Tensor) else v for k, v in params.items()}
+        one, *_ = leaves.values()
+        y = getattr(F, f"{name}_pool2d")(one, *windows, **own | {k: v for k, v in leaves.items() if k != "x"})
+        g = size * torch.linspace(1, 2, y.numel(), dtype=dtype).view(y.shape)
+        grads.append(torch.autograd.grad(y, list(leaves.values()), g))
+    for found, expected in zip(*grads, strict=True):
+        if expected.abs().max() > 1e-36:  # normal numbers, with digits to spare
+            assert (found - expected).abs().max() <= 2e-5 * expected.abs().max()
 
 
 @pytest.mark.cpu
