@@ -167,6 +167,35 @@ def test_a_second_look_counts_once_both_poolers_have_its_seeds(seeds, tmp_path, 
     assert told.n == (12 if seeds == 12 else 5) and told.verdict == "equal"
 
 
+@pytest.mark.parametrize(("points", "verdict"), [(1, "below"), (0, "equal")])
+def test_a_replication_decides_alone_once_it_is_complete(points, verdict, tmp_path, monkeypatch):
+    """Before, the seeds of the first looks say what they said; afterwards they stand beside it and do not count."""
+    made_up.read_from(monkeypatch, tmp_path)
+
+    def write(sweep, average):
+        one = studies.study(sweep)
+        for config in one.sweep.configs:
+            if config.pooler in ("max", "avg"):
+                right = {"max": 0.76, "avg": average}[config.pooler]
+                made_up.write(tmp_path, one.folder, [config], right=right + (config.seed * 7 % 5) / 1e4)
+
+    def parts():
+        (claim,) = (one for one in ledger.claims() if one.id == "C15")
+        return {one.what: one for one in ledger.judge(claim).findings if "ResNet" in one.what}
+
+    write("backbones", average=0.71)
+    write("backbones-average", average=0.71)
+    write("backbones-replication", average=0.76 + points / 100)
+    missing = next(tmp_path.glob("backbones/*-avg-seed27-*"))
+    missing.rename(tmp_path / missing.name)
+    assert ledger.replication() is None and [one.interval.n for one in parts().values()] == [12]
+    (tmp_path / missing.name).rename(missing)
+    new, before = parts().values()
+    assert (new.interval.n, new.interval.verdict, new.aside) == (16, verdict, "")
+    assert (before.interval.n, before.interval.verdict, before.aside != "") == (12, "above", True)
+    assert ledger.replication().alpha == 0.05 and ledger.second_look().verdicts == {"avg": "below"}
+
+
 def test_the_finer_rates_tell_what_the_largest_is_that_trains(tmp_path, monkeypatch):
     """A finer study decides it; of the coarse one the result stands beside. A seed without all rates counts nowhere."""
     made_up.read_from(monkeypatch, tmp_path)

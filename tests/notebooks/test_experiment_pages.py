@@ -24,6 +24,7 @@ SWEEPS = (
     "learning-rates",
     "backbones",
     "backbones-average",
+    "backbones-replication",
     "clips",
     "sampling-digits",
     "softmax-baselines",

@@ -76,17 +76,18 @@ def select(*folders: str, epochs: int, vary: Sequence[str] = ("pooler", "seed"),
     return list(found.values())
 
 
-def study(*sweeps: str) -> pandas.DataFrame:
+def study(*sweeps: str, folder: str = "") -> pandas.DataFrame:
     """The runs of a sweep that are there, one row each as in `table`: also those that failed, whose values are NaN.
 
-    Of several sweeps, all runs: their records are in the folder of the first one's name. A sweep whose file is not
-    there yet has no runs.
+    Of several sweeps, all runs: their records are in one folder, by default that of the first one's name. A sweep whose
+    file is not there yet has no runs.
     """
+    records = RESULTS / (folder or sweeps[0])
     there = [sweep for sweep in sweeps if (SWEEPS / f"{sweep}.toml").is_file()]
     keys = {config.key for sweep in there for config in planned(sweep)}
-    if not keys or not (RESULTS / sweeps[0]).is_dir():
+    if not keys or not records.is_dir():
         return table([])
-    return table(record for record in load_records(RESULTS / sweeps[0], failed=True) if record.key in keys)
+    return table(record for record in load_records(records, failed=True) if record.key in keys)
 
 
 def few_digits() -> pandas.DataFrame:

@@ -22,6 +22,7 @@ ORDER = (
     "largest-rate",
     "backbones",
     "backbones-average",
+    "backbones-replication",
     "overfitting",
     "scale",
     "overlap",
@@ -39,7 +40,9 @@ ORDER = (
     "temperature-digits",
 )
 # Sweeps that train alike keep their records in one folder, so that no run is done twice.
-FOLDERS = dict.fromkeys(("tdgs", "overfitting", "softmax-baselines"), "recipe") | {"backbones-average": "backbones"}
+FOLDERS = dict.fromkeys(("tdgs", "overfitting", "softmax-baselines"), "recipe") | dict.fromkeys(
+    ("backbones-average", "backbones-replication"), "backbones"
+)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def comparisons() -> dict[str, analysis.Comparison | None]:
     """The studies that compare many poolers with one."""
     found = {f"{title}, against max": one for title, one in advice.studies().items()}
     found["ResNet-20, CIFAR-10, second look, against max"] = ledger.second_look()
+    found["ResNet-20, CIFAR-10, replication, against max"] = ledger.replication()
     found["300 digits, against avg"] = evidence.compared(evidence.few_digits(), baseline="avg")
     for dataset, title in tdgs.TITLES.items():
         found[f"{title}, recipe"] = tdgs.against_max(dataset)
