@@ -19,7 +19,7 @@ BOOK = ROOT / "book"
 RESULTS = BOOK / "results"
 
 # The tools around runs and chapters. No record can depend on them; what chapters depend on, `poolnb.book.reach` finds.
-_TOOLS = {"poolnb/bench.py", "poolnb/book", "poolnb/cli.py", "poolnb/doctor.py"}
+_TOOLS = {"poolnb/bench", "poolnb/book", "poolnb/cli.py", "poolnb/doctor.py"}
 _SOURCES = {".py", ".h", ".hpp", ".def", ".cpp", ".cu", ".cuh"}
 
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from poolnb import native
 from poolnb.baselines import PLAIN, Windows
-from poolnb.bench import LAYOUTS
+from poolnb.bench.work import LAYOUTS
 from poolnb.lab.config import RunConfig
 from poolnb.lab.measurements.training_cost import Step, bytes_kept, medians
 from poolnb.lab.training import Job, prepared

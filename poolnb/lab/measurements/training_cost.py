@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import poolnb
 from poolnb import native
-from poolnb.bench import LAYOUTS
+from poolnb.bench.work import LAYOUTS
 from poolnb.lab.config import RunConfig
 from poolnb.lab.training import Job, _optimizer, prepared
 
