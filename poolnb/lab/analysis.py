@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from poolnb.lab.statistics import Interval
+from poolnb.lab.statistics import Interval, mean_interval
 
 if TYPE_CHECKING:
     import pandas
@@ -41,7 +41,7 @@ class Difference(Interval):
 
     `sd` and `df` are the residual standard deviation of the comparison and its degrees of freedom, `margin` its margin;
     `seeds_needed` as in `Comparison.table`. `error` is the standard error (NaN: not known), and `together` the number
-    of differences of which the intervals are true together: 1 is one stated alone.
+    of differences of which the intervals are true together: 1 is one stated alone. `pair` as in `Comparison.pairs`.
     """
 
     verdict: str
@@ -51,6 +51,12 @@ class Difference(Interval):
     margin: float
     error: float = math.nan
     together: int = 1
+    pair: Interval | None = None
+
+    @property
+    def by_others(self) -> bool:
+        """Whether its side of 0 is told by the scatter of all groups alone, and not by that of its own pairs."""
+        return bool(self.side and self.pair and self.pair.n >= ENOUGH and self.pair.low <= 0 <= self.pair.high)
 
     @property
     def side(self) -> str:
@@ -65,7 +71,9 @@ class Difference(Interval):
     def __neg__(self) -> Difference:
         """The baseline against the group."""
         verdict = {ABOVE: BELOW, BELOW: ABOVE}.get(self.verdict, self.verdict)
-        return replace(self, mean=-self.mean, low=-self.high, high=-self.low, verdict=verdict)
+        own = self.pair
+        pair = None if own is None else Interval(-own.mean, -own.high, -own.low, own.n)
+        return replace(self, mean=-self.mean, low=-self.high, high=-self.low, verdict=verdict, pair=pair)
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class Comparison:
     - `table`: one row per stated group, never the baseline, in the frame's order: `difference`, `low`, `high` (NaN
       without a degree of freedom), `n` (seeds of the group with a value), `failed` (its runs without one), `verdict`,
       and `seeds_needed`, the number of seeds that would decide it with probability `POWER`, if the difference and the
-      scatter are as seen (0: decided; `MOST` + 1: more; NaN: not known).
+      scatter are as seen (0: decided; `MOST` + 1: more; NaN: not known, or failed runs stand against a verdict).
     - `residuals`: one row per run: the group, the seed, `fitted` and `residual`. `values`: seeds x groups.
     - `sd`, `df`: the residual standard deviation and its degrees of freedom.
     - `seeds`: how many seeds were looked at; `waiting`: how many were left out, since their block is not complete;
@@ -112,6 +120,7 @@ class Comparison:
         """The difference of each group to the baseline; its `n` is that of the one with fewer seeds."""
         most = int(self.values[self.baseline].notna().sum())
         together = int((self.table["n"] > 0).sum())
+        pairs = self.pairs
         return {
             name: Difference(
                 row.difference,
@@ -125,9 +134,21 @@ class Comparison:
                 margin=self.margin,
                 error=(row.high - row.low) / 2 / self.critical,
                 together=together,
+                pair=pairs.get(name),
             )
             for name, row in self.table.iterrows()
         }
+
+    @property
+    def pairs(self) -> dict[Any, Interval]:
+        """The mean difference of each group by the seeds of the pair alone, with Student's interval for that one.
+
+        The model takes the rest to scatter alike in all groups. Where one scatters more, its interval in `table` is too
+        short, and this one shows it; with few seeds it is long.
+        """
+        differences = self.values.sub(self.values[self.baseline], axis=0)
+        own = {name: differences[name].dropna() for name in self.table.index if name in differences}
+        return {name: mean_interval(values) for name, values in own.items() if len(values)}
 
     def p_values(self) -> pandas.Series:
         """Dunnett's p for each group: of a largest |t| at least as large, among all groups, if none differed."""
@@ -190,7 +211,7 @@ def compare(
     `of` are the groups whose differences are stated (default: all), as a claim names them before the runs are looked
     at; the intervals are true together for these. The other groups only tell how large the rest is.
 
-    `frame` has one row per run, with a column `seed`; a run without a value (NaN) is one that failed: it is counted,
+    `frame` has one row per run, with a column `seed`; a run without a finite value is one that failed: it is counted,
     and since it is worse than any other, a verdict that it could overturn is not given. `looks` are the numbers of
     seeds after which a sequential study is looked at; `alpha` is spent on them in proportion to the seeds, each look on
     its own, so that all looks together err with probability `alpha` at most. Seeds beyond the last look that the
@@ -200,6 +221,7 @@ def compare(
     A group whose runs have all failed has a row without numbers. Raises `ValueError` if no run of the `baseline` has
     finished, if a group holds one seed twice, or if no seeds connect the groups.
     """
+    frame = frame.assign(**{value: frame[value].where(np.isfinite(frame[value].astype(float)))})
     groups = list(dict.fromkeys(frame[by]))
     finished_groups = list(dict.fromkeys(frame.loc[frame[value].notna(), by]))
     if baseline not in finished_groups:
@@ -227,11 +249,12 @@ def compare(
         difference, half = float(estimate[place]), critical * sd * float(spread[place])
         low, high, n, lost = difference - half, difference + half, finished[name], failed.get(name, 0)
         verdict = verdict_of(low, high, margin)
+        stands = _stands(verdict, lost, failed.get(baseline, 0), larger_is_better)
         enough = min(n, finished[baseline]) >= ENOUGH
-        if not enough or not complete or not _stands(verdict, lost, failed.get(baseline, 0), larger_is_better):
+        if not enough or not complete or not stands:
             verdict = UNDECIDED
-        needed = 0.0
-        if verdict == UNDECIDED:
+        needed = 0.0 if stands else math.nan  # no number of seeds undoes a run that failed
+        if verdict == UNDECIDED and stands:
             needed = seeds_needed(difference, sd, len(others) + 1, margin, looks, alpha, stated=len(stated))
         rows[name] = (difference, low, high, n, lost, verdict, needed)
     import pandas

@@ -52,7 +52,7 @@ def test_a_comparison_says_its_verdicts_and_what_would_decide():
     lost = pd.DataFrame({"pooler": "lip", "seed": range(3), "last": math.nan})
     found = compare(pd.concat([frame, lost]))
     table = pages.comparisons({"digits": found, "clips": None})
-    said = {row[0]: row[3] for row in table.rows}
+    said = {row[0]: row[4] for row in table.rows}
     assert said["digits: soft - max"] == "above" and said["digits: avg - max"] == "equal within 0.5 points"
     assert [row[1] for row in table.rows[-2:]] == ["none has finished, 3 failed", "no runs yet"]
     assert table.rows[0][1] == evidence.say(found.intervals["soft"]) and "joint" in table.rows[0][1]
@@ -60,6 +60,22 @@ def test_a_comparison_says_its_verdicts_and_what_would_decide():
     assert "cannot be below 0.25 with 3 seeds" in repr(pages.comparisons({"few": compare(frame[frame.seed < 3])}))
     assert not table.note  # six seeds: 2 / 64
     assert re.fullmatch(r"undecided, \d+ seeds for 80 % power|above", said["digits: lse - max"])
+
+
+def test_a_difference_that_only_the_scatter_of_the_others_tells_is_named():
+    """Of nine quiet poolers and one that scatters the last has too short an interval; its own pairs say so."""
+    noise = {name: [0.1 * ((seed * place) % 3 - 1) for seed in range(5)] for place, name in enumerate("abcdefgh")}
+    noise = {"max": [0.0] * 5, **noise, "loud": [3.7, 1.6, 0.1, -1.0, 2.6]}
+    rows = [(name, seed, 70 + one) for name, values in noise.items() for seed, one in enumerate(values)]
+    found = compare(pd.DataFrame(rows, columns=["pooler", "seed", "last"]))
+    loud = found.intervals["loud"]
+    assert loud.verdict == "above" and loud.pair.low < 0 < loud.pair.high and loud.by_others and (-loud).by_others
+    assert not any(one.by_others for name, one in found.intervals.items() if name != "loud")
+    table = pages.comparisons({"study": found})
+    assert table.rows[-1][4] == "above, not by its pairs alone" and table.rows[-1][2] == f"± {loud.pair.half_width:.2f}"
+    assert table.note.endswith("whose interval contains 0: study: loud - max.")
+    doubt = f"by its pairs alone {evidence.say(loud.pair)}, undecided"
+    assert evidence.Finding("loud", loud, "points", "holds").said.endswith(f"above (holds); {doubt}")
 
 
 def test_the_ledger_folds_the_details_of_each_claim():

@@ -286,6 +286,21 @@ def test_the_power_is_how_often_made_up_studies_are_decided():
         assert seen == pytest.approx(power(effects[1], 12, 0.5, 3), abs=0.08)
 
 
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_value_that_is_not_finite_is_a_run_that_failed(value):
+    rows = [
+        (name, seed, 70 + gain + 0.1 * (seed * (3 + place) % 7))
+        for place, (name, gain) in enumerate({"max": 0, "a": 3, "b": 3}.items())
+        for seed in range(8)
+    ]
+    frame = pd.DataFrame(rows, columns=["pooler", "seed", "last"])
+    frame.loc[(frame.pooler == "a") & (frame.seed == 0), "last"] = value
+    found = compare(frame)
+    assert found.verdicts == {"a": "undecided", "b": "above"} and found.table["failed"].to_dict() == {"a": 1, "b": 0}
+    assert found.table["difference"].tolist() == pytest.approx([3, 3], abs=0.3)
+    assert math.isnan(found.table.loc["a", "seeds_needed"])  # no number of seeds undoes a failed run
+
+
 # ---- the permutation test --------------------------------------------------------------------------------------------
 
 

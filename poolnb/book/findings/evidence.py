@@ -224,7 +224,14 @@ class Finding:
     def said(self) -> str:
         """All of it: `accuracy, max - avg: +0.84 ± 0.32 points, n = 3: above (holds)`."""
         verdict = "" if self.verdict == self.word else f" ({self.verdict})"
-        return f"{self.what}: {self.value}: {self.word}{verdict}"
+        return "; ".join(filter(None, (f"{self.what}: {self.value}: {self.word}{verdict}", self.doubt)))
+
+    @property
+    def doubt(self) -> str:
+        """What the pairs alone say where only the scatter of all poolers tells the difference from 0, else nothing."""
+        one = self.interval
+        doubtful = isinstance(one, Difference) and one.by_others and not self.bound
+        return f"by its pairs alone {say(one.pair, self.unit)}, undecided" if doubtful else ""  # type: ignore[union-attr]
 
 
 def words(one: Difference, bound: float = 0.0, unit: str = "points") -> str:

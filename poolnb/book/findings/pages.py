@@ -10,7 +10,7 @@ from typing import Any
 
 from poolnb.book.findings.evidence import Finding, level, say, words
 from poolnb.book.findings.ledger import Row, claims, judge
-from poolnb.lab.analysis import ALPHA, MOST, POWER, UNDECIDED, Comparison, Difference
+from poolnb.lab.analysis import ALPHA, ENOUGH, MOST, POWER, UNDECIDED, Comparison, Difference
 
 MANY = 12  # rows: a longer table is folded, and a picture beside it says what it says
 
@@ -77,7 +77,7 @@ class Parts(list[Finding]):
         return "; ".join(one.said for one in self)
 
     def _repr_html_(self) -> str:
-        rows = [[one.what, one.value, one.word, one.verdict] for one in self]
+        rows = [[one.what, one.value, "; ".join(filter(None, (one.word, one.doubt))), one.verdict] for one in self]
         return Table(("part", "found", "the difference", "so the claim"), rows, unfolded=True)._repr_html_()
 
 
@@ -166,23 +166,38 @@ def accuracies(groups: Mapping[str, Any], columns: Mapping[str, str]) -> Table:
 
 
 def comparisons(found: Mapping[str, Comparison | None], unit: str = "points", digits: int = 2) -> Table:
-    """One row per group of each titled comparison: interval, permutation test, verdict, and what would decide it.
+    """One row per group of each titled comparison: interval, that of its own pairs, permutation test, and verdict.
 
-    Below it stands how small the p of the permutation test can get at all.
+    Below it stands how small the p of the permutation test can get at all, and what only the scatter of all tells.
     """
-    rows, seeds = [], set()
+    rows, seeds, by_others = [], set(), []
     for title, one in found.items():
         if one is None:
-            rows.append([title, "no runs yet", "-", "-"])
+            rows.append([title, "no runs yet", "-", "-", "-"])
             continue
-        p = one.permutation()
+        p, pairs = one.permutation(), one.pairs
         seeds |= {int(row.n) for _, row in one.table.iterrows() if row.n > 1}
         for name, row in one.table.iterrows():
             said = say(one.intervals[name], unit, digits) if row.n else "none has finished"
             lost = f", {row.failed} failed" if row.failed else ""
             verdict = decided(one.intervals[name], unit)
-            rows.append([f"{title}: {name} - {one.baseline}", said + lost, _number(p[name]), verdict])
-    return Table(("", "difference", "p (permutation)", "verdict"), rows, note=_floor(seeds))
+            what, own = f"{title}: {name} - {one.baseline}", pairs.get(name)
+            alone = "-" if own is None or own.n < ENOUGH else f"± {own.half_width:.{digits}f}"
+            rows.append([what, said + lost, alone, _number(p[name]), verdict])
+            if one.intervals[name].by_others:
+                by_others.append(what)
+    heads = ("", "difference", "its pairs alone", "p (permutation)", "verdict")
+    return Table(heads, rows, note=" ".join(filter(None, (_floor(seeds), _borne_by_all(by_others)))))
+
+
+def _borne_by_all(names: Sequence[str]) -> str:
+    """Verdicts that rest on the model's one variance for all groups."""
+    if not names:
+        return ""
+    return (
+        "Told from 0 by the scatter of all poolers, which the model takes to be the same, and not by that of its own "
+        f"pairs, whose interval contains 0: {'; '.join(names)}."
+    )
 
 
 def _floor(seeds: Iterable[int]) -> str:
@@ -224,7 +239,7 @@ def decided(one: Difference | None, unit: str = "points") -> str:
     if one is None:
         return "-"
     if one.verdict != UNDECIDED or one.seeds_needed != one.seeds_needed:
-        return words(one, unit=unit)
+        return words(one, unit=unit) + ", not by its pairs alone" * one.by_others
     if one.seeds_needed > MOST:
         return f"{UNDECIDED}, more than {MOST} seeds for {100 * POWER:.0f} % power"
     if one.seeds_needed <= one.n:  # decided by its width, but a run has failed, or seeds are too few
