@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_a_record_of_another_machine_is_not_added_to(tmp_path: Path, capsys: pyt
 def test_of_several_processes_the_medians_count(tmp_path: Path) -> None:
     """The middle one of three, whatever the other two say."""
     made = [rows.Row("soft", "plain", "forward", "k2s2", "float32", "nchw", (1,), ms, ms, 1.0, 0.5) for ms in (9, 1, 2)]
-    made[0] = rows.replace(made[0], in_cache=7.0)
+    made[0] = replace(made[0], in_cache=7.0)
     middle = rows._median(made)
     assert (middle.ms, middle.copies, middle.in_cache, middle.processes) == (2, 2, 7.0, 3)
     assert bench.main([*_WORDS, "--operators", "soft", "--processes", "2", "--results", str(tmp_path)]) == 0

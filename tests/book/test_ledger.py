@@ -71,7 +71,8 @@ def test_the_page_says_what_the_records_say(rows):
     for row in rows:
         assert f"<td>{row.verdict}</td>" in shown and all(f"({one})" in shown for one in row.beside)
         for one in row.findings:
-            assert f"<td>{one.what}</td><td>{one.value}</td><td>{one.word}" in shown, row.claim.id
+            word = f"{one.word}; {one.doubt}" if one.doubt else one.word
+            assert f"<td>{one.what}</td><td>{one.value}</td><td>{word}</td>" in shown, row.claim.id
 
 
 def test_the_winner_is_chosen_seed_by_seed_and_needs_enough_of_them(tmp_path, monkeypatch):
