@@ -304,14 +304,15 @@ POOLNB_HD VecF vexp2(VecF x, VecF y) { return vec_exp2(x, y); }
 POOLNB_HD VecD vexp2(VecD x, VecD y) { return vec_exp2(x, y); }
 #endif
 
-// `safe`: 0 and 1 at the infinities.
+// 0 and 1 where exp overflows.
 template <bool safe, class V>
 POOLNB_HD V sigmoid(V x) {
   using T = typename Traits<V>::Number;
   const V one = splat<V>(1);
   if constexpr (safe) return one / (one + vexp(-x));
-  constexpr T most = T(0.68) * std::numeric_limits<T>::max_exponent;  // exp does not overflow
-  return select(x == x, quick_reciprocal(one + vexp_down(vmin(-x, splat<V>(most)))), x);
+  const V most = splat<V>(T(0.68) * std::numeric_limits<T>::max_exponent);  // exp does not overflow
+  const V y = select(-x > most, splat<V>(0), quick_reciprocal(one + vexp_down(vmin(-x, most))));
+  return select(x == x, y, x);
 }
 
 }  // namespace poolnb

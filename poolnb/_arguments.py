@@ -192,10 +192,11 @@ def channel_parameter(
     strict: bool = False,
     allow_inf: bool = False,
 ) -> Tensor:
-    """A float, 0-d tensor or (C,) tensor as a (C,) tensor in the dtype of sums; ``allow_inf``: +inf may be in it."""
+    """A float, 0-d tensor or (C,) tensor as a (C,) tensor in the dtype of sums; ``allow_inf``: +inf is accepted."""
     if not isinstance(value, Tensor):
-        value = number(name, value, low, high, strict, "real number or a torch.Tensor")
-        value = held(name, value, call.acc_dtype, strict)
+        if not (allow_inf and type(value) is float and value == math.inf):
+            value = number(name, value, low, high, strict, "real number or a torch.Tensor")
+            value = held(name, value, call.acc_dtype, strict)
         return torch.full((call.channels,), value, dtype=call.acc_dtype, device=call.input.device)
     check_parameter_tensor(name, value, call.input)
     if tuple(value.shape) not in ((), (call.channels,)):

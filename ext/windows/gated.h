@@ -29,9 +29,8 @@ struct Gated {
     const V alpha = w.mixed.parameter[0] = sigmoid<safe>(response.value() + taps.entry(1, 0, 0));
     Mixed::blend<safe>(w.mixed);
     if constexpr (!Saved::backward) return;
-    V difference;
-    Mixed::finalize_param_grad<safe>(w.mixed, &difference);
-    w.slope = difference * alpha * (splat<V>(1) - alpha);
+    const V half = Mixed::half_difference<safe>(w.mixed.largest, w.mixed.mean);
+    w.slope = half * (splat<V>(2) * alpha * (splat<V>(1) - alpha));
     if constexpr (Saved::keeps) {
       const int64_t count = taps.count();
       POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) saved.put(i, recompute<safe>(w, taps, i, options));

@@ -51,10 +51,10 @@ struct Mixed {
     if constexpr (safe) {
       w.inv_n = splat<V>(1) / select(n == splat<V>(0), splat<V>(1), n);
       w.largest = select(number < splat<V>(0), splat<V>(0), largest);
-      // Where the sum overflows, shares of it do not.
+      // Where the sum overflows, to infinity or in both directions to NaN, shares of it do not.
       Sum<V> mean;
       each_tap(taps, [&](int64_t i) POOLNB_INLINE { mean += taps.x(i) * w.inv_n; }, mean);
-      w.mean = select(infinite(sum.value()), mean.value(), sum.value() * w.inv_n);
+      w.mean = select(infinite_or_nan(sum.value()), mean.value(), sum.value() * w.inv_n);
     } else {
       w.inv_n = splat<V>(1) / n;
       w.largest = largest;
@@ -83,11 +83,18 @@ struct Mixed {
     return rest + select(w.number == splat<V>(T(i)), alpha, splat<V>(0));
   }
 
+  // (first - second) / 2, which does not overflow; 0 where one of them is infinite.
+  template <bool safe, class V>
+  static POOLNB_HD V half_difference(V first, V second) {
+    using T = typename Traits<V>::Number;
+    const V half = splat<V>(T(0.5)), difference = half * first - half * second;
+    if constexpr (safe) return select(infinite(first) | infinite(second), splat<V>(0), difference);
+    else return difference;
+  }
+
   template <bool safe, class V>
   static POOLNB_HD void finalize_param_grad(const Window<V>& w, V* d_params) {
-    d_params[0] = w.largest - w.mean;
-    if constexpr (safe)
-      d_params[0] = select(infinite(w.largest), splat<V>(0), select(infinite(w.mean), splat<V>(0), d_params[0]));
+    d_params[0] = splat<V>(2) * half_difference<safe>(w.largest, w.mean);
   }
 };
 

@@ -3,6 +3,7 @@
 // dy/dp = y/p (sum c r^p ln r / S - ln(S) / p). Nothing over- or underflows, because r <= 1.
 // On the fast path, r^p is 2^(p (log2 a - log2 m)): logs do not wait for the largest size, and m need not be exact; and
 // Lp with p = 2, as most use it, is a root of squares, dy/dx_i = x_i / y. `two`: p is known to be 2.
+// GeM with p near 0 is next to the geometric mean, and ln S next to 0: see `near_zero`.
 #pragma once
 
 #include "../taps.h"
@@ -19,6 +20,7 @@ struct PowerMean {
     V peak;          // log2 m; safe path: m
     V share, inv_p, inv_sum, entropy, y;
     V log_root;                      // safe path: ln S / p
+    V number;                        // safe path: which tap is the first largest one
     typename Traits<V>::Mask has_pos_inf;    // safe path: the window holds an infinite size
     bool squares = false;            // on the fast path: p = 2, and `inv_sum` is 1 / y, or finite where y is 0
 
@@ -36,19 +38,34 @@ struct PowerMean {
     static POOLNB_HD V scaled(V p, V log_ratio) {
       return select(log_ratio == splat<V>(0), splat<V>(0), p * log_ratio);
     }
-    // r^p and ln r, on the safe path.
-    POOLNB_HD V safe_power(V a, auto valid, V& log_ratio) const {
+    // On the safe path: whether a tap has a share. r is 0 beside an infinite tap.
+    POOLNB_HD auto has_share(V a) const {
       using T = typename Traits<V>::Number;
-      const V tiny = splat<V>(std::numeric_limits<T>::min());
-      const V r = select(has_pos_inf, one_where<V>(a == splat<V>(kInf<T>)), a / peak);
-      log_ratio = vlog(vmax(r, tiny));
-      return select(valid, select(r < tiny, splat<V>(0), vexp(scaled(parameter[0], log_ratio))), splat<V>(0));
+      return ((a > splat<V>(0)) & !has_pos_inf) | (a == splat<V>(kInf<T>)) | (a != a);
+    }
+    // ln r of such a tap. A ratio below the normal numbers is not formed.
+    POOLNB_HD V log_ratio(V a) const {
+      using T = typename Traits<V>::Number;
+      const V tiny = splat<V>(std::numeric_limits<T>::min()), r = a / peak;
+      const V l = select(r < tiny, vlog(vmax(a, tiny)) - vlog(vmax(peak, tiny)), vlog(vmax(r, tiny)));
+      return select(has_pos_inf & (a == a), splat<V>(0), l);
+    }
+    POOLNB_HD V safe_power(V a, auto valid) const {
+      const V e = select(has_share(a), vexp(scaled(parameter[0], log_ratio(a))), splat<V>(0));
+      return select(valid, e, splat<V>(0));
     }
   };
 
   // The smallest exponent of 2 that gives a normal number.
   template <class T>
   static constexpr T kLowest = std::numeric_limits<T>::min_exponent - 1;
+
+  // Whether the fast path has the digits: GeM loses 1 / p of them near 0, and a large p times a log may overflow.
+  template <class V>
+  static POOLNB_HD auto moderate(V p) {
+    using T = typename Traits<V>::Number;
+    return (p >= splat<V>(T(gem ? 0.25 : 0))) & (p <= splat<V>(T(1e4)));
+  }
 
   template <class V>
   static POOLNB_HD V size(V x, const Options& options) {
@@ -107,6 +124,7 @@ struct PowerMean {
     // What is not finite has to show, p too, and sizes that are no normal numbers.
     const bool small = gem && options.gem.eps < std::numeric_limits<T>::min();
     w.y = w.y + (sum * splat<V>(4) + p) * splat<V>(small ? kInf<T> : 0);
+    w.y = select(moderate(p), w.y, splat<V>(std::numeric_limits<T>::quiet_NaN()));
     if constexpr (!gem) {
       w.y = select(nothing, splat<V>(0), w.y);
       w.y = select(subnormal > splat<V>(0), splat<V>(std::numeric_limits<T>::quiet_NaN()), w.y);
@@ -138,12 +156,21 @@ struct PowerMean {
   template <class V, class Taps, class Saved>
   static POOLNB_HD void forward_safe(Window<V>& w, const Taps& taps, const Options& options, Saved& saved) {
     using T = typename Traits<V>::Number;
-    const V inf = splat<V>(kInf<T>), p = w.parameter[0];
-    V unit = splat<V>(0);
+    const V inf = splat<V>(kInf<T>);
+    if constexpr (gem) {  // nearer to 0, nothing changes but that products underflow
+      const V least = splat<V>(T(0x1p-100)), p = w.parameter[0];
+      w.parameter[0] = select((p >= splat<V>(0)) & (p < least), least, p);
+    }
+    const V p = w.parameter[0];
+    V unit = splat<V>(0), largest = splat<V>(0);
     Sum<V> n;
     w.has_pos_inf = splat<V>(0) != splat<V>(0);
+    w.number = splat<V>(-1);
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
       const V a = size(taps.x(i), options);
+      const auto larger = (a > largest) & taps.valid(i);
+      largest = select(larger, a, largest);
+      w.number = select(larger, splat<V>(T(i)), w.number);
       w.has_pos_inf = w.has_pos_inf | ((a == inf) & taps.valid(i));
       unit = select(((a > unit) | (a != a)) & (a != inf) & taps.valid(i), a, unit);
       n += one_where<V>(taps.valid(i));
@@ -153,11 +180,10 @@ struct PowerMean {
     w.peak = unit;
     Sum<V> powers, entropy;
     each_tap(taps, [&](int64_t i) POOLNB_INLINE {
-      V l;
-      const V e = w.safe_power(size(taps.x(i), options), taps.valid(i), l);
+      const V a = size(taps.x(i), options), e = w.safe_power(a, taps.valid(i));
       saved.put(i, e);
       powers += e;
-      entropy += e * l;
+      entropy += select(e == splat<V>(0), splat<V>(0), e * w.log_ratio(a));
     }, powers, entropy);
     V total = powers.value() * w.share;
     const auto nothing = total == splat<V>(0);
@@ -166,22 +192,61 @@ struct PowerMean {
     w.log_root = vlog(total) / p;
     w.inv_sum = splat<V>(1) / total;
     w.entropy = entropy.value() * w.share * w.inv_sum - w.log_root;
+    if constexpr (gem) near_zero(w, taps, options, total);
     w.y = select(nothing, splat<V>(0), unit * vexp(w.log_root));
     w.y = select(w.has_pos_inf & (w.y == w.y), inf, w.y);
   }
 
+  // For p near 0: ln S from sum c (r^p - 1), and with u_i = ln(r_i^p / S) = p v_i
+  // dy/dp = y sum c v_i^2 g(u_i), g(u) = (u e^u - e^u + 1) / u^2, of which no term is negative.
+  template <class V, class Taps>
+  static POOLNB_HD void near_zero(Window<V>& w, const Taps& taps, const Options& options, V total) {
+    using T = typename Traits<V>::Number;
+    const V p = w.parameter[0], zero = splat<V>(0);
+    const auto near = p < splat<V>(T(0.25));
+    if (!any(near)) return;
+    Sum<V> below;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
+      const V a = size(taps.x(i), options), d = select(w.has_share(a), vexpm1(p * w.log_ratio(a)), splat<V>(-1));
+      below += select(taps.valid(i), d, zero);
+    }, below);
+    const V log_root = select(total < splat<V>(T(0.5)), w.log_root, vlog1p(below.value() * w.share) / p);
+    Sum<V> bent;
+    each_tap(taps, [&](int64_t i) POOLNB_INLINE {
+      const V a = size(taps.x(i), options), v = w.log_ratio(a) - log_root;
+      const V term = select(w.has_share(a), v * v * bend(p * v), splat<V>(1) / (p * p));
+      bent += select(taps.valid(i), term, zero);
+    }, bent);
+    w.log_root = select(near, log_root, w.log_root);
+    w.entropy = select(near, p * (bent.value() * w.share), w.entropy);
+  }
+
+  // (u e^u - e^u + 1) / u^2, by its series sum u^k / (k! (k + 2)) where the difference would lose digits.
+  template <class V>
+  static POOLNB_HD V bend(V u) {
+    using T = typename Traits<V>::Number;
+    constexpr int terms = std::numeric_limits<T>::digits > 24 ? 14 : 8;
+    V series = splat<V>(T(1.0 / (terms + 2)));
+    POOLNB_UNROLL for (int k = terms; k > 0; --k) series = splat<V>(T(1.0 / (k + 1))) + u * series * splat<V>(T(1.0 / k));
+    const auto far = vabs(u) > splat<V>(T(0.5));
+    const V e = vexp(u);
+    return select(far, (u * e - e + splat<V>(1)) / (u * u), series);
+  }
+
   template <bool safe, class V, class Taps>
   static POOLNB_HD V recompute(const Window<V>& w, const Taps& taps, int64_t i, const Options& options) {
-    V log_ratio;
     const V a = size(taps.x(i), options);
-    return safe ? w.safe_power(a, taps.valid(i), log_ratio) : w.power(a, taps.valid(i), log_ratio);
+    if constexpr (safe) return w.safe_power(a, taps.valid(i));
+    V exponent;
+    return w.power(a, taps.valid(i), exponent);
   }
 
   template <class V>
   static POOLNB_HD V value(const Window<V>& w) { return w.y; }
 
   template <bool safe, class V>
-  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* d_params, V&) {
+  static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t i, const Options& options, Sum<V>* d_params,
+                              V&) {
     using T = typename Traits<V>::Number;
     if (!safe && (two || (!gem && w.squares))) {
       const V d = x * w.inv_sum;
@@ -189,15 +254,16 @@ struct PowerMean {
       d_params[0] += d * d * (l.whole + l.part);
       return d;
     }
-    const V a = size(x, options), part = e * (w.share * w.inv_sum);
+    const V a = size(x, options);
     V d;
     if constexpr (safe) {
       // (r / rho)^(p - 1); r = 1 for the infinite taps, which share an infinite result.
-      const V tiny = splat<V>(std::numeric_limits<T>::min()), p = w.parameter[0];
-      const V r = select(w.has_pos_inf, one_where<V>(a == splat<V>(kInf<T>)), a / w.peak);
-      d = vexp(w.scaled(p - splat<V>(1), vlog(vmax(r, tiny)) - w.log_root)) * w.share;
-      d = select(infinite(p), part, select(r == splat<V>(0), splat<V>(0), d));
+      const V p = w.parameter[0];
+      d = vexp(w.scaled(p - splat<V>(1), w.log_ratio(a) - w.log_root)) * w.share;
+      const V first = one_where<V>(w.number == splat<V>(T(i)));  // p = inf: the gradient of the max
+      d = select(infinite(p), first, select(w.has_share(a), d, splat<V>(0)));
     } else {
+      const V part = e * (w.share * w.inv_sum);
       d = part * w.y * quick_reciprocal(gem ? a : vmax(a, splat<V>(std::numeric_limits<T>::min())));
     }
     d = gem ? select(x < splat<V>(T(options.gem.eps)), splat<V>(0), d) : select(x < splat<V>(0), -d, d);
@@ -213,7 +279,7 @@ struct PowerMean {
       return;
     }
     const V y = safe ? select(infinite(w.y), splat<V>(0), w.y) : w.y;
-    d_params[0] = y * (w.inv_p * w.entropy);  // y / p may overflow
+    d_params[0] = select(y == splat<V>(0), y, y * (w.inv_p * w.entropy));  // y / p may overflow
   }
 
   // As sums over taps (../cpu/sums.h): of a^p, and of a^p log2 a for p. Lp's taps of 0 have neither, whatever their log.
@@ -223,11 +289,12 @@ struct PowerMean {
     static constexpr bool keeps = !two;
     static constexpr float reach = 100, reach_back = 80;  // 2^100 times 2^24 taps is a number; no sum is a difference
     V p, inv_p, eps;
-    bool squares, small;
+    bool squares, by_window;  // the latter: p or eps leaves this path too few digits
 
     POOLNB_HD Sums(V parameter, const Options& options)
         : p(parameter), inv_p(splat<V>(1) / parameter), eps(splat<V>(gem ? float(options.gem.eps) : 0.0f)),
-          squares(two || (!gem && !any(parameter != splat<V>(2)))), small(gem && any(eps < splat<V>(kTiny))) {}
+          squares(two || (!gem && !any(parameter != splat<V>(2)))),
+          by_window(any(!moderate(parameter)) || (gem && any(eps < splat<V>(kTiny)))) {}
     static constexpr float kTiny = std::numeric_limits<float>::min();
 
     POOLNB_HD V size(V x) const { return gem ? vmax(x, eps) : vabs(x); }
@@ -242,7 +309,8 @@ struct PowerMean {
         return select(near | (a == splat<V>(0)), splat<V>(0), none);
       }
       V l = p * log2_of(a);
-      if constexpr (gem) return small ? none : select(a <= splat<V>(kLargest<float>), l, none);
+      if (by_window) return none;
+      if constexpr (gem) return select(a <= splat<V>(kLargest<float>), l, none);
       l = select(a < splat<V>(kTiny), none, l);
       return select(a == splat<V>(0), splat<V>(0), select(a <= splat<V>(kLargest<float>), l, none));
     }

@@ -104,14 +104,17 @@ struct Soft {
 
   template <bool safe, class V>
   static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t, const Options& options, Sum<V>* d_params, V&) {
+    using T = typename Traits<V>::Number;
     const V weight = e * w.inv_sum;
+    // On the safe path a half of it: it may overflow.
     V centred = x - w.y;
     if constexpr (safe) {
-      centred = select(weight == splat<V>(0), splat<V>(0), select(infinite(w.y), splat<V>(0), centred));
+      const V half = splat<V>(T(0.5));
+      centred = select((weight == splat<V>(0)) | infinite(w.y), splat<V>(0), half * x - half * w.y);
     }
-    const V weighted = weight * centred;
-    d_params[0] += weighted * centred;
-    const V d = options.soft.semi_grad ? weight : weight + w.parameter[0] * weighted;
+    const V unit = splat<V>(safe ? 2 : 1), weighted = weight * centred;
+    d_params[0] += weighted * centred * (unit * unit);
+    const V d = options.soft.semi_grad ? weight : weight + w.parameter[0] * weighted * unit;
     return safe ? select(w.y == w.y, d, w.y) : d;
   }
 

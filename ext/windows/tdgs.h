@@ -45,18 +45,18 @@ struct Tdgs {
       if constexpr (safe) return select(weight == splat<V>(0), splat<V>(0), difference);
       return difference;
     }
-    // Base 2, on the fast path; with noise only if it has to be tempered.
+    // Base 2, on the fast path, before it is divided by tau; with noise only if it has to be.
     POOLNB_HD V score(V x, V factor, const Options& options) const {
-      using T = typename Traits<V>::Number;
-      V s = x * scale;
-      if (is_tempered(options)) {
-        const auto l = vlog2(factor);
-        s = s - top + (l.whole + l.part) * splat<V>(inv_tau<T>(options));
-      }
-      return s;
+      const V s = x * scale;
+      if (!is_tempered(options)) return s;
+      const auto l = vlog2(factor);
+      return s - top + (l.whole + l.part);
     }
     POOLNB_HD V weight(V x, V factor, auto valid, const Options& options) const {
-      V e = vexp2(score(x, factor, options) - peak);
+      using T = typename Traits<V>::Number;
+      V exponent = score(x, factor, options) - peak;
+      if (is_tempered(options)) exponent = exponent * splat<V>(inv_tau<T>(options));
+      V e = vexp2(exponent);
       if (options.draws && !is_tempered(options)) e = e * factor;
       return select(valid, e, splat<V>(0));
     }
@@ -121,7 +121,7 @@ struct Tdgs {
       w.inv_norm = quick_rsqrt(square);
       w.norm = square * w.inv_norm;
     }
-    w.scale = w.inv_norm * w.inv_t * splat<V>(T(1.4426950408889634) * inv_tau<T>(options));
+    w.scale = w.inv_norm * w.inv_t * splat<V>(T(1.4426950408889634));
     w.top = splat<V>(0);
     if (is_tempered(options)) {
       w.top = largest<V>(taps, [&](int64_t i) POOLNB_INLINE {
@@ -130,12 +130,13 @@ struct Tdgs {
     }
     w.peak = splat<V>(-kInf<T>);
     // The tap of the peak: a mean of differences from it is exact where all the weight is on equal taps.
-    V base = splat<V>(0);
+    V base = splat<V>(0), of_peak = splat<V>(T(count));
     POOLNB_UNROLL for (int64_t i = 0; i < count; ++i) {
       const V x = taps.x(i), s = w.score(x, factor<V>(taps, i, options), options);
       const auto larger = taps.valid(i) & (s > w.peak);
       w.peak = select(larger, s, w.peak);
       base = select(larger, x, base);
+      if (is_tempered(options)) of_peak = select(larger, splat<V>(T(i)), of_peak);
     }
     V heaviest = splat<V>(0), chosen = splat<V>(0);
     Sum<V> total, mean, apart;
@@ -151,6 +152,8 @@ struct Tdgs {
       mean += e * x;
       if constexpr (Saved::backward) apart += e * (x - base);
     }, total, mean, apart);
+    // A score with noise draws for itself: a large tau makes all weights equal, to their last digit.
+    if (is_tempered(options)) w.number = of_peak, chosen = base;
     w.inv_sum = quick_reciprocal(total.value());
     const V soft = mean.value() * w.inv_sum;
     w.y = (is_hard(options) ? chosen : soft) + (show + w.inv_sum * splat<V>(0));

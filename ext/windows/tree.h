@@ -48,11 +48,6 @@ struct Tree {
     if constexpr (safe) return Mixed::share(share, left) + Mixed::share(rest, right);
     else return share * left + rest * right;
   }
-  template <bool safe, class V>
-  static POOLNB_HD V difference(V left, V right) {
-    if constexpr (safe) return select(infinite(left) | infinite(right), splat<V>(0), left - right);
-    else return left - right;
-  }
 
   template <bool safe, class V, class Taps, class Saved>
   static POOLNB_HD void forward(Window<V>& w, const Taps& taps, const Options&, Saved& saved) {
@@ -92,9 +87,10 @@ struct Tree {
     w.slope[0] = one;
     POOLNB_UNROLL for (int k = 0; k < inner; ++k) {
       const V arriving = w.slope[k], rest = one - share[k];
+      const V half = Mixed::half_difference<safe>(value[2 * k + 1], value[2 * k + 2]);
       w.slope[2 * k + 1] = arriving * share[k];
       w.slope[2 * k + 2] = arriving * rest;
-      w.slope[k] = arriving * difference<safe>(value[2 * k + 1], value[2 * k + 2]) * share[k] * rest;
+      w.slope[k] = half * (arriving * splat<V>(2) * share[k] * rest);
     }
   }
 

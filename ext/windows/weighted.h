@@ -94,10 +94,13 @@ struct Weighted {
   template <bool safe, class V>
   static POOLNB_HD V tap_grad(const Window<V>& w, V x, V, V e, int64_t, const Options&, Sum<V>*, V& d_second) {
     const V weight = e * w.inv_sum;
-    V centred = x - w.y;
-    if constexpr (safe)
-      centred = select(weight == splat<V>(0), splat<V>(0), select(infinite(w.y), splat<V>(0), centred));
-    d_second = weight * centred;
+    if constexpr (safe) {  // in halves: the difference may overflow
+      const V half = splat<V>(typename Traits<V>::Number(0.5));
+      const V centred = select((weight == splat<V>(0)) | infinite(w.y), splat<V>(0), half * x - half * w.y);
+      d_second = splat<V>(2) * (weight * centred);
+    } else {
+      d_second = weight * (x - w.y);
+    }
     return weight;
   }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, Protocol, cast, overload
 
 from torch import Tensor
@@ -72,8 +71,9 @@ def _avg_pool(
     r"""Average pooling, :math:`y = \frac1n \sum_i x_i` over the n valid taps, with a mask, dilation and global pooling.
 
     Padding does not count: this is torch's ``count_include_pad=False``, which is not torch's default. The gradient of
-    every valid tap is 1/n. +inf beside -inf gives NaN, as their sum does. Source: Boureau et al. (2010) compare it with
-    the max.
+    every valid tap is 1/n. +inf beside -inf gives NaN, as their sum does. Without a mask or dilation it is torch's own,
+    whose sum overflows where the taps come near the largest number of their dtype. Source: Boureau et al. (2010)
+    compare it with the max.
     """
     call = check_as_given(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
     return call.finish(avg_pool(call.input, call.mask, call.windows))
@@ -97,16 +97,14 @@ def _lp_pool(
     Source: Gulcehre et al. (2014), who learn p. The sum is not divided by the number of taps, and odd p use the
     absolute value, which :func:`torch.nn.functional.lp_pool2d` does not. With :math:`u_i = (|x_i|/y)^p`:
     :math:`\partial y/\partial x_i = \mathrm{sign}(x_i) (|x_i|/y)^{p-1}`, 0 in a window of zeros, and
-    :math:`\partial y/\partial p = \frac yp (\sum_i u_i \ln |x_i| - \ln y)`. For p = inf the gradient goes to the first
-    largest absolute value. A window that holds +inf or -inf gives +inf.
+    :math:`\partial y/\partial p = \frac yp (\sum_i u_i \ln |x_i| - \ln y)`. For p = inf the gradient goes
+    to the first largest absolute value. A window that holds +inf or -inf gives +inf.
 
     Args:
         norm_type: p, greater than 0; a float (``math.inf`` included), a 0-d tensor or a (C,) tensor, of input's dtype
             or float32 beside half types. The range of a tensor is checked on the CPU only.
     """
     call = check(dims, input, kernel_size, stride, padding, dilation, ceil_mode, mask, output_size)
-    if isinstance(norm_type, float) and norm_type == math.inf:
-        return call.finish(max_pool(call.input.abs(), call.mask, call.windows))
     p = channel_parameter("norm_type", norm_type, call, low=0, strict=True, allow_inf=True)
     return call.finish(lp_pool(call.input, call.mask, call.trimmed, p))
 

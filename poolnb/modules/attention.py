@@ -12,6 +12,7 @@ from poolnb.functional._dimensions import overridable
 from poolnb.geometry import IntOrSizes, OutputSize, Padding, per_dim
 from poolnb.modules._base import Device, Pool, check_factory, is_traced, record
 from poolnb.ops.checks import ACC_DTYPES
+from poolnb.ops.taps import all_finite, finite
 
 __all__ = [
     "AttentionPool1d",
@@ -46,11 +47,15 @@ class _Weighted(Pool):
 
 @overridable
 def shown(dims: int, input: Tensor, *arguments: Any) -> Tensor:
-    """What the network sees: the checked input with a batch dimension, 0 at masked positions, in its own dtype."""
+    """What the network sees: the checked input with a batch dimension, in the network's dtype.
+
+    It is 0 at masked positions, and where it is infinite: an infinite tap has all of the weight or none, whatever its
+    logit, and the logits of others are not to be inf - inf.
+    """
     *geometry_and_mask, dtype = arguments
     call = check(dims, input, *geometry_and_mask)
     x = call.input if call.mask is None else call.input.masked_fill(~call.mask, 0)
-    return x.to(dtype)
+    return (x if all_finite(x) else finite(x)).to(dtype)
 
 
 @overridable
@@ -131,10 +136,9 @@ def _normalised(x: Tensor, mask: Tensor | None, eps: float = 1e-5) -> Tensor:
     if mask is None:
         centred = x - x.mean(axes, keepdim=True)
         return centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
-    valid = mask.to(x.dtype).expand_as(x)
-    count = valid.sum(axes, keepdim=True).clamp(min=1)
-    centred = x - (x * valid).sum(axes, keepdim=True) / count
-    return centred * ((centred.square() * valid).sum(axes, keepdim=True) / count + eps).rsqrt()
+    count = mask.expand_as(x).sum(axes, keepdim=True).clamp(min=1)
+    centred = x - x.masked_fill(~mask, 0).sum(axes, keepdim=True) / count
+    return centred * (centred.masked_fill(~mask, 0).square().sum(axes, keepdim=True) / count + eps).rsqrt()
 
 
 class _AttentionPool(_Weighted):

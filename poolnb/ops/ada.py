@@ -17,7 +17,17 @@ from poolnb.geometry import Geometry, is_long, scatter
 from poolnb.ops.checks import LIKE_OUTPUT
 from poolnb.ops.mixed import blend, difference
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import all_finite, finite, mean_of, open_windows, softmax_of, spoilt, to_acc_dtype, weighted_mean
+from poolnb.ops.taps import (
+    all_finite,
+    deviation,
+    finite,
+    mean_of,
+    open_windows,
+    softmax_of,
+    spoilt,
+    to_acc_dtype,
+    weighted_mean,
+)
 
 
 class Near(NamedTuple):
@@ -78,15 +88,9 @@ def near_slope(n: Near, taps: Tensor, semi_grad: bool, safe: bool) -> Tensor:
 
 
 def _relative(taps: Tensor, n: Near, safe: bool) -> Tensor:
-    """(x - y) over the larger of tap and mean; by halves where the difference may overflow."""
-    if not safe:
-        return (taps - n.output) / n.larger
-    return 2 * (_centred(taps / 2, n.weights, n.output / 2, safe) / n.larger)
-
-
-def _centred(taps: Tensor, weights: Tensor, y: Tensor, safe: bool) -> Tensor:
-    centred = taps - y
-    return centred.masked_fill((weights == 0) | y.isinf(), 0) if safe else centred
+    """(x - y) over the larger of tap and mean."""
+    centred, unit = deviation(taps, n.output, n.weights, safe)
+    return unit * (centred / n.larger)
 
 
 class _State(NamedTuple):
@@ -123,7 +127,8 @@ def _backward(
     share = to_acc_dtype(beta)
     taps, by_mean, high, soft, y, safe = _evaluate(windows, x, mask, share)
     grad = to_acc_dtype(grad)
-    soft_slope = high if semi_grad else high * (1 + _centred(taps, high, soft, safe))
+    centred, unit = deviation(taps, soft, high, safe)
+    soft_slope = high if semi_grad else high * (1 + unit * centred)
     slope = share * near_slope(by_mean, taps, semi_grad, safe) + (1 - share) * soft_slope
     grad_x = scatter(grad * spoilt(slope, y, safe), windows)
     if not param_grads:

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, crop, pad, scatter, tap_views
-from poolnb.ops.taps import all_finite, channelwise, finite, open_windows, per_channel_sum, to_acc_dtype
+from poolnb.ops.taps import (
+    all_finite,
+    channelwise,
+    finite,
+    open_windows,
+    per_channel_sum,
+    to_acc_dtype,
+    weighted_sum,
+)
 
 
 def filter_response(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:
@@ -18,7 +26,7 @@ def filter_response(windows: Geometry, x: Tensor, mask: Tensor | None, weight: T
     if windows.long or not all_finite(x, weight):
         taps, _ = open_windows(x, mask, windows)
         per_tap = _per_tap(windows, weight)
-        return (per_tap * taps).masked_fill((per_tap == 0) & taps.isinf(), 0).sum(0)
+        return weighted_sum(per_tap, taps)
     views = zip(_per_channel(windows, weight), tap_views(_padded(windows, x, mask), windows), strict=True)
     first, tap = next(views)
     response = first * tap

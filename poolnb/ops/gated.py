@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from poolnb.geometry import Geometry
+from poolnb.geometry import Geometry, scatter
 from poolnb.ops.checks import PER_CHANNEL, PER_TAP
 from poolnb.ops.filters import filter_response, filter_response_backward
-from poolnb.ops.mixed import mixed_pool
+from poolnb.ops.mixed import extremes, gate_slope, mixed_pool, taps_slope
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import channelwise, per_channel_sum, to_acc_dtype
 
@@ -31,10 +31,11 @@ def _backward(
     weight: Tensor,
     bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x = to_acc_dtype(x)
+    x, grad = to_acc_dtype(x), to_acc_dtype(grad)
     alpha = _share(windows, x, mask, weight, bias)
-    grad_x, grad_alpha = mixed_pool.gradient(to_acc_dtype(grad), x, mask, windows, alpha)
-    grad_gate = grad_alpha * alpha * (1 - alpha)
+    e = extremes(windows, x, mask, alpha)
+    grad_x = scatter(grad * taps_slope(alpha, e), windows)
+    grad_gate = grad * gate_slope(alpha, e.largest, e.mean, e.safe)
     grad_x, grad_weight = filter_response_backward(windows, grad_gate, x, mask, weight, grad_x)
     return grad_x, grad_weight, per_channel_sum(grad_gate)
 

@@ -13,9 +13,9 @@ from poolnb.ops.taps import all_finite, channelwise, counts, open_windows, per_c
 
 def _evaluate(
     windows: Geometry, x: Tensor, mask: Tensor | None, p: Tensor, eps: float
-) -> tuple[Tensor, Tensor | float, PowerMean]:
+) -> tuple[Tensor, Tensor, PowerMean]:
     taps, valid = open_windows(x, mask, windows)
-    share: Tensor | float = 1 / windows.taps
+    share = taps.new_full((1,) * taps.dim(), 1 / windows.taps)
     if valid is not None:
         share = valid.to(taps.dtype) / counts(valid, windows, taps.dtype)
     safe = not all_finite(x, p) or needs_safe_path(p)
@@ -30,14 +30,14 @@ def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, p: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     taps, share, mean = _evaluate(windows, x, mask, p, eps)
-    grad, exponent = to_acc_dtype(grad), channelwise(p, windows)
+    grad = to_acc_dtype(grad)
     # 1 where x >= eps, else 0, without a mask; a NaN stays one. A tap that is not valid holds 0 and is below.
     above = 1 + (taps - eps).clamp(max=0).sign()
-    slope = size_slope(mean, exponent) * share * above
-    grad_x = scatter(grad * spoilt(slope, mean.output, mean.safe), windows)
+    slope = size_slope(mean) * share * above
+    grad_x = scatter(grad * spoilt(slope, mean.output, mean.logs is not None), windows)
     if not param_grads:
         return grad_x, p
-    return grad_x, per_channel_sum(grad * exponent_slope(mean, exponent))
+    return grad_x, per_channel_sum(grad * exponent_slope(mean))
 
 
 gem_pool = PoolOp(

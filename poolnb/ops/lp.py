@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, scatter
-from poolnb.ops._power import PowerMean, exponent_slope, needs_safe_path, power, power_mean, size_slope
+from poolnb.ops._power import PowerMean, exponent_slope, needs_safe_path, power_mean, size_slope
 from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import all_finite, channelwise, open_windows, per_channel_sum, spoilt, to_acc_dtype
+from poolnb.ops.taps import all_finite, channelwise, one_hot, open_windows, per_channel_sum, spoilt, to_acc_dtype
 
 
 def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, p: Tensor) -> tuple[Tensor, PowerMean]:
@@ -26,22 +26,22 @@ def _backward(
     windows: Geometry, param_grads: bool, grad: Tensor, x: Tensor, mask: Tensor | None, norm_type: Tensor
 ) -> tuple[Tensor, Tensor]:
     taps, mean = _evaluate(windows, x, mask, norm_type)
-    grad, p = to_acc_dtype(grad), channelwise(norm_type, windows)
-    slope = _smooth_slope(taps, mean, p) if mean.safe else taps.sign() * size_slope(mean, p)
-    grad_x = scatter(grad * spoilt(slope, mean.output, mean.safe), windows)
+    grad = to_acc_dtype(grad)
+    slope = taps.sign() * size_slope(mean) if mean.logs is None else _smooth_slope(taps, mean)
+    grad_x = scatter(grad * spoilt(slope, mean.output, mean.logs is not None), windows)
     if not param_grads:
         return grad_x, norm_type
-    return grad_x, per_channel_sum(grad * exponent_slope(mean, p))
+    return grad_x, per_channel_sum(grad * exponent_slope(mean))
 
 
-def _smooth_slope(taps: Tensor, mean: PowerMean, p: Tensor) -> Tensor:
+def _smooth_slope(taps: Tensor, mean: PowerMean) -> Tensor:
     """The slope sign(x) (r / rho)^(p-1), with a derivative that is right at a tap of 0 as well."""
-    nothing = mean.ratio == 0
+    assert mean.logs is not None
     # 0, with the derivative that sign(x) r lacks there for p = 2; a window of zeros has none.
     at_zero = taps.masked_fill((taps != 0) | (mean.output == 0), 0) / mean.unit / mean.root
-    slope = taps.sign() * power((mean.ratio / mean.root).masked_fill(nothing, 1), p - 1)
-    slope = torch.where(nothing, at_zero.masked_fill(p != 2, 0), slope)
-    return torch.where(p.isinf(), taps.sign() * mean.powers / mean.total, slope)  # largest taps share it
+    slope = torch.where(mean.logs.no_share, at_zero.masked_fill(mean.p != 2, 0), taps.sign() * size_slope(mean))
+    first = one_hot(taps, mean.powers.detach().argmax(0))
+    return torch.where(mean.p.isinf(), taps.sign() * first, slope)
 
 
 lp_pool = PoolOp("lp_pool", _forward, _backward, tensors={"norm_type": PER_CHANNEL.around(2, 1.2, 4)})

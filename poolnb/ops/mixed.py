@@ -60,7 +60,21 @@ def difference(first: Tensor, second: Tensor, safe: bool) -> Tensor:
     """first - second, 0 where one of them is infinite."""
     if not safe:
         return first - second
-    return (first - second).masked_fill(first.isinf() | second.isinf(), 0)
+    return 2 * half_difference(first, second)
+
+
+def gate_slope(alpha: Tensor, first: Tensor, second: Tensor, safe: bool) -> Tensor:
+    """The derivative of the blend by r, where alpha = sigmoid(r).
+
+    The gate's own slope comes first: it may be 0 where the difference overflows.
+    """
+    slope = alpha * (1 - alpha)
+    return 2 * slope * half_difference(first, second) if safe else slope * (first - second)
+
+
+def half_difference(first: Tensor, second: Tensor) -> Tensor:
+    """(first - second) / 2, which does not overflow; 0 where one of them is infinite."""
+    return (first * 0.5 - second * 0.5).masked_fill(first.isinf() | second.isinf(), 0)
 
 
 def first_largest(e: Extremes) -> Tensor:

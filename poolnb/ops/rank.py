@@ -11,7 +11,7 @@ from poolnb.geometry import Geometry, scatter
 from poolnb.ops._order import by_rank, by_tap, order_of
 from poolnb.ops.checks import PER_TAP
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import all_finite, open_windows, spoilt, to_acc_dtype
+from poolnb.ops.taps import all_finite, open_windows, spoilt, to_acc_dtype, weighted_sum
 
 
 class _State(NamedTuple):
@@ -42,10 +42,7 @@ def _evaluate(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor)
     total = parts.sum(0)
     shares = parts / total.masked_fill(total == 0, 1)
     inv_sum = ((total != 0) / total.masked_fill(total == 0, 1)) / largest
-    terms = shares * ranked
-    if safe:  # a weight of 0 is nothing even of an infinite tap, and a NaN is something whatever its weight
-        terms = terms.masked_fill((shares == 0) & ranked.isinf(), 0)
-    return _State(order, ranked, present, shares, inv_sum, terms.sum(0), safe)
+    return _State(order, ranked, present, shares, inv_sum, weighted_sum(shares, ranked, safe), safe)
 
 
 def _forward(windows: Geometry, x: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:

@@ -9,7 +9,16 @@ from torch import Tensor
 from poolnb.geometry import Geometry, scatter
 from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import all_finite, channelwise, open_windows, softmax, spoilt, to_acc_dtype, weighted_mean
+from poolnb.ops.taps import (
+    all_finite,
+    channelwise,
+    deviation,
+    open_windows,
+    softmax,
+    spoilt,
+    to_acc_dtype,
+    weighted_mean,
+)
 
 
 class _State(NamedTuple):
@@ -41,16 +50,14 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     taps, weights, y, safe = _evaluate(windows, x, mask, beta)
     grad, scale = to_acc_dtype(grad), channelwise(beta, windows)
-    centred = taps - y
-    if safe:  # no 0 * inf: a tap of weight 0 and a window with an infinite result take no part
-        centred = centred.masked_fill((weights == 0) | y.isinf(), 0)
+    centred, unit = deviation(taps, y, weights, safe)
     weighted = weights * centred
-    slope = weights if semi_grad else weights + scale * weighted
+    slope = weights if semi_grad else weights + unit * scale * weighted
     grad_x = scatter(grad * spoilt(slope, y, safe), windows)
     if not param_grads:
         return grad_x, beta
     # dy/dbeta is the variance of the window's taps under the weights.
-    variance = spoilt((weighted * centred).sum(0), y, safe)
+    variance = spoilt((weighted * centred).sum(0) * unit**2, y, safe)
     return grad_x, (grad * variance).transpose(0, 1).flatten(1).sum(1)
 
 

@@ -4,9 +4,9 @@ The rules for infinities stand here and nowhere else: an invalid tap and a tap o
 holds +inf divides its weight among those taps, and a window without a valid tap gives 0.
 
 So does the rule for NaN: a NaN among the valid taps makes the window's result NaN, and with it every derivative that
-depends on the taps, of all valid taps and of parameters. Some do not: those of avg and of max, which goes to the first
-NaN, and so those of mixed and s3 by the taps, of weighted by the taps, and of TDGS by a temperature below 0. A draw
-that could not be made, in stochastic pooling, passes nothing on.
+depends on the taps, of all valid taps and of parameters. Some do not: those of avg and of max, which goes to a NaN
+among them, and so those of mixed and s3 by the taps, of weighted by the taps, and of TDGS by a temperature below 0. A
+draw that could not be made, in stochastic pooling, passes nothing on.
 """
 
 from __future__ import annotations
@@ -157,6 +157,24 @@ def weighted_mean(weights: Tensor, taps: Tensor, valid: Tensor | None, safe: boo
     if valid is not None:
         neg_inf = neg_inf & valid
     return y.masked_fill((weights == 0).all(0) & neg_inf.any(0) & ~y.isnan(), -torch.inf)
+
+
+def weighted_sum(weights: Tensor, taps: Tensor, safe: bool = True) -> Tensor:
+    """sum of weights * taps. A weight of 0 is nothing even of an infinite tap; infinite terms have no derivative."""
+    if not safe:
+        return (weights * taps).sum(0)
+    infinite = (weights.sign() * taps).masked_fill(~taps.isinf() | (weights == 0), 0)
+    return (weights * finite(taps)).sum(0) + infinite.detach().sum(0)
+
+
+def deviation(taps: Tensor, y: Tensor, weights: Tensor, safe: bool) -> tuple[Tensor, int]:
+    """What each tap is away from y, in a unit of 1 or 2: by halves where the difference may overflow.
+
+    There, no 0 * inf: a tap of weight 0 and a window with an infinite result take no part.
+    """
+    if not safe:
+        return taps - y, 1
+    return (taps * 0.5 - y * 0.5).masked_fill((weights == 0) | y.isinf(), 0), 2
 
 
 def spoilt(slope: Tensor, y: Tensor, safe: bool = True) -> Tensor:

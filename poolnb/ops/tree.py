@@ -13,7 +13,7 @@ from torch import Tensor
 
 from poolnb.geometry import Geometry, is_long, scatter
 from poolnb.ops.checks import GATES, LEAVES
-from poolnb.ops.mixed import blend, difference
+from poolnb.ops.mixed import blend, gate_slope
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import all_finite, finite, open_windows, to_acc_dtype
 
@@ -82,7 +82,7 @@ def _backward(
     arriving, linear_grads = [to_acc_dtype(grad)], []
     for i in range(inner):
         left, right, s = nodes[2 * i + 1], nodes[2 * i + 2], opened[i]
-        linear_grads.append(arriving[i] * difference(left, right, safe) * s * (1 - s))
+        linear_grads.append(arriving[i] * gate_slope(s, left, right, safe))
         arriving += [arriving[i] * s, arriving[i] * (1 - s)]
     linear = torch.stack([*linear_grads, *arriving[inner:]]).flatten(1)
     slopes = (torch.cat([gates, leaves]).t() @ linear).unflatten(1, taps.shape[1:])

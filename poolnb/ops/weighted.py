@@ -9,7 +9,7 @@ from torch import Tensor
 from poolnb.geometry import Geometry, gather, scatter
 from poolnb.ops.checks import LIKE_INPUT
 from poolnb.ops.registration import PoolOp
-from poolnb.ops.taps import all_finite, open_windows, softmax_of, to_acc_dtype, weighted_mean
+from poolnb.ops.taps import all_finite, deviation, open_windows, softmax_of, to_acc_dtype, weighted_mean
 
 
 class _State(NamedTuple):
@@ -40,10 +40,8 @@ def _backward(
     grad_x = scatter(weighted_grad, windows)
     if not param_grads:
         return grad_x, logits
-    centred = taps - y
-    if safe:  # no 0 * inf: a tap of weight 0 and a window with an infinite result take no part
-        centred = centred.masked_fill((weights == 0) | y.isinf(), 0)
-    slopes = weighted_grad * centred
+    centred, unit = deviation(taps, y, weights, safe)
+    slopes = weighted_grad * centred * unit
     if safe and valid is not None:  # a NaN in a window is no matter of its masked taps
         slopes = slopes.masked_fill(~valid, 0)
     if logits.size(1) == 1:

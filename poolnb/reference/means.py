@@ -69,13 +69,19 @@ def _generalised_mean(taps: Array, p: float, eps: float) -> float:
     sizes = np.maximum(taps, eps)
     if np.isnan(sizes).any() or np.isinf(sizes).any():
         return float(sizes.max())
+    if p < 0.25:  # the mean of the powers is next to 1
+        return float(sizes.max() * np.exp(np.log1p(np.mean(np.expm1(p * np.log(sizes / sizes.max())))) / p))
     return float(sizes.max() * np.mean((sizes / sizes.max()) ** p) ** (1 / p))
 
 
 def _generalised_mean_slopes(taps: Array, p: float, eps: float) -> tuple[Array, float]:
     sizes, y = np.maximum(taps, eps), _generalised_mean(taps, p, eps)
     slopes = (sizes / y) ** (p - 1) / len(taps) * (taps >= eps)
-    return slopes, float(y / p * np.mean((sizes / y) ** p * np.log(sizes / y)))
+    v = np.log(sizes / y)
+    u = p * v
+    if np.abs(u).max() < 1e-3:  # the mean below is that of u e^u - (e^u - 1): its series, by p^2
+        return slopes, float(y * np.mean(v**2 * (1 / 2 + u / 3 + u**2 / 8 + u**3 / 30)))
+    return slopes, float(y / p * np.mean(np.exp(u) * v))
 
 
 @over_windows
