@@ -304,7 +304,7 @@ POOLNB_HD VecF vexp2(VecF x, VecF y) { return vec_exp2(x, y); }
 POOLNB_HD VecD vexp2(VecD x, VecD y) { return vec_exp2(x, y); }
 #endif
 
-// 0 and 1 where exp overflows.
+// `safe`: down to the smallest number; else 0 from where exp comes near to an overflow.
 template <bool safe, class V>
 POOLNB_HD V sigmoid(V x) {
   using T = typename Traits<V>::Number;

@@ -194,7 +194,7 @@ def channel_parameter(
 ) -> Tensor:
     """A float, 0-d tensor or (C,) tensor as a (C,) tensor in the dtype of sums; ``allow_inf``: +inf is accepted."""
     if not isinstance(value, Tensor):
-        if not (allow_inf and type(value) is float and value == math.inf):
+        if not (allow_inf and isinstance(value, float) and value == math.inf):
             value = number(name, value, low, high, strict, "real number or a torch.Tensor")
             value = held(name, value, call.acc_dtype, strict)
         return torch.full((call.channels,), value, dtype=call.acc_dtype, device=call.input.device)

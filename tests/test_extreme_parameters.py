@@ -112,6 +112,48 @@ def test_power_means_of_a_large_exponent(
     torch.testing.assert_close(grad_p.item() / channels, by_p, rtol=1e-3, atol=1e-6 * abs(values.max().item()))
 
 
+@pytest.mark.parametrize("p", [1e-30, 1e-14, 1e-8, 1e-6, 1e-4, 1e-2, 0.2, 0.3])
+def test_second_derivatives_of_gem_near_the_geometric_mean(p: float) -> None:
+    taps = [0.3, 1.0, 2.0, 0.7]
+    x = torch.tensor([[taps]], requires_grad=True)
+    exponent = torch.tensor(p, requires_grad=True)
+    first = torch.autograd.grad(F.gem_pool1d(x, 4, p=exponent).sum(), [x, exponent], create_graph=True)
+    by_x = torch.autograd.grad(first[1], [x, exponent], retain_graph=True)
+    by_p = torch.autograd.grad(first[0].sum(), [exponent])[0]
+    exact = torch.tensor(taps).double().tolist()
+    step = 1e-4  # below 0 the formula goes on
+
+    def at(number: int, moved: float) -> tuple[float, list[float], float]:
+        nudged = [a + moved * (i == number) for i, a in enumerate(exact)]
+        return _power_mean(nudged, exponent.item() + (moved if number == 4 else 0), True)
+
+    assert by_x[1].item() == pytest.approx((at(4, step)[2] - at(4, -step)[2]) / (2 * step), rel=1e-3)
+    mixed = [(at(i, step)[2] - at(i, -step)[2]) / (2 * step) for i in range(4)]
+    torch.testing.assert_close(
+        by_x[0].flatten().double().cpu(), torch.tensor(mixed).double().cpu(), rtol=1e-3, atol=1e-5
+    )
+    assert by_p.item() == pytest.approx(sum(mixed), rel=1e-3)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_second_derivatives_of_an_endless_exponent_are_nothing(as_tensor: bool) -> None:
+    x = torch.tensor([[[0.3, 1.0, -2.0, 0.7]]], requires_grad=True)
+    norm = torch.tensor(math.inf) if as_tensor else math.inf
+    (first,) = torch.autograd.grad(F.lp_pool1d(x, 4, norm_type=norm).square().sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x)
+    torch.testing.assert_close(second, torch.tensor([[[0.0, 0.0, -16.0, 0.0]]]))
+
+
+@pytest.mark.parametrize("p", [1e-30, 1e-6, 1e-3, 0.2])
+def test_lp_of_one_tap_does_not_depend_on_p(p: float) -> None:
+    x = torch.tensor([[[0.0, 5.3, 0.0, 0.0]]])
+    exponent = torch.tensor(p, requires_grad=True)
+    y = F.lp_pool1d(x, 4, norm_type=exponent)
+    y.sum().backward()
+    assert y.item() == pytest.approx(5.3)
+    assert exponent.grad.item() == 0
+
+
 @pytest.mark.parametrize("p", [1e-36, 1e-30, 1e-3])
 def test_lp_of_several_taps_and_a_small_exponent_is_infinite_and_has_no_slope(p: float) -> None:
     x = torch.tensor([[[1.0, 2.0, 3.0]]])
@@ -269,7 +311,7 @@ def test_lip_normalises_by_valid_positions_however_large_the_others_are() -> Non
 def test_tau_does_not_change_a_hard_draw(temperature: float, dtype: torch.dtype, channels: int) -> None:
     x = torch.randn(2, channels, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
     draws = [
-        F.tdgs_pool2d(x, 2, temperature=temperature, tau=tau, hard=True, seed=torch.tensor(7))
+        F.tdgs_pool2d(x, 2, temperature=temperature, tau=tau, hard=True, training=True, seed=7)
         for tau in (0.5, 2.0, 1e3, 1e6, 1e30)
     ]
     for one, other in itertools.pairwise(draws):

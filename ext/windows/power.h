@@ -60,11 +60,11 @@ struct PowerMean {
   template <class T>
   static constexpr T kLowest = std::numeric_limits<T>::min_exponent - 1;
 
-  // Whether the fast path has the digits: GeM loses 1 / p of them near 0, and a large p times a log may overflow.
+  // Whether the fast path has the digits: near 0 it loses 1 / p of them, and a large p times a log may overflow.
   template <class V>
   static POOLNB_HD auto moderate(V p) {
     using T = typename Traits<V>::Number;
-    return (p >= splat<V>(T(gem ? 0.25 : 0))) & (p <= splat<V>(T(1e4)));
+    return (p >= splat<V>(T(0.25))) & (p <= splat<V>(T(1e4)));
   }
 
   template <class V>

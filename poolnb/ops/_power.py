@@ -6,9 +6,7 @@ Sizes are divided by the window's largest before they are raised to a power, so 
 :math:`\partial y/\partial p = (y/p) (\sum_i u_i \ln r_i - \ln\rho)` with :math:`u_i = c_i r_i^p / S`.
 
 GeM, whose :math:`c_i` have sum 1, comes to the geometric mean as p goes to 0, and these to differences of numbers next
-to each other. There :math:`\ln S` is taken from :math:`S - 1 = \sum c_i (r_i^p - 1)`, and
-:math:`\partial y/\partial p = y \sum c_i v_i^2 g(p v_i)` with :math:`v_i = \ln(r_i/\rho)`,
-:math:`g(u) = (u e^u - e^u + 1)/u^2`, a sum in which nothing is subtracted.
+to each other. There it is exp(L) of the logs of the sizes: see :mod:`poolnb.ops._log_mean`.
 """
 
 from __future__ import annotations
@@ -18,10 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from poolnb.ops._log_mean import curve, differentiable, log_mean
 from poolnb.ops.taps import visible
 
 _NEAR_ZERO = 0.25
-_LEAST = 2.0**-100  # nearer to 0 nothing changes, but that products underflow
 
 
 class PowerMean(NamedTuple):
@@ -41,7 +39,7 @@ class Logs(NamedTuple):
     ratio: Tensor
     root: Tensor
     no_share: Tensor  # taps of size 0, and those beside an infinite one
-    weights: Tensor | None  # c, of a mean; None: Lp
+    share: Tensor | None  # c, where p may be near 0 in a mean
 
 
 def power(x: Tensor, p: Tensor) -> Tensor:
@@ -58,9 +56,9 @@ def _simple(p: Tensor) -> float | None:
     return low if low == high and low in (0, 0.5, 1, 2, 3) else None
 
 
-def _times(p: Tensor, log: Tensor) -> Tensor:
-    """p * log, 0 at a log of 0 though p be infinite."""
-    return (p * log).masked_fill((log == 0) & p.isinf(), 0)
+def endless_where(p: Tensor) -> Tensor | None:
+    """Where p is infinite; None: nowhere."""
+    return None if visible(p) and not bool(p.isinf().any()) else p.isinf()
 
 
 def power_mean(size: Tensor, coefficient: Tensor | float, p: Tensor, safe: bool) -> PowerMean:
@@ -79,33 +77,39 @@ def power_mean(size: Tensor, coefficient: Tensor | float, p: Tensor, safe: bool)
 
 
 def _safe_power_mean(size: Tensor, coefficient: Tensor | float, p: Tensor) -> PowerMean:
-    weights = coefficient if isinstance(coefficient, Tensor) else None
-    if weights is not None:
-        p = torch.where(p >= 0, p.clamp(min=_LEAST), p)
     pos_inf = size == torch.inf
     has_pos_inf = pos_inf.any(0)
     finite = size.masked_fill(pos_inf, 0)
     unit = finite.detach().amax(0)
     unit = unit + (unit == 0)
-    no_share = torch.where(has_pos_inf, ~pos_inf, size == 0)
+    no_share = (size == 0) | (has_pos_inf & ~pos_inf)
     # A base of 0 has no derivative that could be used: it is left out of the power and put back as the 0 it gives.
     known = torch.where(no_share | has_pos_inf, unit, finite)
     ratio, log_ratio = known / unit, _log_ratio(known, unit)
-    simple = _simple(p)
-    powers = ratio**simple if simple is not None else _times(p, log_ratio).exp()
-    powers = powers.masked_fill(no_share, 0) * coefficient
+    powers = _powers(ratio, log_ratio, p).masked_fill(no_share, 0) * coefficient
     total = powers.sum(0)
     empty = total == 0
     total = total.masked_fill(empty, 1)
-    log_root = total.log() / p
-    if weights is not None and _may_be_near_zero(p):
-        below = ((p * log_ratio).expm1().masked_fill(no_share, -1) * weights).sum(0)
-        near = (p < _NEAR_ZERO) & (total >= 0.5)
-        log_root = torch.where(near, below.clamp(min=-0.75).log1p() / p, log_root)
+    log_root, share = total.log() / p, None
+    if isinstance(coefficient, Tensor) and _may_be_near_zero(p):
+        share = coefficient
+        near = (p < _NEAR_ZERO) & (total.detach() >= 0.5)
+        log_root = torch.where(near, log_mean(log_ratio, share, _near(p)), log_root)
     root = log_root.exp()
     infinite = torch.zeros_like(root).masked_fill(has_pos_inf, torch.inf)
     output = (unit * root).masked_fill(empty, 0) + infinite
-    return PowerMean(p, ratio, powers, total, root, unit, output, Logs(log_ratio, log_root, no_share, weights))
+    return PowerMean(p, ratio, powers, total, root, unit, output, Logs(log_ratio, log_root, no_share, share))
+
+
+def _powers(ratio: Tensor, log_ratio: Tensor, p: Tensor) -> Tensor:
+    """ratio ** p; with an infinite p, 1 for the largest."""
+    simple, endless = _simple(p), endless_where(p)
+    if simple is not None:
+        return ratio**simple
+    if endless is None:
+        return (p * log_ratio).exp()
+    largest = torch.where(log_ratio < 0, 0, log_ratio.detach() + 1)  # 1, or NaN
+    return torch.where(endless, largest, (p.masked_fill(endless, 1) * log_ratio).exp())
 
 
 def _log_ratio(size: Tensor, unit: Tensor) -> Tensor:
@@ -119,12 +123,26 @@ def _may_be_near_zero(p: Tensor) -> bool:
     return bool(p.amin() < _NEAR_ZERO) if visible(p) else True
 
 
+def _near(p: Tensor) -> Tensor:
+    """p, where another formula is taken for a larger one."""
+    return p.clamp(max=_NEAR_ZERO)
+
+
 def size_slope(mean: PowerMean) -> Tensor:
     """(r / rho) ** (p - 1): the derivative by the size of a tap, up to its coefficient; 0 for a tap of size 0."""
     if mean.logs is None:
         return power(mean.ratio / mean.root, mean.p - 1)
-    slope = _times(mean.p - 1, mean.logs.ratio - mean.logs.root).exp()
-    return slope.masked_fill(mean.logs.no_share, 0)
+    endless = endless_where(mean.p)
+    exponent = (mean.p if endless is None else mean.p.masked_fill(endless, 1)) - 1
+    return (exponent * (mean.logs.ratio - _log_root(mean, mean.logs))).exp().masked_fill(mean.logs.no_share, 0)
+
+
+def _log_root(mean: PowerMean, logs: Logs) -> Tensor:
+    """ln rho, near p = 0 with derivatives that are as accurate as its value."""
+    if logs.share is None or not torch.is_grad_enabled():
+        return logs.root
+    with_slopes = differentiable(logs.ratio, logs.root, logs.share, _near(mean.p))
+    return torch.where(mean.p < _NEAR_ZERO, with_slopes, logs.root)
 
 
 def exponent_slope(mean: PowerMean) -> Tensor:
@@ -135,27 +153,14 @@ def exponent_slope(mean: PowerMean) -> Tensor:
         entropy = (mean.powers * mean.ratio.clamp(min=tiny).log()).sum(0) / mean.total - mean.total.log() / p
         return output * (entropy / p)  # output / p may overflow
     slope = ((mean.powers * logs.ratio).sum(0) / mean.total - logs.root) / p
-    if logs.weights is not None and _may_be_near_zero(p):
-        slope = torch.where(p < _NEAR_ZERO, _slope_near_zero(p, logs, logs.weights), slope)
     output = output.masked_fill(output.isinf(), 0)
+    if logs.share is not None:
+        near, root, small = p < _NEAR_ZERO, _log_root(mean, logs), _near(p)
+        excess = logs.ratio - root
+        v = small * excess
+        slope = torch.where(near, curve(excess, v, v.exp() * logs.share, logs.share, small), slope)
+        output = torch.where(near, output.detach() * (1 + (root - root.detach())), output)
     return (output * slope).masked_fill(output == 0, 0)
-
-
-def _slope_near_zero(p: Tensor, logs: Logs, weights: Tensor) -> Tensor:
-    away = logs.ratio - logs.root
-    bent = torch.where(logs.no_share, p**-2, away.square() * _bend(p * away))
-    return (bent * weights).sum(0)
-
-
-def _bend(u: Tensor) -> Tensor:
-    """(u e^u - e^u + 1) / u^2, by its series sum u^k / (k! (k + 2)) where the difference would lose digits."""
-    far = u.abs() > 0.5
-    near, away = u.masked_fill(far, 0), u.masked_fill(~far, 1)
-    terms = 14 if u.dtype == torch.float64 else 8
-    series = torch.full_like(u, 1 / (terms + 2))
-    for k in range(terms, 0, -1):
-        series = 1 / (k + 1) + near * series / k
-    return torch.where(far, (away * away.exp() - away.exp() + 1) / away.square(), series)
 
 
 def needs_safe_path(p: Tensor) -> bool:

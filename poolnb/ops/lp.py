@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from poolnb.geometry import Geometry, scatter
-from poolnb.ops._power import PowerMean, exponent_slope, needs_safe_path, power_mean, size_slope
+from poolnb.ops._power import PowerMean, endless_where, exponent_slope, needs_safe_path, power_mean, size_slope
 from poolnb.ops.checks import PER_CHANNEL
 from poolnb.ops.registration import PoolOp
 from poolnb.ops.taps import all_finite, channelwise, one_hot, open_windows, per_channel_sum, spoilt, to_acc_dtype
@@ -40,8 +40,10 @@ def _smooth_slope(taps: Tensor, mean: PowerMean) -> Tensor:
     # 0, with the derivative that sign(x) r lacks there for p = 2; a window of zeros has none.
     at_zero = taps.masked_fill((taps != 0) | (mean.output == 0), 0) / mean.unit / mean.root
     slope = torch.where(mean.logs.no_share, at_zero.masked_fill(mean.p != 2, 0), taps.sign() * size_slope(mean))
-    first = one_hot(taps, mean.powers.detach().argmax(0))
-    return torch.where(mean.p.isinf(), taps.sign() * first, slope)
+    endless = endless_where(mean.p)
+    if endless is None:
+        return slope
+    return torch.where(endless, taps.sign() * one_hot(taps, mean.powers.detach().argmax(0)), slope)
 
 
 lp_pool = PoolOp("lp_pool", _forward, _backward, tensors={"norm_type": PER_CHANNEL.around(2, 1.2, 4)})

@@ -217,8 +217,13 @@ class Finding:
     @property
     def word(self) -> str:
         """The verdict on the difference; of another number, that on the claim."""
-        known = isinstance(self.interval, Difference) and self.interval.n >= ENOUGH
-        return words(self.interval, self.bound, self.unit) if known else self.verdict  # type: ignore[arg-type]
+        one = self.interval
+        if not isinstance(one, Difference) or one.n < ENOUGH:
+            return self.verdict
+        if self.verdict == FAILS and one.verdict == UNDECIDED and not self.bound:
+            side = ABOVE if excludes(one, ABOVE) else BELOW
+            return f"not {side} by {one.margin:g} {self.unit}".rstrip()
+        return words(one, self.bound, self.unit)
 
     @property
     def said(self) -> str:
@@ -261,12 +266,12 @@ def _beyond(one: Interval, bound: float) -> str:
 
 
 def above(interval: Interval | None, bound: float = 0.0) -> str:
-    """The verdict on "it is more than `bound`"; about 0, what is equal within the margin and contains 0 is not more."""
+    """The verdict on "it is more than `bound`"; about 0, what contains 0 and is not more by the margin is not more."""
     return _judged(interval, bound, ABOVE)
 
 
 def below(interval: Interval | None, bound: float = 0.0) -> str:
-    """The verdict on "it is less than `bound`"; about 0, what is equal within the margin and contains 0 is not less."""
+    """The verdict on "it is less than `bound`"; about 0, what contains 0 and is not less by the margin is not less."""
     return _judged(interval, bound, BELOW)
 
 
@@ -276,7 +281,19 @@ def _judged(interval: Interval | None, bound: float, claimed: str) -> str:
     if interval.n < ENOUGH or math.isnan(interval.low):
         return f"{OPEN}, {FEW}"
     verdict = _beyond(interval, bound)
-    return OPEN if verdict == UNDECIDED else HOLDS if verdict == claimed else FAILS
+    if verdict == UNDECIDED:
+        return FAILS if not bound and excludes(interval, claimed) else OPEN
+    return HOLDS if verdict == claimed else FAILS
+
+
+def excludes(one: Interval, side: str) -> bool:
+    """Whether a difference cannot lie on a side of 0 by as much as its margin, wherever else it may lie.
+
+    Not where failed runs are the reason that it is undecided: they are in no interval.
+    """
+    if not isinstance(one, Difference) or verdict_of(one.low, one.high, one.margin) != one.verdict:
+        return False
+    return one.high < one.margin if side == ABOVE else one.low > -one.margin
 
 
 def overall(findings: Sequence[Finding]) -> str:

@@ -422,6 +422,11 @@ def _c15() -> list[Finding]:
     ]
 
 
+def resnet_part() -> Finding:
+    """What ResNet-20 says of the claim that max pooling is preferable to average."""
+    return next(one for one in _c15() if one.study == "backbones-replication")
+
+
 # ---- windows that overlap, and Lp's scale ----------------------------------------------------------------------------
 
 
