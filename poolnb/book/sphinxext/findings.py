@@ -67,10 +67,12 @@ def claims(asked: str, judged: tuple[Row, ...]) -> str:
 def found(asked: str, judged: tuple[Row, ...]) -> str:
     """The finding that `CLAIM: START OF ITS WORDS: VERDICT` names, as a sentence has it: +0.84 ± 0.32 points, n = 3.
 
-    Raises `ValueError` when not one finding, but none or several, have this claim, these words and this verdict.
+    All of its words name it also where another's begin so. Raises `ValueError` when not one finding, but none or
+    several, have this claim, these words and this verdict.
     """
     claim, words, verdict = [asked.partition(": ")[0], *asked.partition(": ")[2].rsplit(": ", 1)]
     there = [one for row in judged if row.claim.id == claim for one in row.findings if one.what.startswith(words)]
+    there = [one for one in there if one.what == words] or there
     if len(there) != 1 or there[0].verdict != verdict:
         said = "; ".join(f"{one.what}: {one.verdict}" for one in there) or "none of this name"
         raise ValueError(f"found must name one finding with its verdict, got {asked!r}; the records have {said}")
