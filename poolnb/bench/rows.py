@@ -43,12 +43,18 @@ def measure(
 ) -> list[Row]:
     """Time everything for one input and one set of windows, or do so in several new processes and take medians.
 
-    Where its memory lies makes some per cent of a time, and that stays as it is for as long as a process lives.
+    Where its memory lies makes some per cent of a time, and that stays as it is for as long as a process lives. What
+    did not run in every process, such as a rival that compiled in some, is left out.
     """
     if processes == 1:
         return _measure_once(setting, operators, kernels, seconds)
-    runs = [_in_a_new_process(setting, operators, kernels, seconds) for _ in range(processes)]
-    return [_median(rows) for rows in zip(*runs, strict=True)]
+    return medians([_in_a_new_process(setting, operators, kernels, seconds) for _ in range(processes)])
+
+
+def medians(runs: Sequence[Sequence[Row]]) -> list[Row]:
+    """One row for each that all processes have, of the medians of their figures."""
+    by_task = [{(row.operator, row.kernel, row.direction): row for row in run} for run in runs]
+    return [_median([run[task] for run in by_task]) for task in by_task[0] if all(task in run for run in by_task)]
 
 
 def _in_a_new_process(*work: Any) -> list[Row]:
