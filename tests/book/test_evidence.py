@@ -119,8 +119,8 @@ def test_what_is_equal_within_the_margin_is_more_or_less_only_if_it_is_told_from
 def test_a_difference_that_an_interval_shuts_out_is_refused_wherever_the_rest_lies():
     one = Difference(-0.2, -0.6, 0.2, 5, "undecided", 0.0, 0.1, 4, 0.5)
     assert above(one) == FAILS and below(one) == OPEN and below(-one) == FAILS and above(-one) == OPEN
-    assert Finding("a - b", one, "points", FAILS).word == "not above by 0.5 points"
-    assert Finding("a - b", -one, "points", FAILS).word == "not below by 0.5 points"
+    assert Finding("a - b", one, "points", FAILS).word == "undecided, but not above by 0.5 points"
+    assert Finding("a - b", -one, "points", FAILS).word == "undecided, but not below by 0.5 points"
     assert Finding("a - b", one, "points", OPEN).word == "undecided"
     # The further it lies from what is claimed, the more it is refused.
     verdicts = [above(moved(one, by)) for by in (-0.6, -0.3, 0, 0.2, 0.25, 0.31, 0.7)]

@@ -222,7 +222,7 @@ class Finding:
             return self.verdict
         if self.verdict == FAILS and one.verdict == UNDECIDED and not self.bound:
             side = ABOVE if excludes(one, ABOVE) else BELOW
-            return f"not {side} by {one.margin:g} {self.unit}".rstrip()
+            return f"undecided, but not {side} by {one.margin:g} {self.unit}".rstrip()
         return words(one, self.bound, self.unit)
 
     @property
