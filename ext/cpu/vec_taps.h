@@ -37,7 +37,7 @@ struct Order {
   V gather(int t, int64_t f, int64_t i) const {
     V entry = splat<V>(0);
     for (int64_t lane = 0; lane < Traits<V>::lanes; ++lane)
-      if (lane < end) entry[lane] = entry_of_lane(t, f, i, lane);
+      if (holds_window(lane)) entry[lane] = entry_of_lane(t, f, i, lane);
     return entry;
   }
   template <class V, bool many>
