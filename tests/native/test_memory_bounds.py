@@ -1,4 +1,4 @@
-"""Compiled kernels read nothing outside of their tensors: behind and before each one lies a page that cannot be read."""
+"""Compiled kernels read nothing outside of their tensors: before and behind each one lies a page of no access."""
 
 from __future__ import annotations
 
