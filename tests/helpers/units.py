@@ -9,6 +9,15 @@ from poolnb import native
 
 OPERATORS = tuple(native.operator_types())
 
+# AddressSanitizer and UndefinedBehaviorSanitizer. Left out is what the first of them or the processor sees as well, a
+# wrong pointer when it is used: with those checks too, compiling takes three times as long.
+SANITIZERS = (
+    "-fsanitize=address,undefined",
+    "-fno-sanitize=vptr,null,alignment,object-size,pointer-overflow",
+    "-fno-sanitize-recover=all",
+)
+SANITIZED_CALLS = ("--param", "asan-instrumentation-with-call-threshold=0")  # checks by calls are compiled sooner
+
 
 def compiled(source: Path, folder: Path, *flags: str) -> Path:
     """The program of one C++ file, which may include "all_windows.h"."""

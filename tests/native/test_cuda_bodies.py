@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from units import OPERATORS, compiled
+from units import OPERATORS, SANITIZED_CALLS, SANITIZERS, compiled
 
 from poolnb import native
 from poolnb.geometry import Geometry, resolve
@@ -144,9 +144,8 @@ def _summed(grad: Tensor, like: Tensor) -> Tensor:
 
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     folder = tmp_path_factory.mktemp("emulate")
-    return compiled(_HERE / "emulate.cpp", folder, "-O0", *sanitizers, "-Wno-unknown-pragmas")
+    return compiled(_HERE / "emulate.cpp", folder, "-O0", *SANITIZERS, *SANITIZED_CALLS, "-Wno-unknown-pragmas")
 
 
 @needs_compiler

@@ -1,6 +1,7 @@
 """The CUDA library compiles, links and loads without a GPU; what the compiler says of its kernels is kept.
 
-The record committed in book/results/native is written anew by ``python tests/native/test_cuda_build.py``.
+The sources do not ask for the architecture, so that one stands for all here; for four it takes half an hour of a core.
+The record committed in book/results/native is of all four, written anew by ``python tests/native/test_cuda_build.py``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from poolnb import _build, native
 from poolnb.ops.registration import OPS
 
 RECORD = Path(__file__).parents[2] / "book" / "results" / "native" / "cuda-kernels.json"
-_ARCHITECTURES = {"sm_80", "sm_90", "sm_100", "sm_120"}
+_ARCHITECTURES = {f"sm_{name.replace('.', '')}" for name in _build.ARCHITECTURES.split(";")}
+_ONE = "9.0"
 _TABLED = sum(any(form.per_tap for form in OPS[f"{name}_pool"].tensors.values()) for name in native.operator_types())
 # Of every operator: four kinds of kernels for four stored types, and those for 2 x 2 and 3 x 3 of all but doubles.
 _KERNELS = len(native.operator_types()) * (4 * 4 + 4 * 3) + _TABLED * 4
@@ -33,26 +36,37 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _for_one_architecture() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_CUDA_ARCH_LIST", _ONE)
+        yield
+
+
 def report() -> dict[str, Any]:
     """What the build says; unchanged sources are not compiled again."""
     return json.loads((_build.build("cuda").parent / "build.json").read_text())
 
 
-def test_every_kernel_compiles_for_every_architecture_with_few_spills(tmp_path: Path) -> None:
+def test_every_kernel_compiles_with_few_spills() -> None:
     rows = report()["kernels"]
-    (tmp_path / "cuda-kernels.json").write_text(json.dumps(rows, indent=1))
-    assert {row["architecture"] for row in rows} == _ARCHITECTURES
+    assert {row["architecture"] for row in rows} == {"sm_90"}
+    assert len(rows) == _KERNELS
+    _few_registers_and_spills(rows)
+
+
+def test_the_committed_record_lists_the_same_kernels_for_every_architecture() -> None:
+    kept = json.loads(RECORD.read_text())["kernels"]
+    kernels = {row["kernel"] for row in report()["kernels"]}
+    assert {row["architecture"] for row in kept} == _ARCHITECTURES
     for architecture in _ARCHITECTURES:
-        assert sum(row["architecture"] == architecture for row in rows) == _KERNELS
+        assert {row["kernel"] for row in kept if row["architecture"] == architecture} == kernels
+    _few_registers_and_spills(kept)
+
+
+def _few_registers_and_spills(rows: list[dict[str, Any]]) -> None:
     assert max(row["registers"] for row in rows) <= 255
     assert max(row["spilled"] for row in rows) <= 640  # bytes; the binomials of long windows spill most, then doubles
-
-
-def test_the_committed_record_lists_the_same_kernels() -> None:
-    kept = json.loads(RECORD.read_text())["kernels"]
-    assert {(r["kernel"], r["architecture"]) for r in kept} == {
-        (r["kernel"], r["architecture"]) for r in report()["kernels"]
-    }
 
 
 def test_the_library_loads_beside_the_cpu_one_and_registers_every_operator() -> None:

@@ -13,15 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from units import SANITIZED_CALLS, SANITIZERS
 
 from poolnb import _build, native
 
 _FUZZ = Path(__file__).with_name("fuzz.py")
 _ROOT = Path(__file__).parents[2]
 _CASES = 2000
-_SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-sanitize=vptr"]
 _SMALL = "-DPOOLNB_BLOCK=16"  # so that small shapes are cut into pieces along every axis, as only long ones are else
-_FLAGS = [_SMALL, "-O0", "-g1", "-fPIC", "-march=native", "-w", *native.FLAGS[1:], *_SANITIZE]
+_FLAGS = [_SMALL, "-O0", "-g1", "-fPIC", "-march=native", "-w", *native.FLAGS[1:], *SANITIZERS, *SANITIZED_CALLS]
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or shutil.which("c++") is None, reason="no C++ compiler with sanitizers"
@@ -58,7 +58,7 @@ def library() -> Path:
         list(pool.map(lambda u: _run("c++", *_FLAGS, *includes, "-c", str(u), "-o", f"{folder / u.stem}.o"), units))
     libraries = [f"-L{path}" for path in library_paths()]
     objects = [f"{folder / u.stem}.o" for u in units]
-    _run("c++", "-shared", *_SANITIZE, *objects, *libraries, "-ltorch", "-ltorch_cpu", "-lc10", "-o", f"{built}.new")
+    _run("c++", "-shared", *SANITIZERS, *objects, *libraries, "-ltorch", "-ltorch_cpu", "-lc10", "-o", f"{built}.new")
     os.replace(f"{built}.new", built)
     return built
 
