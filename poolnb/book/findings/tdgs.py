@@ -143,7 +143,7 @@ def initial_temperature() -> list[Finding]:
 
 def temperatures(dataset: str) -> dict[str, dict[int, dict[str, Any]]]:
     """What the full runs of TDGS say of their temperatures, by pool and seed; see `training.describe_parameter`."""
-    records = [record for record in recipe(dataset) if record.config.pooler == "tdgs"]
+    records = [record for record in recipe(dataset) if recipe_name(record.config) == "tdgs"]
     names = sorted({name for record in records for name in record.pooling})
     return {name: {record.config.seed: record.pooling[name] for record in records} for name in names}
 
