@@ -105,6 +105,16 @@ def test_runs_with_fixed_temperatures_and_with_softplus_are_poolers_of_their_own
     assert fixed.pooler_options == {"init": 1.0, "jitter": 0.0}
 
 
+def test_learned_temperatures_are_those_of_the_usual_form(results):
+    """Runs with softplus or with fixed temperatures lie in the same folder, with the same seeds."""
+    write(results, 0.75, pooler="tdgs")
+    usual = [one.value for one in ledger_tdgs.c8()]
+    for changes in ({"pooler_options": {"positive": "softplus"}}, {"pool_learning_rate": 0.0}):
+        others = [replace(RUN, pooler="tdgs", seed=seed, **changes) for seed in range(4)]
+        made_up.write(results, "recipe", others, temperature=0.1)
+    assert [one.value for one in ledger_tdgs.c8()] == usual
+
+
 def test_temperatures_that_stay_where_they_start_are_no_answer(results):
     for seed, learned in enumerate((0.98, 1.02, 1.0)):
         made_up.write(results, "recipe", [replace(RUN, pooler="tdgs", seed=seed)], temperature=learned)
