@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from units import OPERATORS, SANITIZED_CALLS, SANITIZERS, compiled
+from units import OPERATORS, SANITIZERS, compiled
 
 from poolnb import native
 from poolnb.geometry import Geometry, resolve
@@ -145,7 +145,7 @@ def _summed(grad: Tensor, like: Tensor) -> Tensor:
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("emulate")
-    return compiled(_HERE / "emulate.cpp", folder, "-O0", *SANITIZERS, *SANITIZED_CALLS, "-Wno-unknown-pragmas")
+    return compiled(_HERE / "emulate.cpp", folder, "-O0", *SANITIZERS, "-Wno-unknown-pragmas")
 
 
 @needs_compiler
