@@ -30,6 +30,7 @@ struct Plan {
   static constexpr int64_t kBlock = POOLNB_BLOCK;  // bytes of the input that a unit should look at
   static constexpr int64_t kLong = 8 * kBlock;     // bytes of a line or a slice that is cut
   static constexpr int64_t kSummed = 1 << 21;      // numbers of a block whose features are kept: a dozen of them
+  static constexpr double kOften = 4;              // taps per position from which on a block pays
   static constexpr int64_t kSmall = 128;           // windows of an image that is folded
   static constexpr bool fixed = sizeof(T) == 4;    // numbers of taps are compiled apart, for speed, in float32 alone
 
@@ -90,7 +91,8 @@ struct Plan {
     halves = q.input[0].dtype != dtype_of<T>;
     choose_pairs();
     by_rows = overlapping && can_go_by_rows();
-    across = fixed && w.taps() == 4 && use_directly([&](const View& v) { return v.dtype == q.input[0].dtype; });
+    across = fixed && inside && w.taps() == 4;
+    across = across && use_directly([&](const View& v) { return v.dtype == q.input[0].dtype; });
     if (!across) use_directly([](const View& v) { return v.dtype == dtype_of<T>; });
     read = direct_in ? Layout::of(q.input[0]) : in;
     write = direct_out ? Layout::of(backward ? q.grad : q.output) : out;
@@ -142,14 +144,17 @@ struct Plan {
   // Windows that share taps: so many that sums pay, a tap per window being cheaper along channels, where blocks need not
   // be filled; but few along an axis, as sums of few terms keep their digits.
   bool can_overlap() const {
-    double taps = 1, positions = 1;
     bool shared = false, short_sums = true;
     for (int a = 0; a < 3; ++a) {
-      taps *= double(w.kernel[a]) * w.output[a], positions *= w.size[a];
       shared = shared || (w.output[a] > 1 && w.stride[a] < w.kernel[a]);
       short_sums = short_sums && w.kernel[a] <= kTerms;
     }
-    return shared && short_sums && taps >= (channels ? op.sums : 2) * positions;
+    return shared && short_sums && taps_per_position() >= (channels ? op.sums : 2);
+  }
+  double taps_per_position() const {
+    double taps = 1, positions = 1;
+    for (int a = 0; a < 3; ++a) taps *= double(w.kernel[a]) * w.output[a], positions *= w.size[a];
+    return taps / positions;
   }
 
   // One window over all of tensors whose positions follow each other with one step: with none between them, or, where
@@ -203,7 +208,10 @@ struct Plan {
     const auto direct = [&](const View& v) {
       return v.stride[1] == 1 && fits(v) && q.channels % lanes == 0 && !q.mask.data;
     };
-    direct_in = channels && inside && !overlapping;
+    // What is read often lies better in a block: its channels are those of the unit alone, and stay in the cache.
+    // Windows that reach into the padding are gathered, if their taps have tables: see windows.h.
+    const bool read_often = taps_per_position() > kOften;
+    direct_in = channels && (inside || !forgets) && !overlapping && !read_often;
     for (int i = 0; i < op.inputs; ++i) direct_in = direct_in && direct(q.input[i]) && same_steps(q.input[i], q.input[0]);
     direct_out = channels && !overlapping && direct(backward ? q.grad : q.output);
     direct_sum = backward && channels && tiles_input;

@@ -307,17 +307,14 @@ class Unit {
   int64_t skip(int a) const { return own_[a] - first_[a]; }
   int64_t own_place() const { return p_.out.at(skip(0), skip(1), skip(2)); }
 
-  // A tensor's memory at the block's first position; at its first window. The caller knows which of the two a tensor
-  // has: not its address, which the output's gradient may share with the input.
-  void* at_positions(const View& v) const { return at_multiples(v, w_.stride); }
-  void* at_windows(const View& v) const {
-    constexpr int64_t one[3] = {1, 1, 1};
-    return at_multiples(v, one);
+  // A tensor's memory at the block's first position, which may lie in the padding, before the tensor; at its first
+  // window. The caller knows which of the two a tensor has: not its address, which the output's gradient may share with
+  // the input.
+  void* at_positions(const View& v) const {
+    return memory_at(v, v.offset(n_, c_, w_.first(0, first_[0]), w_.first(1, first_[1]), w_.first(2, first_[2])));
   }
+  void* at_windows(const View& v) const { return memory_at(v, v.offset(n_, c_, first_[0], first_[1], first_[2])); }
   static T* numbers(void* memory) { return static_cast<T*>(memory); }
-  void* at_multiples(const View& v, const int64_t* of) const {
-    return memory_at(v, v.offset(n_, c_, first_[0] * of[0], first_[1] * of[1], first_[2] * of[2]));
-  }
 
   // ---- a vector of windows ------------------------------------------------------------------------------------------
 

@@ -24,7 +24,11 @@ class Generic : protected Unit<Op, T> {
       Base::write_parameters;
 
  public:
-  explicit Generic(const Plan<T>& plan) : Base(plan) {}
+  explicit Generic(const Plan<T>& plan) : Base(plan) {
+    if (!p_.direct_in || !masked_) return;
+    for (int i = 0; i < Op::inputs; ++i) gathered_[i] = Buffer<T>(w_.taps() * lanes);
+    for (int64_t i = 0; i < w_.taps(); ++i) gathered_place_.push_back(i * lanes);
+  }
 
   void forward(int64_t unit) {
     each_image(unit, [&] { forward_image(); });
@@ -99,9 +103,23 @@ class Generic : protected Unit<Op, T> {
   VecTaps<V, K, true> masked_taps(const T* const* x, const Place& at) {
     const T* second = Op::inputs > 1 ? x[Op::inputs - 1] + at.x : nullptr;
     const T* valid = valid_block_.data() + (masked_ ? at.valid : 0);
+    if (p_.direct_in && masked_) {
+      gather(x, at, valid);
+      return {gathered_place_.data(), valid_.table(), gathered_[0].data(), gathered_[Op::inputs - 1].data(), valid,
+              noise(at), w_.taps(), p_.noise_step, 0, valid_.step(), weights_.data(), order_of(at)};
+    }
     return {read_.table(), valid_.table(), x[0] + at.x,   second,       valid,
             noise(at),     w_.taps(),      p_.noise_step, read_.step(), valid_.step(),
             weights_.data(), order_of(at)};
+  }
+  // The taps of a window in the padding of an input that is used where it lies.
+  void gather(const T* const* x, const Place& at, const T* valid) {
+    for (int64_t i = 0; i < w_.taps(); ++i)
+      for (int k = 0; k < Op::inputs; ++k) {
+        const bool inside = valid[valid_.template at<true>(i)] != 0;
+        store<V>(gathered_[k].data() + i * lanes,
+                 inside ? load<V>(x[k] + at.x + read_.template at<true>(i)) : splat<V>(0));
+      }
   }
   Order<T> order_of(const Place& at) {
     return this->order(out_place(at), at.lane, p_.channels ? nullptr : this->active_.data() + at.number * lanes);
@@ -267,6 +285,10 @@ class Generic : protected Unit<Op, T> {
     }
     write_block(sum_block_[i].data() + p_.in.at(at[0], at[1], at[2]), p_.in, box, q_.grad_input[i], n_, c_, count_);
   }
+
+ private:
+  Buffer<T> gathered_[kMaxInputs];
+  std::vector<int64_t> gathered_place_;
 };
 
 }  // namespace poolnb

@@ -179,6 +179,32 @@ def test_a_few_special_values_in_the_fast_paths(name: str, value: float) -> None
         torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
+@every_operator
+@pytest.mark.parametrize(
+    "size, windows",
+    [
+        ((70, 66), (3, 2, 1)),  # bands
+        ((10, 12), (3, 2, 1, 1, True)),  # the last window ends outside
+        ((9, 8), ((2, 3), 2, 1, (2, 1))),
+        ((3, 3), (2, 1, 1, 3)),  # every window reaches into the padding
+        ((2, 2), (2, 1, 1, 3)),  # no tap is inside
+        ((6, 7, 8), (3, 2, 1)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("value", [0, torch.inf, torch.nan], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_padding_of_an_input_that_is_used_where_it_lies(
+    name: str, size: tuple[int, ...], windows: tuple[Any, ...], value: float, dtype: torch.dtype
+) -> None:
+    """Channels lie together; what lies around the input is not part of it."""
+    around = torch.full((2, *(n + 8 for n in size), 48), torch.nan, dtype=dtype)
+    x = around.movedim(-1, 1)[(slice(None), slice(16), *(slice(4, -4) for _ in size))]
+    x.copy_(_random(2, 16, *size))
+    x[0, ::3, ..., -1] = value
+    _compare(name, x, *windows)
+
+
 # Lines that are cut into pieces, kernel size, stride and padding: apart, overlapping, with a halo and padding, dilated
 # rows, windows of more taps than a table holds, windows of four taps in rows and along channels.
 _LONG_LINES = [
