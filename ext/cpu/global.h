@@ -117,7 +117,7 @@ class Global {
       const Sums& op = ops[s];
       const V x = read<true>(first, at, s, valid);
       const V second = Op::inputs > 1 ? read<true>(other, at, s, valid) : x;
-      seen.look(select(valid, op.exponent(x, second), splat<V>(0)));
+      look_at(seen, op, x, second, valid);
       V f[count];
       op.template tap<count>(x, second, f);
       for (int k = 0; k < count; ++k) sums[s][k] += select(valid & fresh, f[k], splat<V>(0));
@@ -210,11 +210,13 @@ class Global {
       if (Sums::keeps && kept) f[0] = load<V>(kept + i * lanes);
       else op.template tap<Sums::features>(x, second, f);
       const V d = select(valid, op.tap_grad(x, second, f[0], back[s], d_second), splat<V>(0));
-      d_second = select(valid, d_second, splat<V>(0));
       seen.result(d);
-      seen.result(d_second);
       write(to, at, s, d);
-      if (Op::inputs > 1 && to_other.data) write(to_other, at, s, d_second);
+      if constexpr (Op::inputs > 1) {
+        d_second = select(valid, d_second, splat<V>(0));
+        seen.result(d_second);
+        if (to_other.data) write(to_other, at, s, d_second);
+      }
     }, [] {});
     return seen.finite();
   }

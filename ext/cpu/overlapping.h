@@ -115,7 +115,7 @@ class Overlapping : Generic<Op, T> {
     each_tap([&](const Sums& op, int64_t at, auto valid) POOLNB_INLINE {
       const V x = tap(0, at, valid), second = Op::inputs > 1 ? tap(Op::inputs - 1, at, valid) : x;
       __builtin_prefetch(next + at * number_size(), 0, 2);
-      seen.look(select(valid, op.exponent(x, second), splat<V>(0)));
+      look_at(seen, op, x, second, valid);
       V f[count];
       op.template tap<count>(x, second, f);
       for (int k = 0; k < count; ++k) store<V>(feature_[k].data() + at, select(valid, f[k], splat<V>(0)));

@@ -170,7 +170,7 @@ class OverlappingRows {
         if (Op::inputs > 1) load_phases(q_.input[Op::inputs - 1], from_second, at, second), ask_for(from_second, at);
         for (int i = 0; i < phases; ++i) {
           const V l = Op::inputs > 1 ? second[i] : x[i];
-          seen.look(op.exponent(x[i], l));
+          look_at(seen, op, x[i], l, Always{});
           V made[count];
           op.template tap<count>(x[i], l, made);
           for (int f = 0; f < count; ++f) store<V>(to[f] + column(at + i), made[f]);

@@ -8,6 +8,8 @@
 //     from[backward]              taps per position from which on that pays along channels, where a tap costs less
 //     reach, reach_back           how far `exponent` may lie from 0, forward and backward
 //     exponent(x, second)         what keeps the features in range; NaN for a tap that needs the window by window path
+//     squared                     if there and true: the first feature is the square of x, and `exponent` the size of x,
+//                                 which has no reach: `value` is NaN where squares are too large
 //     tap<count>(x, second, f)    the features of a tap, so many; f[0] alone is kept for `tap_grad`
 //     value<count>(sums, n)       the output of a window with n valid taps; 0 of none, as every operator has it
 //     hand_back(sums, n, y, g, b) from the output's gradient g; NaN where digits are lost
@@ -40,30 +42,48 @@ Operator operator_of(const Problem& q, bool backward) {
   return {Op::inputs, Tabled<Op>, sums};
 }
 
+constexpr float kLeastSquared = 0x1p-40f;  // the square of a smaller number loses digits, unless that is 0
+
 // What is kept while taps are looked at: the farthest exponent, and whether something was not finite. Bits of numbers
 // without their sign are in the order of the numbers, infinity and NaN behind them.
 template <class V>
 class Reach {
+  using Bits = typename Traits<V>::Mask;
+  using Unsigned = typename Traits<V>::Bits;
+
  public:
   POOLNB_HD void look(V exponent) { see(far_, exponent); }
+  // Of a number that is squared: whether it is too small. Less 1, the bits of 0 are behind those of all others.
+  POOLNB_HD void look_at_size(V size) {
+    const auto bits = reinterpret_cast<Unsigned>(size) - 1;
+    small_ = bits < small_ ? bits : small_;
+  }
   POOLNB_HD void result(V y) { see(largest_, y); }
   // In the lanes that are asked for.
   template <class M = Always>
   POOLNB_HD bool within(float reach, M lanes = {}) const {
     const V far = reinterpret_cast<V>(far_);
-    return !any((far > splat<V>(reach)) & lanes) && !any(infinite_or_nan(far) & lanes);
+    const auto small = small_ < reinterpret_cast<Unsigned>(splat<V>(kLeastSquared));
+    return !any((far > splat<V>(reach)) & lanes) && !any(infinite_or_nan(far) & lanes) && !any(small & lanes);
   }
   template <class M = Always>
   POOLNB_HD bool finite(M lanes = {}) const { return !any(infinite_or_nan(reinterpret_cast<V>(largest_)) & lanes); }
 
  private:
-  using Bits = typename Traits<V>::Mask;
   static POOLNB_HD void see(Bits& most, V x) {
     const Bits bits = reinterpret_cast<Bits>(vabs(x));
     most = bits > most ? bits : most;
   }
   Bits far_{}, largest_{};
+  Unsigned small_ = ~Unsigned{};
 };
+
+template <class Sums, class V, class M>
+POOLNB_HD void look_at(Reach<V>& seen, const Sums& op, V x, V second, M valid) {
+  const V exponent = select(valid, op.exponent(x, second), splat<V>(0));
+  if constexpr (requires { requires Sums::squared; }) seen.look_at_size(exponent);
+  else seen.look(exponent);
+}
 
 // The sum of a vector's numbers, in every lane of the result.
 template <int half, class V, size_t... i>

@@ -286,7 +286,7 @@ struct PowerMean {
   template <class V>
   struct Sums {
     static constexpr int features = 1, learned = 2, back = 1, from[2] = {two ? 10 : 4, 4};
-    static constexpr bool keeps = !two;
+    static constexpr bool keeps = !two, squared = two;
     static constexpr float reach = 100, reach_back = 80;  // 2^100 times 2^24 taps is a number; no sum is a difference
     V p, inv_p, eps;
     bool squares, by_window;  // the latter: p or eps leaves this path too few digits
@@ -304,6 +304,7 @@ struct PowerMean {
     }
     POOLNB_HD V exponent(V x, V) const {
       const V a = size(x), none = splat<V>(std::numeric_limits<float>::quiet_NaN());
+      if constexpr (squared) return a;
       if (squares) {  // within either reach, without a logarithm
         const auto near = (a >= splat<V>(0x1p-40f)) & (a <= splat<V>(0x1p40f));
         return select(near | (a == splat<V>(0)), splat<V>(0), none);
@@ -318,7 +319,7 @@ struct PowerMean {
     POOLNB_HD void tap(V x, V, V* f) const {
       const V a = size(x);
       if (count == 1 && squares) return void(f[0] = a * a);
-      const V l = log2_of(a), e = vexp2(p * l);
+      const V l = log2_of(a), e = squares ? a * a : vexp2(p * l);
       f[0] = gem ? e : select(a == splat<V>(0), splat<V>(0), e);
       if constexpr (count > 1) f[1] = gem ? e * l : select(a == splat<V>(0), splat<V>(0), e * l);
     }
@@ -327,7 +328,9 @@ struct PowerMean {
     POOLNB_HD V value(const V* sums, V n) const {
       const V total = mean(sums[0], n);
       const V most = splat<V>(std::numeric_limits<typename Traits<V>::Number>::max_exponent);  // 2^most is infinite
-      const V root = squares ? vsqrt(total) : vexp2(vmin(log2_of(total) * inv_p, most));
+      V root = squares ? vsqrt(total) : vexp2(vmin(log2_of(total) * inv_p, most));
+      // Large taps, and those that are not finite, are seen here and not by `exponent`.
+      if constexpr (squared) root = select(total > splat<V>(0x1p80f), splat<V>(std::numeric_limits<float>::quiet_NaN()), root);
       return select(total == splat<V>(0), splat<V>(0), root);
     }
     POOLNB_HD void hand_back(const V* sums, V, V y, V g, V* b) const {

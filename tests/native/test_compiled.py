@@ -397,6 +397,26 @@ def test_lp_of_squares(layout: torch.memory_format, scale: float, twos: int | No
                 torch.testing.assert_close(one, other, rtol=rough, atol=rough * float(other.abs().max()))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("value", [1e12, 1e25, 1e38, 1e-25, torch.inf, torch.nan], ids=str)
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("windows", [(2,), (3, 2, 1), (3, 1, 1), (7, 1, 3), (None,)], ids=str)
+def test_lp_of_squares_with_one_tap_of_another_size(
+    layout: torch.memory_format, value: float, learned: bool, windows: tuple[Any, ...]
+) -> None:
+    """Alone among ordinary taps, inside of a band of rows and at its edges."""
+    params = {"norm_type": torch.full((16,), 2.0) if learned else 2.0}
+    x = 5 * _random(1, 16, 64, 64)
+    for channel in range(16):
+        x[0, channel, 4 * channel : 4 * channel + 2, 3 * channel] = value
+    x = x.contiguous(memory_format=layout)
+    actual = _results("lp", x, torch.ones_like, params, *windows)
+    with native.disabled():
+        expected = _results("lp", x, torch.ones_like, params, *windows)
+    for a, b in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-4, equal_nan=True)
+
+
 @every_operator
 @pytest.mark.parametrize("windows", [(2,), (3, 2)], ids=str)
 def test_a_gradient_that_shares_the_inputs_memory(name: str, windows: tuple[int, ...]) -> None:
