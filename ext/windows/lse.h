@@ -274,10 +274,13 @@ struct Lse {
     }
     template <int count>
     POOLNB_HD V value(const V* sums, V n) const {
-      const V inv_n = splat<V>(1) / vmax(n, splat<V>(1)), mean = sums[0] * inv_n;
-      const V far = vlog(vmax(mean, splat<V>(std::numeric_limits<float>::min())));
-      const V minus_1 = count > 2 ? sums[1] - sums[2] : sums[1];
-      const V log_mean = select(mean < splat<V>(0.5f), far, vlog1p(minus_1 * inv_n));
+      const V one = splat<V>(1), inv_n = one / vmax(n, one), mean = sums[0] * inv_n;
+      const V minus_1 = (count > 2 ? sums[1] - sums[2] : sums[1]) * inv_n, rounded = one + minus_1;
+      // One logarithm for both: that of the mean, or log1p as in ../vec_math.h.
+      const auto far = mean < splat<V>(0.5f);
+      const V of = select(far, vmax(mean, splat<V>(std::numeric_limits<float>::min())), rounded);
+      const V left = select(far, splat<V>(0), (minus_1 - (rounded - one)) * quick_reciprocal(rounded));
+      const V log_mean = vlog_normal(of) + left;
       return select(n == splat<V>(0), splat<V>(0), log_mean * inv_r);
     }
     POOLNB_HD void hand_back(const V* sums, V, V, V g, V* b) const {
