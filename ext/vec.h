@@ -121,6 +121,22 @@ POOLNB_HD typename Traits<V>::Mask load_mask(const uint8_t* p) {
 }
 template <class V>
 POOLNB_HD void store(typename Traits<V>::Number* p, V v) { std::memcpy(p, &v, sizeof v); }
+// Past the caches, to a multiple of the vector's size; other threads may read it after `finish_streams`.
+template <class V>
+POOLNB_HD void stream(void* p, V v) {
+#if POOLNB_BYTES == 64
+  if constexpr (sizeof v == 64) return _mm512_stream_si512(static_cast<__m512i*>(p), reinterpret_cast<__m512i>(v));
+#endif
+#if POOLNB_BYTES >= 32
+  if constexpr (sizeof v == 32) return _mm256_stream_si256(static_cast<__m256i*>(p), reinterpret_cast<__m256i>(v));
+#endif
+  std::memcpy(p, &v, sizeof v);
+}
+inline void finish_streams() {
+#if POOLNB_BYTES >= 32
+  _mm_sfence();
+#endif
+}
 
 // a * b + c, rounded once where the processor can. Elsewhere products are rounded before they are added (the flag
 // -ffp-contract=off): x * y - (x * y) has to be 0.

@@ -68,7 +68,11 @@ class ChannelsLast4 : public Registers<Op, T, 4, ChannelsLast4<Op, T, halves>> {
   }
   POOLNB_HD void write_taps(const At& at, int i, const V* taps) const {
     with_float_type<halves>(dtype_, dx_[i], [&](auto* dx) POOLNB_INLINE {
-      for (int k = 0; k < 4; ++k) store_as(dx + at.sum + tap_sum_[k], taps[k]);
+      for (int k = 0; k < 4; ++k) {
+        auto* const to = dx + at.sum + tap_sum_[k];
+        if (p_.streams) stream_as(to, taps[k]);
+        else store_as(to, taps[k]);
+      }
     });
   }
   POOLNB_HD V read_output(const At& at) const {

@@ -20,8 +20,8 @@ class Global {
   using V = Vec<T>;
   using Sums = typename Op::template Sums<V>;
   static constexpr int side = along_taps ? 1 : together;  // vectors that one tap has
+  static constexpr bool short_lines = along_taps && together > 1;  // of no more than kShortLine steps
   static constexpr int64_t lanes = Traits<V>::lanes;
-  static constexpr int64_t kSoon = 1024;  // taps
   static constexpr int64_t kKept = 4096;  // vectors of taps of which backward keeps a feature between its two passes
 
  public:
@@ -229,8 +229,11 @@ class Global {
     void* data;
     int64_t step;  // from tap to tap
   };
+  template <int64_t bytes = halves ? 2 : sizeof(float)>
   POOLNB_HD static Place place_of(const View& v, const Lines& line, int64_t step) {
-    return {v.dtype, v.data ? memory_at(v, v.offset(line.n, line.c, 0, 0, 0)) : nullptr, along_taps ? 1 : step};
+    auto* const first = static_cast<char*>(v.data);
+    const int64_t offset = line.n * v.stride[0] + line.c * v.stride[1];
+    return {v.dtype, first ? first + offset * bytes : nullptr, along_taps ? 1 : step};
   }
   POOLNB_HD Place input_of(const Lines& line, int i) const { return place_of(q_.input[i], line, step_[i]); }
   POOLNB_HD Place gradient_of(const Lines& line, int i) const {
@@ -242,15 +245,21 @@ class Global {
   template <bool masked, class Each, class Pause>
   POOLNB_HD void each_tap(const Lines& line, const Each& each, const Pause& pause) const {
     const int64_t taps = taps_, steps = steps_, whole = along_taps ? taps / lanes : taps;
-    const Place mask = place_of(q_.mask, line, mask_step_);
+    const Place mask = place_of<1>(q_.mask, line, mask_step_);
     const bool shared = !along_taps && q_.mask.stride[1] == 0;  // by the channels
-    for (int64_t begin = 0; begin < whole; begin += kTerms) {
-      const int64_t end = std::min(begin + kTerms, whole);
+    const auto block = [&](int64_t begin, int64_t end) POOLNB_INLINE {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t at = along_taps ? i * lanes : i;
         for (int s = 0; s < side; ++s) each(i, at, s, valid<masked>(mask, shared, at, s), Always{});
       }
-      if (whole > kTerms) pause();
+    };
+    if (short_lines || whole <= kTerms) {
+      block(0, whole);
+    } else {
+      for (int64_t begin = 0; begin < whole; begin += kTerms) {
+        block(begin, std::min(begin + kTerms, whole));
+        pause();
+      }
     }
     if (whole == steps) return;
     const int64_t at = taps - lanes;
@@ -272,7 +281,7 @@ class Global {
     V x;
     with_float_type<halves>(place.dtype, place.data, [&](auto* from) POOLNB_INLINE {
       from += tap * place.step + s * lanes;
-      if (first) __builtin_prefetch(from + (along_taps ? kSoon : 4 * lanes), 0, 2);
+      if (first && !along_taps) __builtin_prefetch(from + 4 * lanes, 0, 2);
       x = load_as<V>(from);
     });
     return select(valid, x, splat<V>(0));

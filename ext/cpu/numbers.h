@@ -135,6 +135,8 @@ template <class V>
 POOLNB_HD V load_as(const typename Traits<V>::Number* p) { return load<V>(p); }
 template <class V>
 POOLNB_HD void store_as(typename Traits<V>::Number* p, V x) { store<V>(p, x); }
+template <class V>
+POOLNB_HD void stream_as(typename Traits<V>::Number* p, V x) { stream(p, x); }
 
 template <class V>
 POOLNB_HD V load_as(const BFloat* p) {
@@ -147,15 +149,19 @@ POOLNB_HD V load_as(const BFloat* p) {
   return reinterpret_cast<V>(__builtin_convertvector(half, BitsF) << 16);
 #endif
 }
-POOLNB_HD void store_as(BFloat* p, VecF x) {
+POOLNB_HD Bits16 bfloat_bits(VecF x) {
   const BitsF bits = rounded_to_bfloat(x) >> 16;
 #if POOLNB_BYTES == 64
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(bits)));
+  return reinterpret_cast<Bits16>(_mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(bits)));
 #else
-  const Bits16 half = __builtin_convertvector(bits, Bits16);
-  std::memcpy(p, &half, sizeof half);
+  return __builtin_convertvector(bits, Bits16);
 #endif
 }
+POOLNB_HD void store_as(BFloat* p, VecF x) {
+  const Bits16 half = bfloat_bits(x);
+  std::memcpy(p, &half, sizeof half);
+}
+POOLNB_HD void stream_as(BFloat* p, VecF x) { stream(p, bfloat_bits(x)); }
 
 template <class V>
 POOLNB_HD V load_as(const Half* p) {
@@ -169,17 +175,26 @@ POOLNB_HD V load_as(const Half* p) {
   return x;
 #endif
 }
-POOLNB_HD void store_as(Half* p, VecF x) {
+POOLNB_HD Bits16 half_bits(VecF x) {
 #if POOLNB_BYTES == 64
-  const __m256i half = _mm512_cvtps_ph(reinterpret_cast<__m512>(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), half);
+  return reinterpret_cast<Bits16>(
+      _mm512_cvtps_ph(reinterpret_cast<__m512>(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 #elif POOLNB_BYTES == 32 && defined(__F16C__)
-  const __m128i half = _mm256_cvtps_ph(reinterpret_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), half);
+  return reinterpret_cast<Bits16>(
+      _mm256_cvtps_ph(reinterpret_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 #else
-  for (int i = 0; i < Traits<VecF>::lanes; ++i) put(p + i, x[i]);
+  Half half[Traits<VecF>::lanes];
+  for (int i = 0; i < Traits<VecF>::lanes; ++i) put(half + i, x[i]);
+  Bits16 bits;
+  std::memcpy(&bits, half, sizeof bits);
+  return bits;
 #endif
 }
+POOLNB_HD void store_as(Half* p, VecF x) {
+  const Bits16 half = half_bits(x);
+  std::memcpy(p, &half, sizeof half);
+}
+POOLNB_HD void stream_as(Half* p, VecF x) { stream(p, half_bits(x)); }
 
 // from[index[0]], from[index[1]], ...
 template <class V>

@@ -32,6 +32,7 @@ struct Plan {
   static constexpr int64_t kSummed = 1 << 21;      // numbers of a block whose features are kept: a dozen of them
   static constexpr double kOften = 4;              // taps per position from which on a block pays
   static constexpr int64_t kSmall = 128;           // windows of an image that is folded
+  static constexpr int64_t kStreamed = 1 << 24;    // bytes of a gradient that no cache keeps beside its input
   static constexpr bool fixed = sizeof(T) == 4;    // numbers of taps are compiled apart, for speed, in float32 alone
 
   const Operator op;
@@ -53,6 +54,7 @@ struct Plan {
   bool tiles_input;            // of windows of 4 taps: every input position belongs to one alone, sums are only written
   bool pairs;                  // windows of 2 x 2 or 2 x 2 x 2 that cover contiguous rows: everything is in registers
   bool across;                 // windows of 4 taps along channels, every tensor used where it lies: the same
+  bool streams;                // of these: the input's gradient is written past the caches
   bool rows_join, slices_join; // of pairs: whether what lies behind the last number of a row, of a slice, is the next row
                                // or slice of every tensor, and the same unit works on it later
   bool short_rows;             // those, of rows that are shorter than a vector and follow each other without a gap
@@ -94,6 +96,7 @@ struct Plan {
     across = fixed && inside && w.taps() == 4;
     across = across && use_directly([&](const View& v) { return v.dtype == q.input[0].dtype; });
     if (!across) use_directly([](const View& v) { return v.dtype == dtype_of<T>; });
+    streams = backward && across && writes_past_caches();
     read = direct_in ? Layout::of(q.input[0]) : in;
     write = direct_out ? Layout::of(backward ? q.grad : q.output) : out;
     sum = direct_sum ? Layout::of(q.grad_input[0]) : in;
@@ -220,6 +223,19 @@ struct Plan {
       direct_sum = v.data ? direct(v) && same_steps(v, q.grad_input[0]) : direct_in && direct_out;
     }
     return direct_in && direct_out && (!backward || direct_sum);
+  }
+
+  // A line that is written to the caches is read from memory first. That pays if it stays there, for who reads it next;
+  // a gradient of that many bytes does not.
+  bool writes_past_caches() const {
+    const int64_t numbers = q.batch * q.channels * w.size[0] * w.size[1] * w.size[2];
+    bool can = numbers * int64_t(halves ? 2 : sizeof(T)) >= kStreamed;
+    for (int i = 0; i < op.inputs; ++i) {
+      const View& v = q.grad_input[i];
+      can = can && reinterpret_cast<uintptr_t>(v.data) % POOLNB_BYTES == 0;
+      for (int a : {0, 2, 3, 4}) can = can && v.stride[a] % lanes == 0;
+    }
+    return can;
   }
 
   // One plane of whole rows, each at least as long as a vector, apart by 1 or 2 columns; by 2, forward gains nothing.

@@ -17,6 +17,7 @@ void each_unit(const Plan<T>& plan, const Parallel& parallel, const Each& each) 
   parallel(plan.units(), plan.grain(), [&](int64_t begin, int64_t end) {
     const auto work = [&](auto worker) {
       for (int64_t u = begin; u < end; ++u) each(worker, u);
+      if (plan.streams) finish_streams();
     };
     const auto in_registers = [&](auto halves) {
       if (plan.across) return work(ChannelsLast4<Op, T, halves.value>(plan));

@@ -603,6 +603,30 @@ def test_a_channel_beside_one_that_goes_window_by_window_learns_as_alone(name: s
 
 
 @pytest.mark.cpu
+@every_operator
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_gradient_larger_than_the_caches_is_that_of_its_images(name: str, dtype: torch.dtype) -> None:
+    """With 2 x 2 and channels last it is written past the caches."""
+    one, images = _random(1, 64, 32, 32, dtype=dtype), 2**24 // (64 * 32 * 32 * dtype.itemsize) + 1
+    x = one.repeat(images, 1, 1, 1).add_(torch.linspace(-1, 1, images).view(-1, 1, 1, 1))
+    x = x.contiguous(memory_format=torch.channels_last)
+    params = _params(name, x, 2)
+
+    def gradients(images: slice) -> Sequence[Tensor]:
+        cut = {k: v[images] if isinstance(v, Tensor) and v.shape == x.shape else v for k, v in params.items()}
+        leaves = {k: v.detach().requires_grad_() for k, v in {"input": x[images], **cut}.items() if isinstance(v, Tensor)}
+        y = getattr(F, f"{name}_pool2d")(kernel_size=2, **cut | leaves)
+        gradients = torch.autograd.grad(y, list(leaves.values()), y.detach().sin())
+        return [g for g, leaf in zip(gradients, leaves.values(), strict=True) if leaf.shape == x[images].shape]
+
+    whole = gradients(slice(None))
+    last = 16 if OPS[f"{name}_pool"].sampled else images  # others of a smaller batch draw otherwise
+    for part in (slice(begin, begin + 16) for begin in range(0, last, 16)):
+        for all_images, some in zip(whole, gradients(part), strict=True):
+            assert torch.equal(all_images[part], some)
+
+
+@pytest.mark.cpu
 @pytest.mark.parametrize("p", [0.67, 1.96])
 def test_what_is_no_window_adds_nothing_to_the_gradient_of_a_parameter(p: float) -> None:
     """Between the rows of a block lie sums that no window has; for these exponents some were NaN."""
