@@ -38,7 +38,7 @@ class ChannelsLast4 : public Registers<Op, T, 4, ChannelsLast4<Op, T, halves>> {
       for (int64_t h = 0; h < this->windows_[1]; ++h) {
         At at{this->place(p_.read, d, h, 0), this->place(p_.sum, d, h, 0), p_.write.at(d, h, 0), out, 0};
         for (int64_t w = 0; w < this->windows_[2]; ++w) {
-          ask_ahead(at, width);
+          if (width < kLongRun) ask_ahead(at, width);
           // Unrolled, one instruction reads at equal steps, which the processor foresees.
           _Pragma("GCC unroll 4") for (int64_t l = 0; l < width; l += lanes)
             each(At{at.x + l, at.sum + l, at.y + l, at.out + l, l});
@@ -51,7 +51,7 @@ class ChannelsLast4 : public Registers<Op, T, 4, ChannelsLast4<Op, T, halves>> {
       }
   }
 
-  // Runs of channels in two rows, taken by turns: the memory does not see what comes next, and is asked for it.
+  // Short runs of channels in two rows, taken by turns: the memory does not see what comes next, and is asked for it.
   POOLNB_HD void ask_ahead(const At& at, int64_t width) const {
     for (int i = 0; i < Op::inputs; ++i)
       with_float_type<halves>(dtype_, x_[i], [&](auto* x) POOLNB_INLINE {
@@ -88,8 +88,9 @@ class ChannelsLast4 : public Registers<Op, T, 4, ChannelsLast4<Op, T, halves>> {
   int64_t held(const At&) const { return lanes; }
   Always fresh(const At&) const { return {}; }
 
-  static constexpr int64_t kSoon = 512;  // numbers
-  static constexpr int64_t kLine = 64;   // bytes that memory gives at once
+  static constexpr int64_t kSoon = 512;     // numbers
+  static constexpr int64_t kLongRun = 256;  // numbers
+  static constexpr int64_t kLine = 64;      // bytes that memory gives at once
 
   const Dtype dtype_;
   void *x_[kMaxInputs], *dx_[kMaxInputs], *y_;

@@ -151,6 +151,7 @@ class Global {
     constexpr int count = Sums::features;
     V parameter[side], sums[side][count + 1];
     parameters(lines, parameter);
+    if (along_taps) look_up_pages(lines);
     if (!add<masked, count>(lines, parameter, sums, Sums::reach, nullptr)) return false;
     const View& v = q_.output;
     for (int s = 0; s < side; ++s) {
@@ -264,6 +265,15 @@ class Global {
     if (whole == steps) return;
     const int64_t at = taps - lanes;
     each(whole, at, 0, valid<masked>(mask, shared, at, 0), number_ >= splat<V>(T(whole * lanes - at)));
+  }
+
+  // A processor reads ahead to the end of a page of memory, and looks up where the next one lies when it gets there:
+  // one number of each page that comes soon.
+  POOLNB_HD void look_up_pages(const Lines& lines) const {
+    constexpr int64_t page = 4096;
+    const auto* from = static_cast<const char*>(input_of(lines, 0).data) + 2 * page;
+    const int64_t bytes = lines.count * taps_ * (halves ? 2 : sizeof(float));
+    for (int64_t at = 0; at < bytes; at += page) __builtin_prefetch(from + at, 0, 2);
   }
 
   template <bool masked>

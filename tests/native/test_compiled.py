@@ -614,7 +614,9 @@ def test_a_gradient_larger_than_the_caches_is_that_of_its_images(name: str, dtyp
 
     def gradients(images: slice) -> Sequence[Tensor]:
         cut = {k: v[images] if isinstance(v, Tensor) and v.shape == x.shape else v for k, v in params.items()}
-        leaves = {k: v.detach().requires_grad_() for k, v in {"input": x[images], **cut}.items() if isinstance(v, Tensor)}
+        leaves = {
+            k: v.detach().requires_grad_() for k, v in {"input": x[images], **cut}.items() if isinstance(v, Tensor)
+        }
         y = getattr(F, f"{name}_pool2d")(kernel_size=2, **cut | leaves)
         gradients = torch.autograd.grad(y, list(leaves.values()), y.detach().sin())
         return [g for g, leaf in zip(gradients, leaves.values(), strict=True) if leaf.shape == x[images].shape]
